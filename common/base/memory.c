@@ -1,0 +1,75 @@
+/* memory.c - aligned blocks by mmap or the heap, and a bump arena.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "base/memory.h"
+#include "base/check.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* From here on a block gets pages of its own: they are zero without being touched, can be
+ * huge, and go back to the system when freed. */
+enum { PAGES_FROM = 1 << 20, HUGE_FROM = 2 << 20 };
+
+tr_status tr_memory_new(size_t size, const char *what, void **out)
+{
+    if (size > SIZE_MAX / 2)
+        return tr_fail(TR_E_MEMORY, "%s: %zu bytes is more than any machine has", what, size);
+
+    void *block;
+    if (size < PAGES_FROM) {
+        size_t rounded = tr_align_up(size ? size : 1, TR_ALIGN);
+        block = aligned_alloc(TR_ALIGN, rounded);
+        if (block)
+            memset(block, 0, rounded);
+    } else {
+        block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (block == MAP_FAILED)
+            block = NULL;
+        else if (size >= HUGE_FROM)
+            madvise(block, size, MADV_HUGEPAGE);
+    }
+    if (!block)
+        return tr_fail(TR_E_MEMORY, "%s: no memory for %zu bytes", what, size);
+    *out = block;
+    return TR_OK;
+}
+
+void tr_memory_free(void **block, size_t size)
+{
+    if (!*block)
+        return;
+    if (size < PAGES_FROM)
+        free(*block);
+    else
+        munmap(*block, size);
+    *block = NULL;
+}
+
+tr_status tr_arena_init(tr_arena *a, size_t size, const char *what)
+{
+    void *base;
+    tr_status st = tr_memory_new(size, what, &base);
+
+    if (st != TR_OK)
+        return st;
+    *a = (tr_arena){ .base = base, .size = size, .used = 0, .what = what };
+    return TR_OK;
+}
+
+void tr_arena_fini(tr_arena *a)
+{
+    void *base = a->base;
+
+    tr_memory_free(&base, a->size);
+    *a = (tr_arena){ 0 };
+}
+
+void *tr_arena_get(tr_arena *a, size_t size)
+{
+    TR_CHECK(size <= a->size);
+    size_t take = tr_arena_size(size);
+    TR_CHECK(take <= a->size - a->used);
+    void *out = a->base + a->used;
+    a->used += take;
+    return out;
+}

@@ -1,0 +1,56 @@
+/* memory.h - blocks that are aligned for kernels and messages, and an arena over one block.
+ *
+ * Start-up computes how much is needed, takes it here, and a step only borrows.
+ *
+ * USE     tr_arena a;
+ *         st = tr_arena_init(&a, size, "step buffers");
+ *         float *x = tr_arena_get(&a, n * sizeof *x);     64-byte aligned, zeroed once
+ *         tr_arena_reset(&a, mark);
+ *         tr_arena_fini(&a);
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_BASE_MEMORY_H
+#define TR_BASE_MEMORY_H
+
+#include "base/bytes.h"
+#include "base/status.h"
+
+enum { TR_ALIGN = 64 }; /* a cache line, and the widest vector */
+
+/* size bytes, 64-byte aligned and zeroed.  Large blocks come in pages of their own, which
+ * become resident when first touched.  what names the block in the error line. */
+tr_status tr_memory_new(size_t size, const char *what, void **out);
+
+/* size as given to tr_memory_new.  Clears *block; does nothing when it is NULL. */
+void tr_memory_free(void **block, size_t size);
+
+typedef struct {
+    uint8_t *base;
+    size_t size, used;
+    const char *what;
+} tr_arena;
+
+tr_status tr_arena_init(tr_arena *a, size_t size, const char *what);
+void tr_arena_fini(tr_arena *a);
+
+/* Space from the arena.  Asking for more than was reserved is a bug and aborts: reserve with
+ * tr_arena_size. */
+void *tr_arena_get(tr_arena *a, size_t size);
+
+/* What tr_arena_get(size) takes. */
+static inline size_t tr_arena_size(size_t size)
+{
+    return tr_align_up(size, TR_ALIGN);
+}
+
+static inline size_t tr_arena_mark(const tr_arena *a)
+{
+    return a->used;
+}
+
+static inline void tr_arena_reset(tr_arena *a, size_t mark)
+{
+    a->used = mark;
+}
+
+#endif
