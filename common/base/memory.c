@@ -47,7 +47,7 @@ void tr_memory_free(void **block, size_t size)
 
 tr_status tr_arena_init(tr_arena *a, size_t size, const char *what)
 {
-    void *base;
+    void *base = NULL;
     tr_status st = tr_memory_new(size, what, &base);
 
     if (st != TR_OK)
