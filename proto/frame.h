@@ -54,13 +54,13 @@ typedef struct {
     uint64_t share;    /* unique within the job; an answer repeats it */
     uint32_t epoch;    /* version of the placement */
     uint32_t layer;
-    uint32_t n_rows;   /* activation rows in a share */
+    uint32_t n_rows; /* activation rows in a share */
     uint32_t n_picks;
-    uint32_t dim;      /* values of a row */
-    uint32_t row_size; /* bytes of an activation row */
-    uint32_t act;      /* form of the activation rows, tr_act of compute/kernels.h */
-    uint32_t sender;   /* peer number */
-    uint64_t busy_ns;  /* in an answer: time the worker computed */
+    uint32_t dim;         /* values of a row */
+    uint32_t row_size;    /* bytes of an activation row */
+    uint32_t act;         /* form of the activation rows, tr_act of compute/kernels.h */
+    uint32_t sender;      /* peer number */
+    uint64_t busy_ns;     /* in an answer: time the worker computed */
     uint8_t reserved[40]; /* zero */
 } tr_frame_header;
 
@@ -90,8 +90,10 @@ size_t tr_frame_answer_size(size_t n_picks, size_t dim);
 size_t tr_frame_text_size(size_t n); /* ERROR, INVITE; STOP with n = 0 */
 
 /* Write the header (magic, version and size are filled in from h's counts) and zero the gaps
- * between arrays.  buffer is 64-byte aligned and has the matching size above; text_size is for
- * ERROR and INVITE. */
+ * between arrays.  Fields that the kind does not use are written as zero (an answer has no n_rows,
+ * row_size, act), and open refuses a frame where they are not.  buffer is 64-byte aligned and
+ * has the matching size above; text_size is for ERROR (at most TR_MAX_TEXT) and INVITE (at
+ * most TR_MAX_CONTROL). */
 void tr_frame_begin(uint8_t *buffer, const tr_frame_header *h, size_t text_size);
 
 /* Where to write a begun frame's arrays. */
