@@ -1,0 +1,104 @@
+/* run_options.h - what the user asked of `troupe run`.
+ *
+ * One table describes every option: its name, type, range, default and help.  The parser, the
+ * help text and the list that a launcher hands on all read that table, so none of them can
+ * forget an option.
+ *
+ * USE     tr_run_options o;
+ *         bool done;
+ *         st = tr_run_options_parse(argc, argv, &o, &done);     argv[0] is "run"
+ *         if (st != TR_OK || done)
+ *             return st;                                        done: --help was printed
+ *
+ * MEMORY  Strings are borrowed from argv.
+ * THREAD  getopt has one global state: one thread at a time.
+ * FAILS   TR_E_USAGE, with one line that names the option, the value and what is allowed.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_COORDINATOR_COMMANDS_RUN_OPTIONS_H
+#define TR_COORDINATOR_COMMANDS_RUN_OPTIONS_H
+
+#include "base/status.h"
+#include "proto/limits.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    TR_RUN_MAX_STOPS = 16,
+    TR_RUN_MAX_STOP_SIZE = 256,  /* bytes of one stop string */
+    TR_RUN_MAX_TOKENS = 1 << 24, /* of a prompt, an answer, a context */
+    TR_RUN_MAX_THREADS = 1024,
+};
+
+typedef enum { TR_RUN_ACTIVATIONS_AUTO, TR_RUN_ACTIVATIONS_F32 } tr_run_activations;
+typedef enum { TR_RUN_KV_F16, TR_RUN_KV_F32 } tr_run_kv;
+typedef enum { TR_RUN_BOS_AUTO, TR_RUN_BOS_ON, TR_RUN_BOS_OFF } tr_run_bos;
+typedef enum {
+    TR_RUN_TRANSPORT_AUTO,
+    TR_RUN_TRANSPORT_MPI,
+    TR_RUN_TRANSPORT_INPROC
+} tr_run_transport;
+typedef enum { TR_RUN_PLACE_EVEN, TR_RUN_PLACE_ROTATE } tr_run_placement;
+
+typedef struct tr_run_options {
+    /* The model and exactly one of the five prompts. */
+    const char *model;       /* NULL only if cluster is set */
+    const char *prompt;      /* text, or NULL */
+    bool prompt_stdin;       /* -p - */
+    const char *prompt_file; /* -f */
+    const char *ids;         /* --ids, a checked list for tr_run_ids_parse */
+    const char *ids_file;    /* --ids-file, the same in a file */
+
+    /* Generation. */
+    uint64_t tokens, ctx, threads, batch; /* ctx 0: the model's; threads 0: all cores */
+    const char *stop[TR_RUN_MAX_STOPS];
+    size_t n_stops;
+    uint32_t bos; /* tr_run_bos */
+    bool ignore_eos;
+
+    /* Sampling. */
+    double temp, top_p, min_p, repeat_penalty;
+    uint64_t top_k; /* 0: off */
+    uint64_t seed;  /* only if has_seed, else the caller draws one */
+    bool has_seed;
+
+    /* Numbers. */
+    uint32_t activations, kv; /* tr_run_activations, tr_run_kv */
+    const char *isa;          /* NULL: the best of this processor */
+
+    /* Output. */
+    bool json, verbose, quiet, progress;
+    uint64_t logprobs; /* most likely tokens listed per step, 0: none */
+
+    /* Cluster. */
+    uint64_t workers; /* only if has_workers: launch that many on this machine */
+    bool has_workers;
+    const char *cluster; /* a configuration file to launch from */
+    bool dry_run;
+    uint32_t transport, placement; /* tr_run_transport, tr_run_placement */
+    uint32_t experts[TR_MAX_WORKERS];
+    size_t n_experts; /* 0: as placement says, else of each layer on each worker */
+    const char *listen;
+    const char *worker_binary;
+    uint64_t worker_threads;                          /* 0: the worker decides */
+    uint64_t timeout_ms, silence_ms, join_timeout_ms; /* share, heartbeat, start-up */
+} tr_run_options;
+
+/* *done: the help was written to stdout and there is nothing to run; *out is then unset. */
+tr_status tr_run_options_parse(int argc, char **argv, tr_run_options *out, bool *done);
+
+/* Calls fn for each option in argv, in order: its long name, its value (NULL for a flag), and
+ * whether only the launching process needs it.  argv must have passed tr_run_options_parse. */
+void tr_run_options_each(int argc, char **argv,
+                         void (*fn)(void *ctx, const char *name, const char *value,
+                                    bool launcher_only),
+                         void *ctx);
+
+/* Reads a list of numbers separated by blanks, commas or newlines.  what names its origin in an
+ * error line.  out may be NULL to count only; more than max numbers is an error. */
+tr_status tr_run_ids_parse(const char *text, const char *what, uint32_t *out, size_t max,
+                           size_t *n);
+
+#endif
