@@ -1,6 +1,7 @@
 /* run_options.c - the table of options, and the small machine that reads it.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/commands/run_options.h"
+#include "coordinator/cluster/address.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -252,28 +253,10 @@ static tr_status experts_set(const char *value, tr_run_options *o)
     return TR_OK;
 }
 
-/* HOST, HOST:PORT or [IPV6]:PORT; the name itself is resolved where it is used. */
 static tr_status listen_set(const spec *s, const char *value, void *field)
 {
-    const char *colon = strrchr(value, ':'), *bracket = strrchr(value, ']');
-    size_t host = strlen(value);
-    uint64_t port = 1;
-    bool ok = true;
-
-    if (colon && (!bracket || colon > bracket)) {
-        host = (size_t)(colon - value);
-        ok = count_read(colon + 1, &port) && port > 0 && port <= 65535;
-    }
-    ok = ok && host > 0 && host <= 255;
-    for (size_t i = 0; ok && i < host; i++)
-        ok = value[i] > ' ' && value[i] < 0x7f && value[i] != '/' &&
-             (value[i] != ':' || value[0] == '[');
-    ok = ok && (value[0] == '[') == (value[host - 1] == ']');
-    if (!ok)
-        return tr_fail(TR_E_USAGE,
-                       "--listen \"%.*s\": give a host name or address, and a port in 1..65535 "
-                       "after a colon if it matters",
-                       SHOWN, value);
+    if (!tr_address_is_sound(value))
+        return tr_fail(TR_E_USAGE, "--listen \"%.*s\": give %s", SHOWN, value, TR_ADDRESS_FORM);
     return text_set(s, value, field);
 }
 
