@@ -342,15 +342,16 @@ static void an_empty_transport_returns_at_the_deadline_and_not_before(void **sta
     }
 }
 
-/* The workers look away until the way to them is full. */
+/* The workers look away until the way to them is full.  Messages of this size are not taken in
+ * by anything between the ends (MPI over TCP swallows what is below 64 KiB). */
 static void a_full_way_keeps_the_message_with_its_sender(void **state)
 {
-    enum { N = 300, SIZE = 32768 };
+    enum { N = 100, SIZE = 131072 };
     transport_suite *s = *state;
     size_t n_busy = 0;
 
     for (tr_peer p = 1; p <= 2; p++) {
-        send_order(s, p, (order){ .op = SLEEP, .n = 100 });
+        send_order(s, p, (order){ .op = SLEEP, .n = 300 });
         for (uint32_t i = 0; i < N; i++) {
             tr_msg *m = reserve(s, SIZE), *same = m;
             order o = { .op = SINK, .n = i, .seed = 9 };
