@@ -1,2 +1,2 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-typedef int common_compute_placeholder;
+typedef int common_transport_placeholder;

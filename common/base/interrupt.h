@@ -1,0 +1,18 @@
+/* interrupt.h - SIGINT and SIGTERM as a flag that loops look at.
+ *
+ * USE     tr_interrupt_watch();          once, in main
+ *         if (tr_interrupted())
+ *             return TR_E_INTERRUPTED;   where something can be left cleanly
+ *
+ * The first signal sets the flag; a second one ends the process at once.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_BASE_INTERRUPT_H
+#define TR_BASE_INTERRUPT_H
+
+#include <stdbool.h>
+
+void tr_interrupt_watch(void);
+bool tr_interrupted(void);
+
+#endif

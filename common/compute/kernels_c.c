@@ -1,0 +1,271 @@
+/* kernels_c.c - every kernel in plain C: the definition of right.
+ *
+ * Sums over float products run in LANES partial sums, element i in lane i % LANES, which are
+ * added up in a fixed tree at the end.  That order is a function of the length alone, keeps
+ * rounding errors small, and lets a compiler use vectors without reordering anything.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "compute/kernels_table.h"
+
+#include "compute/quant.h"
+
+#include <math.h>
+
+enum { LANES = 16, CHUNK = 256 };
+
+static float lanes_sum(const float *lane)
+{
+    float t[LANES];
+
+    memcpy(t, lane, sizeof t);
+    for (size_t n = LANES / 2; n > 0; n /= 2)
+        for (size_t i = 0; i < n; i++)
+            t[i] += t[i + n];
+    return t[0];
+}
+
+/* lane[i % LANES] += a[i] * b[i]; n a multiple of LANES but in the last call for a row. */
+static void lanes_add(float *lane, const float *a, const float *b, size_t n)
+{
+    size_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            lane[j] += a[i + j] * b[i + j];
+    for (size_t j = 0; i < n; i++, j++)
+        lane[j] += a[i] * b[i];
+}
+
+/* ---- products with float activations ------------------------------------------------- */
+
+/* One output of up to GROUP rows of x: each chunk of weights is dequantised once for all. */
+enum { GROUP = 8 };
+
+static void output_f32(const tr_matrix *w, size_t o, const uint8_t *x, size_t x_stride,
+                       size_t n_rows, float *y, size_t y_stride)
+{
+    const tr_type_info *t = tr_type_get(w->type);
+    const uint8_t *row = (const uint8_t *)w->data + o * w->row_size;
+    float weights[CHUNK];
+    float lane[GROUP][LANES] = { { 0 } };
+
+    for (size_t at = 0; at < w->n_in; at += CHUNK) {
+        size_t n = w->n_in - at < CHUNK ? w->n_in - at : CHUNK;
+        tr_dequantise_row(w->type, row + at / t->block * t->size, n, weights);
+        for (size_t r = 0; r < n_rows; r++)
+            lanes_add(lane[r], weights, (const float *)(const void *)(x + r * x_stride) + at, n);
+    }
+    for (size_t r = 0; r < n_rows; r++)
+        y[r * y_stride + o] = lanes_sum(lane[r]);
+}
+
+static void matmul_f32(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
+                       size_t x_stride, size_t n_rows, float *y, size_t y_stride)
+{
+    for (size_t r = 0; r < n_rows; r += GROUP) {
+        size_t n = n_rows - r < GROUP ? n_rows - r : GROUP;
+        for (size_t o = out_begin; o < out_end; o++)
+            output_f32(w, o, (const uint8_t *)x + r * x_stride, x_stride, n, y + r * y_stride,
+                       y_stride);
+    }
+}
+
+/* ---- products with 8-bit activations -------------------------------------------------- */
+
+static int32_t block_dot_q8_0(const tr_block_q8_0 *b, const int8_t *x)
+{
+    int32_t sum = 0;
+
+    for (size_t j = 0; j < 32; j++)
+        sum += b->q[j] * x[j];
+    return sum;
+}
+
+static int32_t block_dot_q4_0(const tr_block_q4_0 *b, const int8_t *x)
+{
+    int32_t sum = 0;
+
+    for (size_t j = 0; j < 16; j++)
+        sum += ((b->q[j] & 15) - 8) * x[j] + ((b->q[j] >> 4) - 8) * x[16 + j];
+    return sum;
+}
+
+/* Integer sums of blocks are exact; their scaled sum runs in block order. */
+static float row_dot_q8_0(const tr_block_q8_0 *b, const void *x, size_t n)
+{
+    const int8_t *q = tr_q8_values(x);
+    const float *scale = tr_q8_scales(x, n);
+    float sum = 0.0f;
+
+    for (size_t i = 0; i < n / 32; i++)
+        sum += tr_f16_to_f32(b[i].d) * scale[i] * (float)block_dot_q8_0(&b[i], q + i * 32);
+    return sum;
+}
+
+static float row_dot_q4_0(const tr_block_q4_0 *b, const void *x, size_t n)
+{
+    const int8_t *q = tr_q8_values(x);
+    const float *scale = tr_q8_scales(x, n);
+    float sum = 0.0f;
+
+    for (size_t i = 0; i < n / 32; i++)
+        sum += tr_f16_to_f32(b[i].d) * scale[i] * (float)block_dot_q4_0(&b[i], q + i * 32);
+    return sum;
+}
+
+static void matmul_q8_q8_0(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
+                           size_t x_stride, size_t n_rows, float *y, size_t y_stride)
+{
+    for (size_t o = out_begin; o < out_end; o++)
+        for (size_t r = 0; r < n_rows; r++)
+            y[r * y_stride + o] = row_dot_q8_0(
+                (const void *)((const uint8_t *)w->data + o * w->row_size),
+                (const uint8_t *)x + r * x_stride, w->n_in);
+}
+
+static void matmul_q8_q4_0(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
+                           size_t x_stride, size_t n_rows, float *y, size_t y_stride)
+{
+    for (size_t o = out_begin; o < out_end; o++)
+        for (size_t r = 0; r < n_rows; r++)
+            y[r * y_stride + o] = row_dot_q4_0(
+                (const void *)((const uint8_t *)w->data + o * w->row_size),
+                (const uint8_t *)x + r * x_stride, w->n_in);
+}
+
+static void act_q8(const float *x, size_t n, void *row)
+{
+    int8_t *q = row;
+    float *scale = (float *)(void *)((uint8_t *)row + n);
+    int16_t *sum = (int16_t *)(void *)((uint8_t *)row + n + n / 32 * sizeof(float));
+    size_t used = n + n / 32 * (sizeof(float) + sizeof(int16_t));
+
+    for (size_t i = 0; i < n / 32; i++, x += 32, q += 32) {
+        float largest = 0.0f;
+        int32_t total = 0;
+        for (size_t j = 0; j < 32; j++)
+            largest = fmaxf(largest, fabsf(x[j]));
+        scale[i] = largest / 127.0f;
+        float inverse = largest != 0.0f ? 127.0f / largest : 0.0f;
+        for (size_t j = 0; j < 32; j++) {
+            float v = x[j] * inverse;
+            q[j] = v >= -127.0f && v <= 127.0f ? (int8_t)lrintf(v) : (int8_t)(v > 0 ? 127 : -127);
+            total += q[j];
+        }
+        sum[i] = (int16_t)total;
+    }
+    memset((uint8_t *)row + used, 0, tr_act_row_size(TR_ACT_Q8, n) - used);
+}
+
+/* ---- vectors -------------------------------------------------------------------------- */
+
+/* exp(x) = 2^k * exp(r) with |r| <= ln(2)/2; ln(2) in two parts so that r is exact to a few
+ * ulp, exp(r) by its Taylor polynomial of degree 7 (error below 1e-8 relative on that range). */
+float tr_expf(float x)
+{
+    if (!(x < 88.72283f))
+        return x > 0 ? INFINITY : x; /* a NaN stays one */
+    if (x < -87.0f)
+        return 0.0f;
+    float k = rintf(x * 1.44269504f);
+    float r = x - k * 0.693145752f;
+    r = r - k * 1.42860677e-6f;
+    float p = 1.98412698e-4f;
+    p = p * r + 1.38888889e-3f;
+    p = p * r + 8.33333333e-3f;
+    p = p * r + 4.16666667e-2f;
+    p = p * r + 1.66666667e-1f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    int32_t bits;
+    memcpy(&bits, &p, sizeof bits);
+    bits += (int32_t)k * (1 << 23);
+    memcpy(&p, &bits, sizeof p);
+    return p;
+}
+
+static float dot_f32(const float *a, const float *b, size_t n)
+{
+    float lane[LANES] = { 0 };
+
+    lanes_add(lane, a, b, n);
+    return lanes_sum(lane);
+}
+
+static float dot_f16(const float *a, const uint16_t *b, size_t n)
+{
+    float lane[LANES] = { 0 };
+
+    for (size_t i = 0; i < n; i++)
+        lane[i % LANES] += a[i] * tr_f16_to_f32(b[i]);
+    return lanes_sum(lane);
+}
+
+static void rms_norm(const float *x, const float *w, size_t n, float eps, float *y)
+{
+    float scale = 1.0f / sqrtf(dot_f32(x, x, n) / (float)n + eps);
+
+    for (size_t i = 0; i < n; i++)
+        y[i] = x[i] * scale * w[i];
+}
+
+static void softmax(float *x, size_t n)
+{
+    float lane[LANES] = { 0 };
+    float largest = x[0];
+
+    for (size_t i = 1; i < n; i++)
+        largest = x[i] > largest ? x[i] : largest;
+    for (size_t i = 0; i < n; i++) {
+        x[i] = tr_expf(x[i] - largest);
+        lane[i % LANES] += x[i];
+    }
+    float scale = 1.0f / lanes_sum(lane);
+    for (size_t i = 0; i < n; i++)
+        x[i] *= scale;
+}
+
+static void silu_mul(float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        gate[i] = gate[i] / (1.0f + tr_expf(-gate[i])) * up[i];
+}
+
+static void axpy_f32(float a, const float *x, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] += a * x[i];
+}
+
+static void axpy_f16(float a, const uint16_t *x, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] += a * tr_f16_to_f32(x[i]);
+}
+
+static void to_f16(const float *x, size_t n, uint16_t *y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = tr_f32_to_f16(x[i]);
+}
+
+void tr_kernels_c(tr_kernels *k)
+{
+    for (uint32_t t = 0; t < TR_TYPE_COUNT; t++) {
+        const tr_type_info *info = tr_type_get(t);
+        if (info && info->computable)
+            k->matmul[TR_ACT_F32][t] = matmul_f32;
+    }
+    k->matmul[TR_ACT_Q8][TR_TYPE_Q8_0] = matmul_q8_q8_0;
+    k->matmul[TR_ACT_Q8][TR_TYPE_Q4_0] = matmul_q8_q4_0;
+    k->act_q8 = act_q8;
+    k->rms_norm = rms_norm;
+    k->softmax = softmax;
+    k->silu_mul = silu_mul;
+    k->dot_f32 = dot_f32;
+    k->dot_f16 = dot_f16;
+    k->axpy_f32 = axpy_f32;
+    k->axpy_f16 = axpy_f16;
+    k->to_f16 = to_f16;
+}

@@ -1,0 +1,15 @@
+/* kernels_table.h - how the tables of instruction sets are put together.
+ *
+ * tr_kernels_c fills everything; each following function overwrites what it improves and sets
+ * the name.  kernels.c builds each table once.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_COMPUTE_KERNELS_TABLE_H
+#define TR_COMPUTE_KERNELS_TABLE_H
+
+#include "compute/kernels.h"
+
+void tr_kernels_c(tr_kernels *k);
+void tr_kernels_avx2(tr_kernels *k); /* only where the build has TR_HAVE_AVX2 */
+
+#endif

@@ -1,0 +1,125 @@
+/* matrix.c - copy weights out of the file; split linear maps over the pool.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "compute/matrix.h"
+
+#include "base/check.h"
+#include "base/memory.h"
+
+static tr_status check_type(const tr_gguf *g, const tr_gguf_tensor *t)
+{
+    const tr_type_info *info = tr_type_get(t->type);
+
+    if (info->computable)
+        return TR_OK;
+    return tr_fail(TR_E_UNSUPPORTED,
+                   "model %s: tensor %s is of type %s, for which there are no kernels",
+                   tr_gguf_path(g), t->name, info->name);
+}
+
+tr_status tr_weights_load(const tr_gguf *g, const tr_gguf_tensor *t, size_t first, size_t count,
+                          tr_weights *out)
+{
+    size_t row_size;
+    void *data = NULL;
+
+    tr_status st = check_type(g, t);
+    if (st != TR_OK)
+        return st;
+    TR_CHECK(first + count <= t->dim[2]);
+    TR_CHECK(tr_type_row_size(t->type, t->dim[0], &row_size));
+    size_t one = row_size * t->dim[1];
+    size_t size = one * count;
+    st = tr_memory_new(size, t->name, &data);
+    if (st != TR_OK)
+        return st;
+    st = tr_gguf_read(g, t->offset + first * one, size, data);
+    if (st != TR_OK) {
+        tr_memory_free(&data, size);
+        return st;
+    }
+    *out = (tr_weights){
+        .matrix = { t->type, t->dim[1] * count, t->dim[0], row_size, data },
+        .size = size,
+    };
+    return TR_OK;
+}
+
+void tr_weights_free(tr_weights *w)
+{
+    void *data = (void *)(uintptr_t)w->matrix.data;
+
+    tr_memory_free(&data, w->size);
+    *w = (tr_weights){ 0 };
+}
+
+tr_status tr_vector_load(const tr_gguf *g, const tr_gguf_tensor *t, float **out)
+{
+    tr_weights w = { 0 };
+    void *vector = NULL;
+
+    tr_status st = tr_weights_load(g, t, 0, 1, &w);
+    if (st != TR_OK)
+        return st;
+    size_t n = w.matrix.n_in * w.matrix.n_out;
+    st = tr_memory_new(n * sizeof(float), t->name, &vector);
+    if (st == TR_OK) {
+        tr_dequantise_row(t->type, w.matrix.data, n, vector);
+        *out = vector;
+    }
+    tr_weights_free(&w);
+    return st;
+}
+
+typedef struct {
+    const tr_matrix *w;
+    tr_matmul_fn fn;
+    const void *x;
+    size_t x_stride, n_rows;
+    float *y;
+} linear_job;
+
+static void linear_outputs(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    const linear_job *j = ctx;
+
+    (void)thread;
+    j->fn(j->w, begin, end, j->x, j->x_stride, j->n_rows, j->y, j->w->n_out);
+}
+
+void tr_linear(const tr_compute *c, const tr_matrix *w, tr_act act, const void *x, size_t x_stride,
+               size_t n_rows, float *y)
+{
+    linear_job j = { w, c->kernels->matmul[act][w->type], x, x_stride, n_rows, y };
+
+    TR_CHECK(j.fn != NULL);
+    if (n_rows > 0)
+        tr_pool_for(c->pool, w->n_out, 16, linear_outputs, &j);
+}
+
+typedef struct {
+    const tr_kernels *kernels;
+    tr_act act;
+    const float *x;
+    size_t n, row_size;
+    uint8_t *out;
+} act_job;
+
+static void act_range(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    const act_job *j = ctx;
+
+    (void)thread;
+    for (size_t r = begin; r < end; r++) {
+        if (j->act == TR_ACT_Q8)
+            j->kernels->act_q8(j->x + r * j->n, j->n, j->out + r * j->row_size);
+        else
+            memcpy(j->out + r * j->row_size, j->x + r * j->n, j->n * sizeof(float));
+    }
+}
+
+void tr_act_rows(const tr_compute *c, tr_act act, const float *x, size_t n, size_t n_rows, void *out)
+{
+    act_job j = { c->kernels, act, x, n, tr_act_row_size(act, n), out };
+
+    tr_pool_for(c->pool, n_rows, 4, act_range, &j);
+}

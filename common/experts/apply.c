@@ -1,0 +1,202 @@
+/* apply.c - gather, gate and up, SwiGLU, down: three passes over all groups of a chunk.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "experts/apply.h"
+
+#include "base/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    SCRATCH = 12 << 20,  /* bytes that a chunk's buffers should fit in */
+    MIN_CHUNK = 32,      /* picks, however wide the model */
+    MAX_CHUNK = 2048,
+    RANGE = 64,          /* outputs of one task */
+};
+
+struct tr_apply {
+    const tr_compute *compute;
+    const tr_shards *shards;
+    size_t dim, ffn;
+    size_t chunk; /* picks */
+    tr_arena arena;
+    uint8_t *in;     /* [chunk][activation row of dim] */
+    float *gate;     /* [chunk][ffn], becomes the hidden row */
+    float *up;       /* [chunk][ffn] */
+    uint8_t *hidden; /* [chunk][activation row of ffn] */
+    tr_group *groups; /* [chunk] */
+};
+
+/* Everything that the tasks of one chunk read; their outputs are disjoint. */
+typedef struct {
+    tr_apply *a;
+    const tr_apply_share_in *share;
+    size_t first, n_picks, n_groups;
+    size_t ranges;       /* tasks per group */
+    size_t hidden_size;  /* bytes of a hidden row */
+    tr_act hidden_act;
+    float *answers;      /* of the chunk's first pick */
+} chunk_job;
+
+static size_t chunk_picks(size_t dim, size_t ffn)
+{
+    size_t per_pick = tr_act_row_size(TR_ACT_F32, dim) + 2 * ffn * sizeof(float) +
+                      tr_act_row_size(TR_ACT_F32, ffn);
+    size_t n = SCRATCH / per_pick;
+
+    return n < MIN_CHUNK ? MIN_CHUNK : n > MAX_CHUNK ? MAX_CHUNK : n;
+}
+
+tr_status tr_apply_new(const tr_compute *compute, const tr_shards *shards, tr_apply **out)
+{
+    const tr_expert_map *map = tr_shards_map(shards);
+    tr_apply *a = calloc(1, sizeof *a);
+
+    if (!a)
+        return tr_fail(TR_E_MEMORY, "apply: no memory");
+    a->compute = compute;
+    a->shards = shards;
+    a->dim = map->dim;
+    a->ffn = map->ffn;
+    a->chunk = chunk_picks(a->dim, a->ffn);
+    size_t in = a->chunk * tr_act_row_size(TR_ACT_F32, a->dim);
+    size_t row = a->chunk * a->ffn * sizeof(float);
+    size_t hidden = a->chunk * tr_act_row_size(TR_ACT_F32, a->ffn);
+    size_t groups = a->chunk * sizeof *a->groups;
+    tr_status st = tr_arena_init(&a->arena,
+                                 tr_arena_size(in) + 2 * tr_arena_size(row) +
+                                     tr_arena_size(hidden) + tr_arena_size(groups),
+                                 "expert scratch");
+    if (st != TR_OK) {
+        free(a);
+        return st;
+    }
+    a->in = tr_arena_get(&a->arena, in);
+    a->gate = tr_arena_get(&a->arena, row);
+    a->up = tr_arena_get(&a->arena, row);
+    a->hidden = tr_arena_get(&a->arena, hidden);
+    a->groups = tr_arena_get(&a->arena, groups);
+    *out = a;
+    return TR_OK;
+}
+
+void tr_apply_free(tr_apply **a)
+{
+    if (!*a)
+        return;
+    tr_arena_fini(&(*a)->arena);
+    free(*a);
+    *a = NULL;
+}
+
+/* Rows of a group side by side, so that a kernel walks them with one stride. */
+static void gather(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    const chunk_job *j = ctx;
+    const tr_apply_share_in *s = j->share;
+
+    (void)thread;
+    for (size_t i = begin; i < end; i++)
+        memcpy(j->a->in + i * s->row_size, s->rows + s->picks[j->first + i].row * s->row_size,
+               s->row_size);
+}
+
+/* Task t is outputs lo..hi-1 of a group. */
+static const tr_group *task_of(const chunk_job *j, size_t t, size_t n_out, size_t *lo, size_t *hi)
+{
+    *lo = t % j->ranges * RANGE;
+    *hi = *lo + RANGE < n_out ? *lo + RANGE : n_out;
+    return &j->a->groups[t / j->ranges];
+}
+
+static void gate_and_up(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    const chunk_job *j = ctx;
+    const tr_apply *a = j->a;
+    const tr_kernels *k = a->compute->kernels;
+
+    (void)thread;
+    for (size_t t = begin; t < end; t++) {
+        size_t lo, hi;
+        const tr_group *g = task_of(j, t, a->ffn, &lo, &hi);
+        const tr_expert *e = tr_shards_get(a->shards, j->share->layer, g->expert);
+        size_t at = g->first - j->first;
+        const uint8_t *x = a->in + at * j->share->row_size;
+        float *gate = a->gate + at * a->ffn;
+        float *up = a->up + at * a->ffn;
+
+        k->matmul[j->share->act][e->gate.matrix.type](&e->gate.matrix, lo, hi, x,
+                                                      j->share->row_size, g->n, gate, a->ffn);
+        k->matmul[j->share->act][e->up.matrix.type](&e->up.matrix, lo, hi, x, j->share->row_size,
+                                                    g->n, up, a->ffn);
+        for (size_t r = 0; r < g->n; r++)
+            k->silu_mul(gate + r * a->ffn + lo, up + r * a->ffn + lo, hi - lo);
+    }
+}
+
+static void down(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    const chunk_job *j = ctx;
+    const tr_apply *a = j->a;
+
+    (void)thread;
+    for (size_t t = begin; t < end; t++) {
+        size_t lo, hi;
+        const tr_group *g = task_of(j, t, a->dim, &lo, &hi);
+        const tr_expert *e = tr_shards_get(a->shards, j->share->layer, g->expert);
+        size_t at = g->first - j->first;
+
+        a->compute->kernels->matmul[j->hidden_act][e->down.matrix.type](
+            &e->down.matrix, lo, hi, a->hidden + at * j->hidden_size, j->hidden_size, g->n,
+            j->answers + at * a->dim, a->dim);
+    }
+}
+
+static void run_chunk(chunk_job *j)
+{
+    tr_apply *a = j->a;
+    tr_pool *pool = a->compute->pool;
+
+    tr_pool_for(pool, j->n_picks, 16, gather, j);
+    j->ranges = (a->ffn + RANGE - 1) / RANGE;
+    tr_pool_for(pool, j->n_groups * j->ranges, 1, gate_and_up, j);
+    tr_act_rows(a->compute, j->hidden_act, a->gate, a->ffn, j->n_picks, a->hidden);
+    j->ranges = (a->dim + RANGE - 1) / RANGE;
+    tr_pool_for(pool, j->n_groups * j->ranges, 1, down, j);
+}
+
+static tr_status check_held(const tr_apply *a, const tr_apply_share_in *share)
+{
+    for (size_t i = 0; i < share->n_picks; i++) {
+        if (i > 0 && share->picks[i].expert == share->picks[i - 1].expert)
+            continue;
+        if (!tr_shards_get(a->shards, share->layer, share->picks[i].expert))
+            return tr_fail(TR_E_PROTOCOL, "share: layer %u expert %u is not held here",
+                           share->layer, share->picks[i].expert);
+    }
+    return TR_OK;
+}
+
+tr_status tr_apply_share(tr_apply *a, const tr_apply_share_in *share, float *answers,
+                         void (*tick)(void *ctx), void *ctx)
+{
+    const tr_expert_map *map = tr_shards_map(a->shards);
+
+    tr_status st = check_held(a, share);
+    if (st != TR_OK)
+        return st;
+    chunk_job j = { .a = a, .share = share };
+    j.hidden_act = tr_act_for(map->layer[share->layer].down->type, a->compute->exact);
+    j.hidden_size = tr_act_row_size(j.hidden_act, a->ffn);
+    for (size_t next = 0; next < share->n_picks;) {
+        j.first = next;
+        j.n_groups = tr_group_picks(share->picks, share->n_picks, j.first, a->chunk, a->groups,
+                                    a->chunk, &next);
+        j.n_picks = next - j.first;
+        j.answers = answers + j.first * a->dim;
+        run_chunk(&j);
+        if (tick)
+            tick(ctx);
+    }
+    return TR_OK;
+}

@@ -1,0 +1,49 @@
+/* expert_map.h - where a model file keeps its experts, and of what shape they are.
+ *
+ * A worker needs no more than this of a model: no dense tensor, no architecture.
+ *
+ * USE     tr_expert_map map;
+ *         st = tr_expert_map_read(g, &map);
+ *         map.layer[3].gate    the 3-D tensor of layer 3, or NULL: a layer without experts
+ *         tr_expert_map_fini(&map);
+ *
+ * MEMORY  Tensors belong to the file; the map must not outlive it.
+ * FAILS   TR_E_FORMAT  a count in the metadata and a tensor's shape disagree, and which
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_EXPERTS_EXPERT_MAP_H
+#define TR_EXPERTS_EXPERT_MAP_H
+
+#include "compute/gguf.h"
+#include "compute/kernels.h"
+
+typedef struct {
+    const tr_gguf_tensor *gate; /* [n_experts][ffn][dim] */
+    const tr_gguf_tensor *up;   /* [n_experts][ffn][dim] */
+    const tr_gguf_tensor *down; /* [n_experts][dim][ffn] */
+} tr_expert_tensors;
+
+typedef struct {
+    uint32_t n_layers;
+    uint32_t n_experts; /* of each layer that has experts */
+    uint32_t top_k;     /* picks of a row */
+    uint32_t dim;       /* values of a row */
+    uint32_t ffn;       /* hidden units of an expert */
+    tr_expert_tensors *layer; /* [n_layers]; all NULL where a layer has none */
+} tr_expert_map;
+
+tr_status tr_expert_map_read(const tr_gguf *g, tr_expert_map *out);
+void tr_expert_map_fini(tr_expert_map *m);
+
+static inline bool tr_expert_map_has(const tr_expert_map *m, uint32_t layer)
+{
+    return m->layer[layer].gate != NULL;
+}
+
+/* The form in which a layer's rows reach its experts. */
+tr_act tr_expert_map_act(const tr_expert_map *m, uint32_t layer, bool exact);
+
+/* Bytes of one expert of a layer in the file. */
+uint64_t tr_expert_map_bytes(const tr_expert_map *m, uint32_t layer);
+
+#endif
