@@ -33,11 +33,14 @@ typedef struct {
 } kind_info;
 
 static const kind_info kinds[] = {
-    [TR_FRAME_SHARE] = { "share", .has_place = true, .has_picks = true, .has_rows = true },
-    [TR_FRAME_ANSWER] = { "answer", .has_place = true, .has_picks = true, .has_time = true },
-    [TR_FRAME_ERROR] = { "error", .has_place = true, .max_text = TR_MAX_TEXT },
-    [TR_FRAME_STOP] = { "stop" },
-    [TR_FRAME_INVITE] = { "invite", .max_text = TR_MAX_CONTROL },
+    [TR_FRAME_SHARE] = { .name = "share", .has_place = true, .has_picks = true, .has_rows = true },
+    [TR_FRAME_ANSWER] = { .name = "answer",
+                          .has_place = true,
+                          .has_picks = true,
+                          .has_time = true },
+    [TR_FRAME_ERROR] = { .name = "error", .has_place = true, .max_text = TR_MAX_TEXT },
+    [TR_FRAME_STOP] = { .name = "stop" },
+    [TR_FRAME_INVITE] = { .name = "invite", .max_text = TR_MAX_CONTROL },
 };
 
 static const kind_info *kind_of(uint16_t kind)

@@ -4,6 +4,9 @@
  * itself, so mpirun needs the option that lets the others live.  With it mpirun ends with 0
  * whatever the ranks say, so the last line is the result.
  *
+ * With the argument "hang" the workers are still busy elsewhere when the coordinator closes,
+ * longer than it has patience for.
+ *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tests/conformance/transport_suite.h"
 #include "tests/support/tr_test.h"
@@ -38,6 +41,22 @@ static int run_coordinator(tr_transport *t, bool losses)
     return n_failed;
 }
 
+static _Noreturn void run_hang(tr_transport *t)
+{
+    if (t->self != 0) {
+        tr_sleep(4 * TR_SECOND);
+        _exit(0);
+    }
+    tr_time start = tr_now();
+    tr_transport_close(&t);
+    tr_time passed = tr_now() - start;
+    bool is_good = passed > TR_SECOND && passed < 3 * TR_SECOND;
+    print_message("close took %ld ms: %s\n", (long)(passed / TR_MS),
+                  is_good ? "all scenarios passed" : "some scenarios failed");
+    fflush(NULL);
+    _exit(!is_good);
+}
+
 int main(int argc, char **argv)
 {
     bool losses = argc > 1 && strcmp(argv[1], "losses") == 0;
@@ -49,6 +68,8 @@ int main(int argc, char **argv)
     /* Workers may send more than the coordinator takes: one scenario lies so. */
     if (tr_mpi_open(is_worker ? 2 * MAX_SIZE : MAX_SIZE, &t) != TR_OK)
         _exit(1);
+    if (argc > 1 && strcmp(argv[1], "hang") == 0)
+        run_hang(t);
     if (t->self == 0)
         n_failed = run_coordinator(t, losses);
     else if (transport_suite_worker(t))
