@@ -7,6 +7,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/memory.h"
 #include "base/rng.h"
+#include "compute/kernels.h"
 #include "proto/frame.h"
 #include "tests/support/tr_test.h"
 
@@ -435,6 +436,32 @@ static void every_flipped_bit_is_refused(void **state)
     }
 }
 
+/* proto may not call compute, so it knows the sizes of rows by itself: both must agree. */
+static void rows_have_the_size_that_kernels_give_them(void **state)
+{
+    enum { DIM_MAX = 1280 };
+    frame *f = *state;
+    tr_frame_view v;
+
+    for (uint32_t act = 0; act < TR_ACT_COUNT; act++) {
+        for (uint32_t dim = 32; dim <= DIM_MAX; dim += 32) {
+            tr_frame_limits wide = limits;
+            tr_frame_header h = full_header(TR_FRAME_SHARE);
+            wide.dim = h.dim = dim;
+            h.act = act;
+            h.n_rows = h.n_picks = 1;
+            h.row_size = (uint32_t)tr_act_row_size((tr_act)act, dim);
+            f->size = tr_frame_share_size(1, 1, h.row_size);
+            assert_true(f->size <= ROOM);
+            tr_frame_begin(f->at, &h, 0);
+            tr_frame_picks(f->at)[0] = (tr_frame_pick){ 0, 3 };
+            memset(tr_frame_rows(f->at), 0, h.row_size);
+            tr_frame_seal(f->at);
+            assert_int_equal(open_frame(f, &wide, &v), TR_OK);
+        }
+    }
+}
+
 /* Sorted random picks over random shapes come through, whatever the form of the rows. */
 static void random_shares_arrive_as_written(void **state)
 {
@@ -489,6 +516,7 @@ int main(void)
         cmocka_unit_test(nothing_passes_the_protocols_own_limits),
         cmocka_unit_test(every_truncation_is_refused),
         cmocka_unit_test(every_flipped_bit_is_refused),
+        cmocka_unit_test(rows_have_the_size_that_kernels_give_them),
         cmocka_unit_test(random_shares_arrive_as_written),
     };
     return cmocka_run_group_tests_name("frame", tests, make_frame, free_frame);
