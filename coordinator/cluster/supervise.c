@@ -1,0 +1,376 @@
+/* supervise.c - fork, hand on, wait, and clean up: see supervise.h.
+ *
+ * Signals arrive through a signalfd, so that one poll waits for them, for the child's output and
+ * for the next deadline, and no code runs in a handler.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/cluster/supervise.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    LOOK_MS = 100, /* how often the status file is looked for */
+    CHUNK = 4096,  /* PIPE_BUF: what poll promises to take without blocking */
+};
+
+typedef enum {
+    STAGE_RUNS,
+    STAGE_MAY_END, /* reported: it should end by itself */
+    STAGE_SHOULD,  /* a signal was handed on, or SIGTERM sent */
+    STAGE_KILLED,
+} stage;
+
+typedef struct {
+    const tr_supervise_job *job;
+    tr_supervise_result result;
+    pid_t pid;
+    bool is_gone;
+    int signals; /* signalfd */
+    int pipe;    /* read end of its standard output, -1: at its end */
+    char chunk[CHUNK];
+    size_t n_chunk, sent;
+    stage stage;
+    tr_time deadline;
+} supervisor;
+
+/* --- start --------------------------------------------------------------------------------- */
+
+/* The signals to hand on; one that is ignored (nohup) stays so. */
+static void signals_choose(sigset_t *set)
+{
+    static const int wanted[] = { SIGINT, SIGTERM, SIGHUP };
+
+    sigemptyset(set);
+    sigaddset(set, SIGCHLD);
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        struct sigaction now;
+        if (sigaction(wanted[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+            sigaddset(set, wanted[i]);
+    }
+}
+
+/* In the child; returns only if it can't be done. */
+static void child_become(const tr_supervise_job *job, pid_t parent, int output,
+                         const sigset_t *mask)
+{
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGTERM); /* should this process be killed outright */
+    if (getppid() != parent)
+        _exit(127);
+    if (dup2(job->input, STDIN_FILENO) < 0 || dup2(output, STDOUT_FILENO) < 0)
+        return;
+    if (setenv("TROUPE_RUN_DIR", job->run_dir, 1) != 0 || setenv("TMPDIR", job->run_dir, 1) != 0)
+        return;
+    signal(SIGPIPE, SIG_DFL);
+    sigprocmask(SIG_SETMASK, mask, NULL);
+    execvp(job->argv[0], job->argv);
+}
+
+/* The child's errno comes through a pipe that a successful exec closes. */
+static tr_status child_start(supervisor *s, const sigset_t *mask)
+{
+    tr_status st = TR_OK;
+    int out[2], failure[2], error = 0;
+    const pid_t self = getpid();
+
+    if (pipe2(out, O_CLOEXEC) != 0)
+        return tr_fail(TR_E_SYSTEM, "launch: pipe: %s", strerror(errno));
+    if (pipe2(failure, O_CLOEXEC) != 0) {
+        st = tr_fail(TR_E_SYSTEM, "launch: pipe: %s", strerror(errno));
+        goto out_pipe;
+    }
+    s->pid = fork();
+    if (s->pid < 0) {
+        st = tr_fail(TR_E_SYSTEM, "launch: fork: %s", strerror(errno));
+        goto out_failure;
+    }
+    if (s->pid == 0) {
+        child_become(s->job, self, out[1], mask);
+        error = errno;
+        if (write(failure[1], &error, sizeof error) < 0)
+            _exit(126);
+        _exit(127);
+    }
+    setpgid(s->pid, s->pid); /* whoever is first */
+    close(failure[1]);
+    failure[1] = -1;
+    ssize_t got;
+    do
+        got = read(failure[0], &error, sizeof error);
+    while (got < 0 && errno == EINTR);
+    if (got > 0) {
+        waitpid(s->pid, NULL, 0);
+        st = tr_fail(TR_E_CONFIG, "%.256s can't be run: %s", s->job->argv[0], strerror(error));
+        goto out_failure;
+    }
+    s->pipe = out[0];
+    out[0] = -1;
+
+out_failure:
+    close(failure[0]);
+    if (failure[1] >= 0)
+        close(failure[1]);
+out_pipe:
+    if (out[0] >= 0)
+        close(out[0]);
+    close(out[1]);
+    return st;
+}
+
+/* --- while it runs ------------------------------------------------------------------------- */
+
+static void signal_group(supervisor *s, int signal)
+{
+    if (!s->is_gone)
+        kill(-s->pid, signal);
+}
+
+static void stage_enter(supervisor *s, stage next, tr_time wait)
+{
+    s->stage = next;
+    s->deadline = wait == TR_FOREVER ? TR_FOREVER : tr_deadline_after(tr_now(), wait);
+}
+
+static void kill_group(supervisor *s)
+{
+    s->result.was_ended = true;
+    signal_group(s, SIGCONT); /* a stopped one would not be */
+    signal_group(s, SIGKILL);
+    stage_enter(s, STAGE_KILLED, TR_FOREVER);
+}
+
+static void end_group(supervisor *s)
+{
+    s->result.was_ended = true;
+    signal_group(s, SIGTERM);
+    signal_group(s, SIGCONT);
+    stage_enter(s, STAGE_SHOULD, s->job->term_grace);
+}
+
+static void children_reap(supervisor *s)
+{
+    int status;
+    pid_t pid;
+
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid != s->pid)
+            continue; /* an orphan that we adopted */
+        s->is_gone = true;
+        s->result.wait_status = status;
+    }
+}
+
+static void signals_take(supervisor *s)
+{
+    struct signalfd_siginfo info;
+
+    while (read(s->signals, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (info.ssi_signo == SIGCHLD)
+            continue;
+        if (s->result.signal != 0) {
+            kill_group(s);
+            continue;
+        }
+        s->result.signal = (int)info.ssi_signo;
+        signal_group(s, (int)info.ssi_signo);
+        stage_enter(s, STAGE_SHOULD, s->job->signal_grace);
+    }
+}
+
+static void deadline_check(supervisor *s)
+{
+    if (s->stage == STAGE_RUNS) {
+        char path[PATH_MAX];
+
+        snprintf(path, sizeof path, "%s/status", s->job->run_dir);
+        if (access(path, F_OK) == 0)
+            stage_enter(s, STAGE_MAY_END, s->job->grace);
+        return;
+    }
+    if (tr_now() < s->deadline)
+        return;
+    if (s->stage == STAGE_MAY_END && s->n_chunk > 0)
+        stage_enter(s, STAGE_MAY_END, s->job->grace); /* our reader pauses: not its fault */
+    else if (s->stage == STAGE_MAY_END)
+        end_group(s);
+    else
+        kill_group(s);
+}
+
+static void output_close(supervisor *s)
+{
+    close(s->pipe);
+    s->pipe = -1;
+    s->n_chunk = s->sent = 0;
+}
+
+static void output_read(supervisor *s)
+{
+    ssize_t got = read(s->pipe, s->chunk, sizeof s->chunk);
+
+    if (got > 0) {
+        s->n_chunk = (size_t)got;
+        s->sent = 0;
+    } else if (got == 0 || (errno != EINTR && errno != EAGAIN)) {
+        output_close(s);
+    }
+}
+
+static void output_write(supervisor *s)
+{
+    ssize_t put = write(s->job->output, s->chunk + s->sent, s->n_chunk - s->sent);
+
+    if (put >= 0) {
+        s->sent += (size_t)put;
+        if (s->sent == s->n_chunk)
+            s->n_chunk = s->sent = 0;
+        return;
+    }
+    if (errno == EINTR || errno == EAGAIN)
+        return;
+    s->result.output_error = errno;
+    output_close(s);
+    if (s->stage == STAGE_RUNS || s->stage == STAGE_MAY_END)
+        end_group(s); /* nobody reads on */
+}
+
+static int wait_ms(const supervisor *s)
+{
+    if (s->stage == STAGE_RUNS || s->deadline == TR_FOREVER)
+        return LOOK_MS;
+    tr_time left = (s->deadline - tr_now()) / TR_MS + 1;
+    return left < 0 ? 0 : left < LOOK_MS ? (int)left : LOOK_MS;
+}
+
+/* One turn: wait for something, at most ms, and deal with it. */
+static void turn(supervisor *s, int ms)
+{
+    struct pollfd polled[2] = { { .fd = s->signals, .events = POLLIN },
+                                { .fd = s->pipe, .events = POLLIN } };
+
+    if (s->n_chunk > 0)
+        polled[1] = (struct pollfd){ .fd = s->job->output, .events = POLLOUT };
+    if (poll(polled, 2, ms) < 0 && errno != EINTR)
+        tr_sleep(10 * TR_MS);
+    if (polled[0].revents)
+        signals_take(s);
+    if (polled[1].revents && s->pipe >= 0) {
+        if (s->n_chunk > 0)
+            output_write(s);
+        else
+            output_read(s);
+    }
+    children_reap(s);
+}
+
+/* --- the end ------------------------------------------------------------------------------- */
+
+/* The parent of a process, 0 if it is gone.  Its name stands in brackets and may contain any. */
+static pid_t parent_of(const char *pid)
+{
+    char path[64], text[512];
+    ssize_t size;
+
+    snprintf(path, sizeof path, "/proc/%.20s/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    size = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (size <= 0)
+        return 0;
+    text[size] = '\0';
+    const char *after = strrchr(text, ')');
+    if (!after || strlen(after) < 5)
+        return 0;
+    return (pid_t)strtol(after + 4, NULL, 10); /* ") S PPID" */
+}
+
+/* Kills our children; theirs become ours and are met in the next round. */
+static void children_kill(void)
+{
+    const pid_t self = getpid();
+    const struct dirent *entry;
+
+    DIR *dir = opendir("/proc");
+    if (!dir)
+        return;
+    while ((entry = readdir(dir)) != NULL)
+        if (isdigit((unsigned char)entry->d_name[0]) && parent_of(entry->d_name) == self)
+            kill((pid_t)strtol(entry->d_name, NULL, 10), SIGKILL);
+    closedir(dir);
+}
+
+/* Until no process is left below us; an unkillable one (in a dead file system) is given 2 s. */
+static void leave_nothing(supervisor *s)
+{
+    const tr_time deadline = tr_deadline_after(tr_now(), 2 * TR_SECOND);
+    pid_t pid;
+
+    while ((pid = waitpid(-1, NULL, WNOHANG)) >= 0 && tr_now() < deadline) {
+        if (pid > 0)
+            continue;
+        s->result.left_some = true;
+        children_kill();
+        tr_sleep(2 * TR_MS);
+    }
+}
+
+/* What the dead have written is still in the pipe, and who reads from us may take their time; after
+ * a signal only a second of it. */
+static void output_drain(supervisor *s)
+{
+    const tr_time deadline = tr_deadline_after(tr_now(), TR_SECOND);
+
+    while (s->pipe >= 0 && (s->result.signal == 0 || tr_now() < deadline))
+        turn(s, LOOK_MS);
+    if (s->pipe >= 0)
+        output_close(s);
+}
+
+tr_status tr_supervise(const tr_supervise_job *job, tr_supervise_result *out)
+{
+    supervisor s = { .job = job, .pipe = -1, .deadline = TR_FOREVER };
+    sigset_t handled, before;
+
+    signal(SIGCHLD, SIG_DFL); /* ignored, children could not be waited for */
+    signals_choose(&handled);
+    sigprocmask(SIG_BLOCK, &handled, &before);
+    s.signals = signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (s.signals < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1) != 0) {
+        tr_status bad = tr_fail(TR_E_SYSTEM, "launch: signals: %s", strerror(errno));
+        sigprocmask(SIG_SETMASK, &before, NULL);
+        return bad;
+    }
+    tr_status st = child_start(&s, &before);
+    if (st != TR_OK)
+        goto out_signals;
+
+    while (!s.is_gone) {
+        turn(&s, wait_ms(&s));
+        deadline_check(&s);
+    }
+    leave_nothing(&s);
+    output_drain(&s);
+    signals_take(&s); /* late ones must not end us before the caller has cleaned up */
+    *out = s.result;
+
+out_signals:
+    close(s.signals);
+    prctl(PR_SET_CHILD_SUBREAPER, 0);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return st;
+}

@@ -1,0 +1,48 @@
+/* supervise.h - run a launcher such as mpirun, and leave no process behind, whatever it does.
+ *
+ * The child gets a process group of its own, this process adopts every orphan below it, and
+ * at the end what is left below is killed.  Signals (INT, TERM, HUP) are handed on; a second one
+ * kills.  Once the run has reported its status (the file run_dir/status) the child has a grace
+ * period to end by itself.
+ *
+ * USE     tr_supervise_result r;
+ *         st = tr_supervise(&(tr_supervise_job){ .argv = argv, .input = fd, .run_dir = dir }, &r);
+ *
+ * THREAD  The calling process has one thread and no other children: all children are reaped.
+ * FAILS   TR_E_CONFIG  argv[0] can't be run
+ *         TR_E_SYSTEM  no process, pipe, ...
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_COORDINATOR_CLUSTER_SUPERVISE_H
+#define TR_COORDINATOR_CLUSTER_SUPERVISE_H
+
+#include "base/clock.h"
+#include "base/status.h"
+
+#include <stdbool.h>
+
+typedef struct {
+    char *const *argv; /* NULL-terminated; argv[0] is looked up in PATH */
+    int input;         /* becomes its standard input; stays open here */
+    int output;        /* what it writes to standard output goes there */
+
+    /* A private directory; the child finds it in TROUPE_RUN_DIR, and in TMPDIR so that its own
+     * temporary files vanish with it. */
+    const char *run_dir;
+
+    tr_time grace;        /* from the report to SIGTERM; does not run while output is blocked */
+    tr_time term_grace;   /* from SIGTERM to SIGKILL */
+    tr_time signal_grace; /* from a signal handed on to SIGKILL */
+} tr_supervise_job;
+
+typedef struct {
+    int wait_status;  /* as of waitpid */
+    int signal;       /* the first that was handed on, 0: none */
+    int output_error; /* errno of a failed write to output, 0: none */
+    bool was_ended;   /* it did not end by itself */
+    bool left_some;   /* processes were left below it, and are killed now */
+} tr_supervise_result;
+
+tr_status tr_supervise(const tr_supervise_job *job, tr_supervise_result *out);
+
+#endif
