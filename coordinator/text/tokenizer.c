@@ -128,15 +128,26 @@ static tr_status words_index(tr_tokenizer *t, const tr_text_map *texts_map)
     for (size_t b = 0; b < 256; b++) {
         uint8_t text[2];
         tr_bytes key = { text, tr_vocab_encode_byte((uint8_t)b, text) };
-        if (!tr_text_map_find(texts_map, key, &t->byte_id[b]))
-            t->byte_id[b] = no_token;
+        uint32_t id;
+        bool has_token = tr_text_map_find(texts_map, key, &id) && t->pieces[id].size == 1 &&
+                         t->pieces[id].data[0] == b;
+        t->byte_id[b] = has_token ? id : no_token;
     }
     return TR_OK;
 }
 
-/* A merge is "left right".  The whole is a token too; joined is room for it. */
-static tr_status merge_parse(const tr_gguf *g, const tr_text_map *texts_map, tr_bytes text,
-                             size_t rank, uint8_t *joined, tr_merge *out)
+/* Do the bytes of two tokens make those of a third?  They don't if one of the three is, say, a
+ * control token, whose text is not in the byte alphabet. */
+static bool makes(tr_bytes left, tr_bytes right, tr_bytes whole)
+{
+    return whole.size == left.size + right.size &&
+           tr_bytes_equal((tr_bytes){ whole.data, left.size }, left) &&
+           tr_bytes_equal((tr_bytes){ whole.data + left.size, right.size }, right);
+}
+
+/* A merge is "left right".  The whole is a token too; joined is room for its text. */
+static tr_status merge_parse(const tr_gguf *g, const tr_tokenizer *t, const tr_text_map *texts_map,
+                             tr_bytes text, size_t rank, uint8_t *joined, tr_merge *out)
 {
     const uint8_t *space = NULL;
 
@@ -158,6 +169,9 @@ static tr_status merge_parse(const tr_gguf *g, const tr_text_map *texts_map, tr_
             TR_E_FORMAT,
             "%s: tokenizer.ggml.merges[%zu] \"%.*s\" joins what are no tokens, or to none",
             tr_gguf_path(g), rank, text_width(text), (const char *)text.data);
+    if (!makes(t->pieces[out->left], t->pieces[out->right], t->pieces[out->joined]))
+        return tr_fail(TR_E_FORMAT, "%s: tokenizer.ggml.merges[%zu] \"%.*s\" joins special tokens",
+                       tr_gguf_path(g), rank, text_width(text), (const char *)text.data);
     return TR_OK;
 }
 
@@ -185,7 +199,7 @@ static tr_status merges_read(const tr_gguf *g, tr_tokenizer *t, const tr_text_ma
     st = tr_merges_init(&t->merges, n);
     for (size_t i = 0; st == TR_OK && i < n; i++) {
         tr_merge merge;
-        st = merge_parse(g, texts_map, texts[i], i, joined, &merge);
+        st = merge_parse(g, t, texts_map, texts[i], i, joined, &merge);
         if (st == TR_OK)
             tr_merges_put(&t->merges, merge);
     }

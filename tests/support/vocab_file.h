@@ -1,5 +1,7 @@
 /* vocab_file.h - write a GGUF header that holds nothing but metadata, in memory.
  *
+ * For tests and fuzzers alike, so without cmocka.
+ *
  * USE     vocab_file *f = vocab_file_new();
  *         vocab_file_string(f, "tokenizer.ggml.model", "gpt2");
  *         tr_gguf *g = vocab_file_parse(f);
@@ -9,7 +11,10 @@
 #ifndef TR_TESTS_SUPPORT_VOCAB_FILE_H
 #define TR_TESTS_SUPPORT_VOCAB_FILE_H
 
+#include "base/check.h"
 #include "compute/gguf.h"
+
+#include <stdlib.h>
 
 typedef struct {
     uint8_t data[1 << 16];
@@ -19,7 +24,7 @@ typedef struct {
 
 static inline void vocab_file_put(vocab_file *f, const void *data, size_t size)
 {
-    assert_true(size <= sizeof f->data - f->size);
+    TR_CHECK(size <= sizeof f->data - f->size);
     if (size > 0)
         memcpy(f->data + f->size, data, size);
     f->size += size;
@@ -45,7 +50,7 @@ static inline vocab_file *vocab_file_new(void)
 {
     vocab_file *f = calloc(1, sizeof *f);
 
-    assert_non_null(f);
+    TR_CHECK(f);
     vocab_file_put(f, "GGUF\3\0\0\0", 8);
     vocab_file_put_u64(f, 0); /* tensors */
     vocab_file_put_u64(f, 0); /* keys, set by vocab_file_parse */
@@ -105,7 +110,7 @@ static inline tr_gguf *vocab_file_parse(vocab_file *f)
     tr_gguf *g = NULL;
     size_t padded = tr_align_up(f->size, 32);
 
-    assert_true(padded <= sizeof f->data);
+    TR_CHECK(padded <= sizeof f->data);
     memcpy(f->data + 16, &f->n_keys, sizeof f->n_keys);
     if (tr_gguf_parse("vocab", (tr_bytes){ f->data, padded }, padded, &g) != TR_OK)
         return NULL;

@@ -671,9 +671,15 @@ static void merges_of_unknown_tokens_are_refused(void **state)
         v.merges = merges;
         refused(v, TR_E_FORMAT, cases[i].said);
     }
+    int32_t types[15];
     vocabulary v = sound();
     v.merges = NULL;
     refused(v, TR_E_FORMAT, "tokenizer.ggml.merges");
+    v = sound();
+    memcpy(types, letter_types, sizeof types);
+    types[6] = 4; /* the text of a user-defined token is no byte alphabet: two bytes, then "a" */
+    v.types = types;
+    refused(v, TR_E_FORMAT, "joins special tokens");
 }
 
 int main(void)
