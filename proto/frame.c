@@ -172,6 +172,12 @@ static uint64_t checksum_of(const uint8_t *frame, size_t size)
     return XXH3_64bits_digest(&state);
 }
 
+void tr_frame_set_busy(uint8_t *buffer, uint64_t busy_ns)
+{
+    TR_CHECK(begun_header(buffer).kind == TR_FRAME_ANSWER);
+    memcpy(buffer + offsetof(tr_frame_header, busy_ns), &busy_ns, sizeof busy_ns);
+}
+
 void tr_frame_seal(uint8_t *buffer)
 {
     tr_frame_header h = begun_header(buffer);

@@ -101,6 +101,9 @@ tr_frame_pick *tr_frame_picks(uint8_t *buffer);
 uint8_t *tr_frame_rows(uint8_t *buffer); /* SHARE and ANSWER */
 uint8_t *tr_frame_text(uint8_t *buffer);
 
+/* In a begun ANSWER: how long the worker computed, known only once it has. */
+void tr_frame_set_busy(uint8_t *buffer, uint64_t busy_ns);
+
 /* Set the checksum; nothing may be written afterwards. */
 void tr_frame_seal(uint8_t *buffer);
 
