@@ -1,0 +1,77 @@
+/* link.h - encrypted, authenticated messages of the control plane, over ZeroMQ.
+ *
+ * One server (the coordinator), one client a worker.  CURVE (libzmq with libsodium) encrypts; the
+ * server knows each client's public key beforehand, so who sent a message can't be forged, and a
+ * stranger gets no answer.
+ *
+ * USE     tr_link_keys_new(&server_keys);  tr_link_keys_new(&worker_keys[i]); ...
+ *         st = tr_link_serve(NULL, &server_keys, worker_publics, n, &link);    loopback, any port
+ *         ... tr_link_endpoint(link) and the keys travel to the workers ...
+ *         st = tr_link_connect(endpoint, server_public, &keys, &link);         at a worker
+ *
+ *         st = tr_link_send(link, peer, bytes);
+ *         while ((st = tr_link_poll(link, timeout, &event)) == TR_OK) ...
+ *         tr_link_close(&link);
+ *
+ * PEERS   The server's clients are 1..n in the order of their keys; a client's server is 0.
+ * THREAD  One thread uses one link; libzmq's own thread does the network.
+ * MEMORY  event.bytes is valid until the next poll.
+ * FAILS   TR_E_DEADLINE   nothing came in time (no line)
+ *         TR_E_PEER_LOST  send: the peer is not connected (no line)
+ *         TR_E_SYSTEM     an address can't be bound, libzmq lacks CURVE
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_TRANSPORT_LINK_H
+#define TR_TRANSPORT_LINK_H
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/status.h"
+
+enum { TR_LINK_KEY = 32, TR_LINK_MAX_MESSAGE = 1 << 20 };
+
+typedef struct {
+    uint8_t public_key[TR_LINK_KEY], secret_key[TR_LINK_KEY];
+} tr_link_keys;
+
+tr_status tr_link_keys_new(tr_link_keys *out);
+
+/* Overwrite the keys. */
+void tr_link_keys_forget(tr_link_keys *k);
+
+typedef struct tr_link tr_link;
+
+/* address is "HOST" or "HOST:PORT"; NULL listens on loopback only.  clients is [n][32] public
+ * keys. */
+tr_status tr_link_serve(const char *address, const tr_link_keys *keys,
+                        const uint8_t (*clients)[TR_LINK_KEY], uint32_t n, tr_link **out);
+tr_status tr_link_connect(const char *endpoint, const uint8_t *server_public,
+                          const tr_link_keys *keys, tr_link **out);
+
+/* Waits up to 200 ms for what was sent to leave. */
+void tr_link_close(tr_link **l);
+
+/* "tcp://HOST:PORT" to hand to clients. */
+const char *tr_link_endpoint(const tr_link *l);
+
+/* True if the server listens where only this host can reach it. */
+bool tr_link_is_loopback(const tr_link *l);
+
+/* Never blocks. */
+tr_status tr_link_send(tr_link *l, uint32_t peer, tr_bytes message);
+
+typedef enum {
+    TR_LINK_MESSAGE,
+    TR_LINK_GONE, /* the peer's connection ended */
+} tr_link_event_kind;
+
+typedef struct {
+    tr_link_event_kind kind;
+    uint32_t peer;
+    tr_bytes bytes;
+} tr_link_event;
+
+/* The next event, waiting up to timeout (0: look once). */
+tr_status tr_link_poll(tr_link *l, tr_time timeout, tr_link_event *out);
+
+#endif

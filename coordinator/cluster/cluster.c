@@ -1,0 +1,171 @@
+/* cluster.c - from invited workers to ready ones.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/cluster/cluster.h"
+
+#include "base/log.h"
+#include "base/version.h"
+#include "compute/cpu.h"
+#include "proto/frame.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct tr_cluster {
+    tr_cluster_options o;
+    tr_members *members;
+    const tr_kernels *kernels;
+};
+
+static bool has_table(const tr_hello *h, const char *name)
+{
+    for (uint32_t i = 0; i < h->n_kernels; i++)
+        if (strcmp(h->kernels[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* The last, so the best, of this machine's tables that every worker has. */
+static tr_status choose_kernels(tr_cluster *c)
+{
+    const char *isa = c->o.isa && strcmp(c->o.isa, "auto") != 0 ? c->o.isa : NULL;
+
+    for (const char *const *name = tr_kernels_names(); *name; name++) {
+        const tr_kernels *k = tr_kernels_select(tr_cpu_features(), *name);
+        bool is_common = k && (!isa || strcmp(isa, *name) == 0);
+        for (uint32_t w = 1; w <= c->o.transport->n_peers && is_common; w++)
+            is_common = has_table(&tr_members_get(c->members, w)->hello, *name);
+        if (is_common)
+            c->kernels = k;
+    }
+    if (!c->kernels)
+        return tr_fail(TR_E_USAGE, "--isa %s: no such kernel table on every machine of the cluster",
+                       isa ? isa : "auto");
+    return TR_OK;
+}
+
+static tr_status assignment_of(const tr_cluster *c, uint32_t peer, tr_assignment *out)
+{
+    const tr_placement *p = c->o.placement;
+    tr_assignment a;
+
+    tr_status st = tr_assignment_init(&a, p->n_layers);
+    if (st != TR_OK)
+        return st;
+    a.epoch = p->epoch;
+    a.exact = c->o.exact;
+    a.max_rows = (uint32_t)c->o.max_rows;
+    snprintf(a.kernels, sizeof a.kernels, "%s", c->kernels->name);
+    for (uint32_t l = 0; l < p->n_layers; l++) {
+        if (!tr_expert_map_has(c->o.map, l))
+            continue;
+        a.layer[l].expert = malloc(p->n_experts * sizeof(uint32_t));
+        if (!a.layer[l].expert) {
+            tr_assignment_fini(&a);
+            return tr_fail(TR_E_MEMORY, "assignment: no memory");
+        }
+        for (uint32_t e = 0; e < p->n_experts; e++)
+            if (tr_placement_holder(p, l, e) == peer)
+                a.layer[l].expert[a.layer[l].n++] = e;
+    }
+    *out = a;
+    return TR_OK;
+}
+
+static tr_status assign_all(tr_cluster *c)
+{
+    tr_status st = TR_OK;
+
+    for (uint32_t peer = 1; peer <= c->o.transport->n_peers && st == TR_OK; peer++) {
+        tr_assignment a;
+        st = assignment_of(c, peer, &a);
+        if (st != TR_OK)
+            return st;
+        st = tr_members_assign(c->members, peer, &a);
+        tr_assignment_fini(&a);
+    }
+    return st;
+}
+
+/* Workers open the file by this path: it must not depend on where they were started. */
+static tr_status open_members(tr_cluster *c)
+{
+    char *path = realpath(tr_gguf_path(c->o.gguf), NULL);
+    tr_members_options m = {
+        .listen = c->o.listen,
+        .version = TR_VERSION,
+        .model_path = path ? path : tr_gguf_path(c->o.gguf),
+        .model = tr_gguf_identity(c->o.gguf),
+        .join_timeout = c->o.join_timeout,
+        .silence_timeout = c->o.silence_timeout,
+        .heartbeat = c->o.silence_timeout / 16 > 10 * TR_MS ? c->o.silence_timeout / 16 : 10 * TR_MS,
+    };
+
+    tr_status st = tr_members_open(&m, c->o.transport, &c->members);
+    free(path);
+    return st;
+}
+
+tr_status tr_cluster_open(const tr_cluster_options *o, tr_cluster **out)
+{
+    tr_cluster *c = calloc(1, sizeof *c);
+
+    if (!c)
+        return tr_fail(TR_E_MEMORY, "cluster: no memory");
+    c->o = *o;
+    tr_status st = open_members(c);
+    if (st == TR_OK)
+        st = choose_kernels(c);
+    if (st == TR_OK)
+        st = assign_all(c);
+    if (st != TR_OK) {
+        tr_cluster_close(&c);
+        return st;
+    }
+    *out = c;
+    return TR_OK;
+}
+
+tr_status tr_cluster_wait_ready(tr_cluster *c, tr_time timeout,
+                                void (*watch)(void *ctx, uint64_t bytes), void *ctx)
+{
+    return tr_members_await_ready(c->members, tr_deadline_after(tr_now(), timeout), watch, ctx);
+}
+
+void tr_cluster_close(tr_cluster **c)
+{
+    if (!*c)
+        return;
+    tr_members_close(&(*c)->members);
+    free(*c);
+    *c = NULL;
+}
+
+const tr_kernels *tr_cluster_kernels(const tr_cluster *c)
+{
+    return c->kernels;
+}
+
+tr_members *tr_cluster_members(tr_cluster *c)
+{
+    return c->members;
+}
+
+uint64_t tr_cluster_job(const tr_cluster *c)
+{
+    return tr_members_job(c->members);
+}
+
+void tr_cluster_call_off(tr_transport *t)
+{
+    for (uint32_t peer = 1; peer <= t->n_peers; peer++) {
+        tr_msg *m = NULL;
+        tr_frame_header h = { .kind = TR_FRAME_STOP };
+        if (tr_transport_reserve(t, tr_frame_text_size(0), &m) != TR_OK)
+            return;
+        tr_frame_begin(m->data, &h, 0);
+        tr_frame_seal(m->data);
+        if (tr_transport_send(t, peer, &m) != TR_OK)
+            tr_log(TR_LOG_DEBUG, "worker %u could not be told to stop", peer);
+        tr_msg_free(&m);
+    }
+}

@@ -1,0 +1,448 @@
+/* members.c - invite, check, watch.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/cluster/members.h"
+
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "proto/frame.h"
+#include "transport/link.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+/* How often a pump really looks, how long a wait's single look lasts, and how long a loading
+ * worker may be silent: one expert comes from a slow disk in one piece. */
+static const tr_time look_period = 500 * TR_US;
+static const tr_time wait_period = 5 * TR_MS;
+static const tr_time loading_silence = 120 * TR_SECOND;
+
+struct tr_members {
+    tr_members_options o;
+    tr_transport *transport;
+    tr_link *link;
+    uint64_t job;
+    uint32_t n;
+    tr_member *member; /* [n], of peers 1..n */
+    tr_status lost;    /* sticky */
+    tr_time looked, said_alive;
+    uint64_t n_dropped;
+    uint8_t *buffer; /* [TR_MAX_CONTROL] for messages to send */
+};
+
+const char *tr_member_state_name(tr_member_state s)
+{
+    static const char *const name[] = { "joining", "loading", "ready", "lost", "left" };
+
+    return (size_t)s < sizeof name / sizeof name[0] ? name[s] : "unknown";
+}
+
+uint64_t tr_members_job(const tr_members *m)
+{
+    return m->job;
+}
+
+const tr_member *tr_members_get(const tr_members *m, uint32_t peer)
+{
+    return &m->member[peer - 1];
+}
+
+static tr_status send(tr_members *m, uint32_t peer, const tr_control *c)
+{
+    size_t size;
+
+    tr_status st = tr_wire_pack(c, m->buffer, TR_MAX_CONTROL, &size);
+    if (st != TR_OK)
+        return st;
+    return tr_link_send(m->link, peer, (tr_bytes){ m->buffer, size });
+}
+
+/* ---- a worker is lost ------------------------------------------------------------------ */
+
+/* The line that names it; the first loss decides the sticky status. */
+static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format, ...)
+{
+    tr_member *w = &m->member[peer - 1];
+    char why[TR_MAX_TEXT];
+    va_list args;
+
+    if (w->state == TR_MEMBER_LOST || w->state == TR_MEMBER_LEFT)
+        return;
+    w->state = TR_MEMBER_LOST;
+    va_start(args, format);
+    vsnprintf(why, sizeof why, format, args);
+    va_end(args);
+    if (w->hello.pid)
+        tr_fail(st, "worker %u (pid %u on %s) %s", peer, w->hello.pid, w->hello.host, why);
+    else
+        tr_fail(st, "worker %u %s", peer, why);
+    if (m->lost == TR_OK)
+        m->lost = st;
+    tr_transport_drop(m->transport, peer);
+}
+
+/* ---- what workers say ------------------------------------------------------------------ */
+
+static void refuse(tr_members *m, uint32_t peer, const char *reason)
+{
+    tr_control c = { .kind = TR_CONTROL_REFUSE };
+
+    snprintf(c.reason, sizeof c.reason, "%s", reason);
+    send(m, peer, &c); /* if it is gone, it need not know */
+    lose(m, peer, TR_E_REFUSED, "is refused: %s", reason);
+}
+
+static void on_hello(tr_members *m, uint32_t peer, const tr_hello *h)
+{
+    tr_member *w = &m->member[peer - 1];
+    char reason[512];
+
+    if (w->state != TR_MEMBER_JOINING || w->is_accepted) {
+        m->n_dropped++;
+        return;
+    }
+    w->hello = *h;
+    reason[0] = '\0';
+    if (h->protocol != TR_PROTOCOL || strcmp(h->program, m->o.version) != 0)
+        snprintf(reason, sizeof reason,
+                 "it is version %s (protocol %u), the coordinator %s (protocol %d): install the "
+                 "same everywhere",
+                 h->program, h->protocol, m->o.version, TR_PROTOCOL);
+    else if (h->worker != peer)
+        snprintf(reason, sizeof reason, "it calls itself worker %u", h->worker);
+    else if (h->model != m->o.model)
+        snprintf(reason, sizeof reason,
+                 "its model file (identity %016llx) is not the coordinator's (%016llx): copy %s "
+                 "to its host",
+                 (unsigned long long)h->model, (unsigned long long)m->o.model, m->o.model_path);
+    if (reason[0])
+        refuse(m, peer, reason);
+    else
+        w->is_accepted = true;
+}
+
+static void on_message(tr_members *m, uint32_t peer, tr_control *c)
+{
+    tr_member *w = &m->member[peer - 1];
+    bool is_loading = w->state == TR_MEMBER_LOADING;
+
+    if (c->kind == TR_CONTROL_HELLO) {
+        on_hello(m, peer, &c->hello);
+    } else if (c->kind == TR_CONTROL_FAILURE) {
+        lose(m, peer, TR_E_PEER_LOST, "gave up: %s", c->reason);
+    } else if (c->kind == TR_CONTROL_BYE) {
+        if (w->state != TR_MEMBER_LOST)
+            w->state = TR_MEMBER_LEFT;
+    } else if (c->kind == TR_CONTROL_PROGRESS && is_loading) {
+        w->loaded = c->progress.done;
+        w->to_load = c->progress.total;
+    } else if (c->kind == TR_CONTROL_READY && is_loading) {
+        w->state = TR_MEMBER_READY;
+        w->n_experts = c->ready.experts;
+        w->loaded = w->to_load = c->ready.bytes;
+    } else if (c->kind == TR_CONTROL_HEARTBEAT) {
+        w->stats = c->heartbeat;
+    } else {
+        m->n_dropped++;
+    }
+}
+
+static void on_event(tr_members *m, const tr_link_event *e)
+{
+    char reason[512];
+    tr_control c;
+
+    if (e->peer < 1 || e->peer > m->n)
+        return;
+    tr_member *w = &m->member[e->peer - 1];
+    if (e->kind == TR_LINK_GONE) {
+        lose(m, e->peer, TR_E_PEER_LOST, "died: its connection ended");
+        return;
+    }
+    w->heard = tr_now();
+    if (w->state == TR_MEMBER_LOST) {
+        m->n_dropped++;
+        return;
+    }
+    tr_fail_capture_begin(reason, sizeof reason);
+    tr_status st = tr_wire_unpack(e->bytes, &c);
+    tr_fail_capture_end();
+    if (st != TR_OK) {
+        m->n_dropped++;
+        tr_log(TR_LOG_WARN, "worker %u: message dropped: %s", e->peer, reason);
+        return;
+    }
+    on_message(m, e->peer, &c);
+    tr_control_fini(&c);
+}
+
+/* All that has come, waiting up to timeout for the first of it. */
+static tr_status drain(tr_members *m, tr_time timeout)
+{
+    for (;;) {
+        tr_link_event e;
+        tr_status st = tr_link_poll(m->link, timeout, &e);
+        if (st == TR_E_DEADLINE)
+            return TR_OK;
+        if (st != TR_OK)
+            return st;
+        on_event(m, &e);
+        timeout = 0;
+    }
+}
+
+/* After a drain: who has said nothing for too long?  Workers that have not joined yet have the
+ * join's own deadline. */
+static void find_silent(tr_members *m, tr_time now)
+{
+    for (uint32_t peer = 1; peer <= m->n; peer++) {
+        const tr_member *w = &m->member[peer - 1];
+        tr_time limit = w->state == TR_MEMBER_READY ? m->o.silence_timeout : loading_silence;
+        if ((w->state == TR_MEMBER_READY || w->state == TR_MEMBER_LOADING) &&
+            now - w->heard > limit)
+            lose(m, peer, TR_E_PEER_LOST, "is silent for %.1f s: it hangs or is cut off",
+                 (double)(now - w->heard) / (double)TR_SECOND);
+    }
+}
+
+static void say_alive(tr_members *m, tr_time now)
+{
+    const tr_control alive = { .kind = TR_CONTROL_ALIVE };
+
+    if (now - m->said_alive < m->o.heartbeat)
+        return;
+    m->said_alive = now;
+    for (uint32_t peer = 1; peer <= m->n; peer++)
+        if (m->member[peer - 1].is_accepted && m->member[peer - 1].state < TR_MEMBER_LOST)
+            send(m, peer, &alive); /* who is gone shows by its connection's end */
+}
+
+static tr_status look(tr_members *m, tr_time timeout)
+{
+    tr_status st = drain(m, timeout);
+    tr_time now = tr_now();
+
+    m->looked = now;
+    if (st != TR_OK)
+        return st;
+    find_silent(m, now);
+    say_alive(m, now);
+    return m->lost;
+}
+
+tr_status tr_members_pump(tr_members *m)
+{
+    if (m->lost != TR_OK || tr_now() - m->looked < look_period)
+        return m->lost;
+    return look(m, 0);
+}
+
+/* ---- joining --------------------------------------------------------------------------- */
+
+static tr_status invite(tr_members *m, uint32_t peer, const tr_link_keys *server,
+                        const tr_link_keys *worker)
+{
+    uint8_t text[4096];
+    size_t size = 0;
+    tr_msg *msg = NULL;
+    tr_invite i = {
+        .protocol = TR_PROTOCOL,
+        .job = m->job,
+        .worker = peer,
+        .heartbeat_ms = (uint32_t)(m->o.heartbeat / TR_MS),
+        .silence_ms = (uint32_t)(m->o.silence_timeout / TR_MS),
+    };
+
+    snprintf(i.program, sizeof i.program, "%s", m->o.version);
+    snprintf(i.endpoint, sizeof i.endpoint, "%s", tr_link_endpoint(m->link));
+    snprintf(i.model, sizeof i.model, "%s", m->o.model_path);
+    memcpy(i.server_public, server->public_key, TR_KEY_SIZE);
+    memcpy(i.worker_public, worker->public_key, TR_KEY_SIZE);
+    memcpy(i.worker_secret, worker->secret_key, TR_KEY_SIZE);
+    tr_status st = tr_wire_pack_invite(&i, text, sizeof text, &size);
+    explicit_bzero(&i, sizeof i);
+    if (st == TR_OK)
+        st = tr_transport_reserve(m->transport, tr_frame_text_size(size), &msg);
+    if (st == TR_OK) {
+        tr_frame_header h = { .kind = TR_FRAME_INVITE, .job = m->job };
+        tr_frame_begin(msg->data, &h, size);
+        memcpy(tr_frame_text(msg->data), text, size);
+        tr_frame_seal(msg->data);
+        st = tr_transport_send(m->transport, peer, &msg);
+    }
+    explicit_bzero(text, sizeof text);
+    tr_msg_free(&msg);
+    return st;
+}
+
+static tr_status invite_all(tr_members *m)
+{
+    tr_link_keys server;
+    tr_link_keys *worker = calloc(m->n, sizeof *worker);
+    uint8_t(*publics)[TR_LINK_KEY] = calloc(m->n, sizeof *publics);
+    tr_status st = worker && publics ? tr_link_keys_new(&server)
+                                     : tr_fail(TR_E_MEMORY, "members: no memory for keys");
+
+    for (uint32_t i = 0; i < m->n && st == TR_OK; i++) {
+        st = tr_link_keys_new(&worker[i]);
+        memcpy(publics[i], worker[i].public_key, TR_LINK_KEY);
+    }
+    if (st == TR_OK)
+        st = tr_link_serve(m->o.listen, &server, (const uint8_t(*)[TR_LINK_KEY])publics, m->n,
+                           &m->link);
+    for (uint32_t i = 0; i < m->n && st == TR_OK; i++)
+        st = invite(m, i + 1, &server, &worker[i]);
+    for (uint32_t i = 0; worker && i < m->n; i++)
+        tr_link_keys_forget(&worker[i]);
+    tr_link_keys_forget(&server);
+    free(publics);
+    free(worker);
+    return st;
+}
+
+/* "worker 2, worker 5" for those that are not in the state; false if there is none. */
+static bool name_missing(const tr_members *m, bool (*is_there)(const tr_member *), char *out,
+                         size_t size)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (uint32_t i = 0; i < m->n; i++)
+        if (!is_there(&m->member[i]) && used < size)
+            used += (size_t)snprintf(out + used, size - used, "%sworker %u", used ? ", " : "",
+                                     i + 1);
+    return used > 0;
+}
+
+static bool has_joined(const tr_member *w)
+{
+    return w->is_accepted;
+}
+
+static bool is_ready(const tr_member *w)
+{
+    return w->state == TR_MEMBER_READY;
+}
+
+static tr_status await_hellos(tr_members *m)
+{
+    tr_time deadline = tr_deadline_after(tr_now(), m->o.join_timeout);
+    char missing[256];
+
+    while (name_missing(m, has_joined, missing, sizeof missing)) {
+        tr_status st = tr_interrupted() ? TR_E_INTERRUPTED : look(m, wait_period);
+        if (st != TR_OK)
+            return st;
+        if (tr_now() > deadline)
+            return tr_fail(TR_E_DEADLINE, "%s did not join within %.0f s%s", missing,
+                           (double)m->o.join_timeout / (double)TR_SECOND,
+                           tr_link_is_loopback(m->link)
+                               ? ": on another host? then give --listen ADDRESS"
+                               : ": can its host reach the --listen address?");
+    }
+    return TR_OK;
+}
+
+tr_status tr_members_open(const tr_members_options *o, tr_transport *t, tr_members **out)
+{
+    tr_members *m = calloc(1, sizeof *m);
+    tr_status st = TR_OK;
+
+    if (!m)
+        return tr_fail(TR_E_MEMORY, "members: no memory");
+    m->o = *o;
+    m->transport = t;
+    m->n = t->n_peers;
+    m->member = calloc(m->n, sizeof *m->member);
+    m->buffer = malloc(TR_MAX_CONTROL);
+    if (!m->member || !m->buffer)
+        st = tr_fail(TR_E_MEMORY, "members: no memory for %u workers", m->n);
+    if (st == TR_OK && getrandom(&m->job, sizeof m->job, 0) != (ssize_t)sizeof m->job)
+        st = tr_fail(TR_E_SYSTEM, "members: no random job number to be had");
+    if (st == TR_OK)
+        st = invite_all(m);
+    if (st == TR_OK)
+        st = await_hellos(m);
+    if (st != TR_OK) {
+        tr_members_close(&m);
+        return st;
+    }
+    *out = m;
+    return TR_OK;
+}
+
+/* ---- loading and leaving --------------------------------------------------------------- */
+
+tr_status tr_members_assign(tr_members *m, uint32_t peer, const tr_assignment *a)
+{
+    tr_control c = { .kind = TR_CONTROL_ASSIGN, .assign = *a };
+    tr_member *w = &m->member[peer - 1];
+
+    if (m->lost != TR_OK)
+        return m->lost;
+    w->state = TR_MEMBER_LOADING;
+    w->heard = tr_now();
+    tr_status st = send(m, peer, &c);
+    if (st == TR_E_PEER_LOST) {
+        lose(m, peer, st, "died before it got its experts");
+        return m->lost;
+    }
+    return st;
+}
+
+tr_status tr_members_await_ready(tr_members *m, tr_time deadline,
+                                 void (*watch)(void *ctx, uint64_t bytes), void *ctx)
+{
+    char missing[256];
+
+    while (name_missing(m, is_ready, missing, sizeof missing)) {
+        tr_status st = tr_interrupted() ? TR_E_INTERRUPTED : look(m, wait_period);
+        uint64_t bytes = 0;
+        for (uint32_t i = 0; i < m->n; i++)
+            bytes += m->member[i].loaded;
+        if (watch)
+            watch(ctx, bytes);
+        if (st != TR_OK)
+            return st;
+        if (tr_now() > deadline)
+            return tr_fail(TR_E_DEADLINE, "%s did not load in time", missing);
+    }
+    return TR_OK;
+}
+
+static bool has_left(const tr_member *w)
+{
+    return !w->is_accepted || w->state >= TR_MEMBER_LOST;
+}
+
+void tr_members_close(tr_members **members)
+{
+    tr_members *m = *members;
+    const tr_control shutdown = { .kind = TR_CONTROL_SHUTDOWN };
+    char missing[256];
+
+    if (!m)
+        return;
+    if (m->link) {
+        char reason[512];
+        tr_time deadline = tr_now() + TR_SECOND;
+        for (uint32_t peer = 1; peer <= m->n; peer++)
+            if (!has_left(&m->member[peer - 1]))
+                send(m, peer, &shutdown);
+        /* Whoever dies now instead of saying bye has left all the same. */
+        tr_fail_capture_begin(reason, sizeof reason);
+        while (name_missing(m, has_left, missing, sizeof missing) && tr_now() < deadline)
+            drain(m, wait_period);
+        tr_fail_capture_end();
+    }
+    tr_link_close(&m->link);
+    free(m->buffer);
+    free(m->member);
+    free(m);
+    *members = NULL;
+}

@@ -1,0 +1,76 @@
+/* members.h - the workers as the coordinator knows them.
+ *
+ * USE     st = tr_members_open(&options, transport, &m);     invites, waits, checks every hello
+ *         st = tr_members_assign(m, peer, &assignment);
+ *         st = tr_members_await_ready(m, deadline, watch, ctx);
+ *         st = tr_members_pump(m);                           inside every other wait
+ *         tr_members_close(&m);                              tells the living to stop
+ *
+ * STATE   A worker is JOINING until its hello was accepted, LOADING once it was assigned its
+ *         experts, READY when it says so; LOST when its connection ended, it was silent for too
+ *         long or it failed; LEFT when it said bye.  proto/PROTOCOL.md has the whole picture.
+ * THREAD  The step thread.
+ * FAILS   TR_E_PEER_LOST  a worker is lost; the line names it.  Sticky: later calls repeat the
+ *                         status without a line
+ *         TR_E_REFUSED    a worker of another version or with another model; both sides say so
+ *         TR_E_DEADLINE   workers that did not come or are not ready, named
+ *
+ * Late, repeated or unexpected messages are counted and dropped.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_COORDINATOR_CLUSTER_MEMBERS_H
+#define TR_COORDINATOR_CLUSTER_MEMBERS_H
+
+#include "proto/wire.h"
+#include "transport/transport.h"
+
+typedef enum {
+    TR_MEMBER_JOINING,
+    TR_MEMBER_LOADING,
+    TR_MEMBER_READY,
+    TR_MEMBER_LOST,
+    TR_MEMBER_LEFT,
+} tr_member_state;
+
+typedef struct {
+    tr_member_state state;
+    tr_hello hello;        /* valid once accepted */
+    bool is_accepted;
+    uint64_t loaded, to_load; /* bytes */
+    uint32_t n_experts;    /* held */
+    tr_worker_stats stats; /* of its last heartbeat */
+    tr_time heard;         /* when it last said anything */
+} tr_member;
+
+typedef struct tr_members tr_members;
+
+typedef struct {
+    const char *listen;  /* NULL: loopback */
+    const char *version; /* of this program */
+    const char *model_path;
+    uint64_t model;      /* identity */
+    tr_time join_timeout;
+    tr_time silence_timeout; /* of a worker that is ready */
+    tr_time heartbeat;
+} tr_members_options;
+
+tr_status tr_members_open(const tr_members_options *o, tr_transport *t, tr_members **out);
+void tr_members_close(tr_members **m);
+
+uint64_t tr_members_job(const tr_members *m);
+
+/* peer 1..n_workers. */
+const tr_member *tr_members_get(const tr_members *m, uint32_t peer);
+
+tr_status tr_members_assign(tr_members *m, uint32_t peer, const tr_assignment *a);
+
+/* watch (may be NULL) gets the bytes that all workers together have loaded. */
+tr_status tr_members_await_ready(tr_members *m, tr_time deadline,
+                                 void (*watch)(void *ctx, uint64_t bytes), void *ctx);
+
+/* Handle what has come; never waits.  Costs next to nothing when called too often. */
+tr_status tr_members_pump(tr_members *m);
+
+const char *tr_member_state_name(tr_member_state s);
+
+#endif

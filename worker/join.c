@@ -1,0 +1,353 @@
+/* join.c - from an invitation to a place in the cluster.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "worker/join.h"
+
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "compute/cpu.h"
+#include "compute/kernels.h"
+#include "proto/frame.h"
+#include "transport/link.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* The coordinator reads its model and starts up first.  After that it may compute a long step
+ * without a word: its end shows at once on the connection, silence only says that its host or
+ * the network is gone. */
+static const tr_time invite_timeout = 120 * TR_SECOND;
+static const tr_time wait_period = 20 * TR_MS;
+static const tr_time look_period = TR_MS;
+static const tr_time progress_period = 100 * TR_MS;
+
+enum { SILENCES = 15 }; /* of a worker's, that the coordinator may be silent */
+
+struct tr_join {
+    tr_transport *transport;
+    tr_link *link;
+    tr_gguf *gguf;
+    tr_invite invite; /* without the keys */
+    tr_assignment assignment;
+    bool is_assigned, is_over, may_say_bye;
+    tr_status failed; /* sticky */
+    tr_time looked, heard, said;
+    uint8_t *buffer; /* [TR_MAX_CONTROL] for messages to send */
+};
+
+static tr_status send(tr_join *j, const tr_control *c)
+{
+    size_t size;
+
+    tr_status st = tr_wire_pack(c, j->buffer, TR_MAX_CONTROL, &size);
+    if (st == TR_OK)
+        st = tr_link_send(j->link, 0, (tr_bytes){ j->buffer, size });
+    j->said = tr_now();
+    return st;
+}
+
+void tr_join_fail(tr_join *j, const char *reason)
+{
+    tr_control c = { .kind = TR_CONTROL_FAILURE };
+
+    snprintf(c.reason, sizeof c.reason, "%s", reason);
+    if (send(j, &c) != TR_OK)
+        tr_log(TR_LOG_DEBUG, "the coordinator could not be told");
+    j->may_say_bye = false;
+}
+
+/* ---- the invitation ------------------------------------------------------------------- */
+
+static tr_status read_invite(tr_join *j, tr_msg *m, bool *is_over)
+{
+    tr_frame_view v;
+
+    tr_status st = tr_frame_open((tr_bytes){ m->data, m->size }, NULL, &v);
+    if (st != TR_OK)
+        return st;
+    if (v.header.kind == TR_FRAME_STOP) {
+        *is_over = true;
+        return TR_OK;
+    }
+    if (v.header.kind != TR_FRAME_INVITE)
+        return tr_fail(TR_E_PROTOCOL, "the coordinator's first frame is of kind %u, no invite",
+                       v.header.kind);
+    return tr_wire_unpack_invite(v.text, &j->invite);
+}
+
+static tr_status await_invite(tr_join *j, bool *is_over)
+{
+    tr_time deadline = tr_now() + invite_timeout;
+
+    for (;;) {
+        tr_msg *m = NULL;
+        tr_peer from;
+        tr_status st = tr_transport_recv(j->transport, tr_now() + wait_period, &from, &m);
+        if (st == TR_OK) {
+            st = read_invite(j, m, is_over);
+            explicit_bzero(m->data, m->size); /* it holds keys */
+            tr_msg_free(&m);
+            return st;
+        }
+        if (st == TR_E_PEER_LOST)
+            return tr_fail(st, "the coordinator is gone");
+        if (st != TR_E_DEADLINE)
+            return st;
+        if (tr_interrupted())
+            return TR_E_INTERRUPTED;
+        if (tr_now() > deadline)
+            return tr_fail(TR_E_DEADLINE, "no coordinator invited this worker within %.0f s",
+                           (double)invite_timeout / (double)TR_SECOND);
+    }
+}
+
+static tr_status connect_link(tr_join *j)
+{
+    tr_link_keys keys;
+
+    memcpy(keys.public_key, j->invite.worker_public, TR_LINK_KEY);
+    memcpy(keys.secret_key, j->invite.worker_secret, TR_LINK_KEY);
+    tr_status st = tr_link_connect(j->invite.endpoint, j->invite.server_public, &keys, &j->link);
+    tr_link_keys_forget(&keys);
+    explicit_bzero(j->invite.worker_secret, TR_KEY_SIZE);
+    return st;
+}
+
+/* ---- what the coordinator says ---------------------------------------------------------- */
+
+static tr_status on_message(tr_join *j, tr_control *c)
+{
+    switch (c->kind) {
+    case TR_CONTROL_REFUSE:
+        return tr_fail(TR_E_REFUSED, "the coordinator refuses this worker: %s", c->reason);
+    case TR_CONTROL_ASSIGN:
+        if (j->is_assigned)
+            return TR_OK;
+        j->assignment = c->assign;
+        j->assignment.job = j->invite.job;
+        j->is_assigned = true;
+        c->kind = TR_CONTROL_NONE; /* taken over */
+        return TR_OK;
+    case TR_CONTROL_SHUTDOWN:
+        j->is_over = true;
+        j->may_say_bye = true;
+        return TR_OK;
+    default:
+        return TR_OK; /* ALIVE, or what a worker has no use for */
+    }
+}
+
+static tr_status on_event(tr_join *j, const tr_link_event *e)
+{
+    tr_control c;
+
+    if (e->kind == TR_LINK_GONE)
+        return j->is_over ? TR_OK : tr_fail(TR_E_PEER_LOST, "the coordinator is gone");
+    j->heard = tr_now();
+    tr_status st = tr_wire_unpack(e->bytes, &c);
+    if (st != TR_OK)
+        return st;
+    st = on_message(j, &c);
+    tr_control_fini(&c);
+    return st;
+}
+
+static tr_status look(tr_join *j, tr_time timeout)
+{
+    while (j->failed == TR_OK) {
+        tr_link_event e;
+        tr_status st = tr_link_poll(j->link, timeout, &e);
+        if (st == TR_E_DEADLINE)
+            break;
+        j->failed = st == TR_OK ? on_event(j, &e) : st;
+        timeout = 0;
+    }
+    j->looked = tr_now();
+    tr_time limit = (tr_time)j->invite.silence_ms * TR_MS * SILENCES;
+    if (j->failed == TR_OK && j->looked - j->heard > limit)
+        j->failed = tr_fail(TR_E_PEER_LOST, "the coordinator is silent for %.0f s",
+                            (double)(j->looked - j->heard) / (double)TR_SECOND);
+    return j->failed;
+}
+
+/* ---- joining ---------------------------------------------------------------------------- */
+
+static tr_status say_hello(tr_join *j, const char *version, size_t threads)
+{
+    tr_control c = { .kind = TR_CONTROL_HELLO };
+    tr_hello *h = &c.hello;
+
+    h->protocol = TR_PROTOCOL;
+    snprintf(h->program, sizeof h->program, "%s", version);
+    h->worker = j->transport->self;
+    h->pid = (uint32_t)getpid();
+    if (gethostname(h->host, sizeof h->host - 1) != 0 || h->host[0] == '\0')
+        snprintf(h->host, sizeof h->host, "unknown");
+    h->model = tr_gguf_identity(j->gguf);
+    h->memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    h->cores = (uint32_t)tr_cpu_cores();
+    h->threads = (uint32_t)threads;
+    for (const char *const *name = tr_kernels_names(); *name; name++)
+        if (tr_kernels_select(tr_cpu_features(), *name) && h->n_kernels < TR_MAX_KERNEL_TABLES)
+            snprintf(h->kernels[h->n_kernels++], TR_MAX_NAME, "%s", *name);
+    return send(j, &c);
+}
+
+/* Both sides say why two versions can't work together. */
+static tr_status check_version(tr_join *j, const char *version)
+{
+    char reason[256];
+
+    if (j->invite.protocol == TR_PROTOCOL && strcmp(j->invite.program, version) == 0)
+        return TR_OK;
+    snprintf(reason, sizeof reason,
+             "it is version %s (protocol %d), the coordinator %s (protocol %u): install the same "
+             "everywhere",
+             version, TR_PROTOCOL, j->invite.program, j->invite.protocol);
+    tr_join_fail(j, reason);
+    return tr_fail(TR_E_REFUSED, "this worker gives up: %s", reason);
+}
+
+static tr_status open_model(tr_join *j, const char *model)
+{
+    char reason[512];
+
+    tr_fail_capture_begin(reason, sizeof reason);
+    tr_status st = tr_gguf_open(model ? model : j->invite.model, &j->gguf);
+    tr_fail_capture_end();
+    if (st == TR_OK)
+        return st;
+    tr_join_fail(j, reason);
+    return tr_fail(st, "%s", reason);
+}
+
+static tr_status join(tr_join *j, const char *version, const char *model, size_t threads)
+{
+    j->buffer = malloc(TR_MAX_CONTROL);
+    if (!j->buffer)
+        return tr_fail(TR_E_MEMORY, "join: no memory");
+    tr_status st = await_invite(j, &j->is_over);
+    if (st != TR_OK || j->is_over)
+        return st;
+    if (j->invite.worker != j->transport->self)
+        return tr_fail(TR_E_PROTOCOL, "invited as worker %u, but this is %u", j->invite.worker,
+                       j->transport->self);
+    st = connect_link(j);
+    j->heard = tr_now();
+    if (st == TR_OK)
+        st = check_version(j, version);
+    if (st == TR_OK)
+        st = open_model(j, model);
+    if (st == TR_OK)
+        st = say_hello(j, version, threads);
+    return st;
+}
+
+tr_status tr_join_open(tr_transport *t, const char *version, const char *model, size_t threads,
+                       tr_join **out)
+{
+    tr_join *j = calloc(1, sizeof *j);
+
+    if (!j)
+        return tr_fail(TR_E_MEMORY, "join: no memory");
+    j->transport = t;
+    tr_status st = join(j, version, model, threads);
+    bool is_called_off = j->is_over;
+    if (st != TR_OK || is_called_off)
+        tr_join_close(&j);
+    if (st == TR_OK)
+        *out = j;
+    return st;
+}
+
+void tr_join_close(tr_join **join)
+{
+    tr_join *j = *join;
+
+    if (!j)
+        return;
+    if (j->link && j->may_say_bye)
+        send(j, &(tr_control){ .kind = TR_CONTROL_BYE });
+    tr_link_close(&j->link);
+    tr_gguf_close(&j->gguf);
+    tr_assignment_fini(&j->assignment);
+    free(j->buffer);
+    free(j);
+    *join = NULL;
+}
+
+const tr_gguf *tr_join_model(const tr_join *j)
+{
+    return j->gguf;
+}
+
+tr_status tr_join_await_assignment(tr_join *j, tr_assignment *out, bool *is_over)
+{
+    while (!j->is_assigned && !j->is_over) {
+        tr_status st = tr_interrupted() ? TR_E_INTERRUPTED : look(j, wait_period);
+        if (st != TR_OK)
+            return st;
+    }
+    *is_over = j->is_over;
+    if (j->is_over)
+        return TR_OK;
+    *out = j->assignment;
+    j->assignment = (tr_assignment){ 0 };
+    return TR_OK;
+}
+
+tr_status tr_join_progress(tr_join *j, uint64_t done, uint64_t total)
+{
+    tr_control c = { .kind = TR_CONTROL_PROGRESS };
+
+    if (tr_now() - j->said < progress_period)
+        return j->failed;
+    c.progress.done = done;
+    c.progress.total = total;
+    tr_status st = send(j, &c);
+    return st == TR_OK ? look(j, 0) : st;
+}
+
+tr_status tr_join_ready(tr_join *j, uint32_t n_experts, uint64_t bytes)
+{
+    tr_control c = { .kind = TR_CONTROL_READY };
+
+    c.ready.experts = n_experts;
+    c.ready.bytes = bytes;
+    return send(j, &c);
+}
+
+/* Resident bytes of this process; 0 where the system does not tell. */
+static uint64_t resident(void)
+{
+    FILE *f = fopen("/proc/self/statm", "re");
+    unsigned long long total;
+    unsigned long long pages = 0;
+
+    if (!f)
+        return 0;
+    if (fscanf(f, "%llu %llu", &total, &pages) != 2)
+        pages = 0;
+    fclose(f);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+tr_status tr_join_pump(tr_join *j, const tr_worker_stats *stats, bool *is_over)
+{
+    tr_time now = tr_now();
+
+    if (now - j->looked < look_period)
+        return j->failed;
+    if (now - j->said >= (tr_time)j->invite.heartbeat_ms * TR_MS) {
+        tr_control c = { .kind = TR_CONTROL_HEARTBEAT, .heartbeat = *stats };
+        c.heartbeat.bytes_in = j->transport->stats.bytes_received;
+        c.heartbeat.bytes_out = j->transport->stats.bytes_sent;
+        c.heartbeat.resident = resident();
+        tr_status st = send(j, &c);
+        if (st != TR_OK && st != TR_E_PEER_LOST)
+            return st;
+    }
+    tr_status st = look(j, 0);
+    *is_over = *is_over || j->is_over;
+    return st;
+}
