@@ -1,0 +1,64 @@
+/* placement.c - fill the table by rule.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/cluster/placement.h"
+
+#include <stdlib.h>
+
+static tr_status check(uint32_t n_experts, uint32_t n_workers, tr_placement_rule rule,
+                       const uint32_t *counts)
+{
+    if (n_workers > n_experts)
+        return tr_fail(TR_E_CONFIG,
+                       "%u workers, but each layer has only %u experts: use at most %u workers",
+                       n_workers, n_experts, n_experts);
+    if (rule != TR_PLACE_COUNTS)
+        return TR_OK;
+    uint64_t sum = 0;
+    for (uint32_t w = 0; w < n_workers; w++)
+        sum += counts[w];
+    if (sum != n_experts)
+        return tr_fail(TR_E_CONFIG,
+                       "workers.experts adds up to %llu, but each layer has %u experts",
+                       (unsigned long long)sum, n_experts);
+    return TR_OK;
+}
+
+/* The worker (from 0) whose run of experts contains e. */
+static uint32_t run_of(uint32_t e, uint32_t n_experts, uint32_t n_workers, const uint32_t *counts)
+{
+    if (!counts)
+        return (uint32_t)((uint64_t)e * n_workers / n_experts);
+    uint32_t w = 0;
+    for (uint32_t end = counts[0]; e >= end; end += counts[w])
+        w++;
+    return w;
+}
+
+tr_status tr_placement_new(uint32_t n_layers, uint32_t n_experts, uint32_t n_workers,
+                           tr_placement_rule rule, const uint32_t *counts, tr_placement *out)
+{
+    tr_status st = check(n_experts, n_workers, rule, counts);
+    if (st != TR_OK)
+        return st;
+
+    uint32_t *holder = calloc((size_t)n_layers * n_experts, sizeof *holder);
+    if (!holder)
+        return tr_fail(TR_E_MEMORY, "placement: no memory");
+    for (uint32_t l = 0; l < n_layers && n_workers > 0; l++) {
+        for (uint32_t e = 0; e < n_experts; e++) {
+            uint32_t w = rule == TR_PLACE_ROTATE
+                             ? (e + l) % n_workers
+                             : run_of(e, n_experts, n_workers,
+                                      rule == TR_PLACE_COUNTS ? counts : NULL);
+            holder[(size_t)l * n_experts + e] = w + 1;
+        }
+    }
+    *out = (tr_placement){ n_layers, n_experts, n_workers, 1, holder };
+    return TR_OK;
+}
+
+void tr_placement_fini(tr_placement *p)
+{
+    free(p->holder);
+    *p = (tr_placement){ 0 };
+}

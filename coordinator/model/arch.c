@@ -1,0 +1,179 @@
+/* arch.c - find the architecture, read and check the sizes that all have in common.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/model/arch.h"
+
+#include "proto/limits.h"
+
+#include <stdio.h>
+
+static const tr_arch *const known[] = { &tr_arch_olmoe, &tr_arch_qwen3moe };
+
+enum { N_KNOWN = sizeof known / sizeof known[0], MAX_CONTEXT = 1 << 24, MAX_VOCAB = 1 << 24 };
+
+static tr_status find_arch(const tr_gguf *g, const tr_arch **out)
+{
+    tr_bytes name = { NULL, 0 };
+
+    tr_status st = tr_gguf_get_string(g, "general.architecture", &name);
+    if (st != TR_OK)
+        return st;
+    for (size_t i = 0; i < N_KNOWN; i++) {
+        if (tr_bytes_equal(name, tr_bytes_of(known[i]->name))) {
+            *out = known[i];
+            return TR_OK;
+        }
+    }
+    char list[256] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < N_KNOWN && used < sizeof list; i++)
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "",
+                                 known[i]->name);
+    return tr_fail(TR_E_UNSUPPORTED, "model %s: architecture '%.*s' is not supported; supported: %s",
+                   tr_gguf_path(g), (int)(name.size < 64 ? name.size : 64),
+                   (const char *)name.data, list);
+}
+
+/* ARCH.name within 1..max; if fallback is not 0 the key may be absent. */
+static tr_status size_of(const tr_gguf *g, const char *arch, const char *name, uint32_t fallback,
+                         uint32_t max, uint32_t *out)
+{
+    char key[128];
+    uint32_t v = fallback;
+
+    snprintf(key, sizeof key, "%s.%s", arch, name);
+    tr_status st = fallback ? tr_gguf_opt_u32(g, key, &v) : tr_gguf_get_u32(g, key, &v);
+    if (st != TR_OK)
+        return st;
+    if (v == 0 || v > max)
+        return tr_fail(TR_E_FORMAT, "model %s: %s is %u, but must be 1..%u", tr_gguf_path(g), key,
+                       v, max);
+    *out = v;
+    return TR_OK;
+}
+
+static tr_status read_floats(const tr_gguf *g, tr_model_config *c)
+{
+    char key[128];
+
+    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", c->arch);
+    tr_status st = tr_gguf_get_f32(g, key, &c->norm_eps);
+    if (st != TR_OK)
+        return st;
+    if (!(c->norm_eps > 0.0f && c->norm_eps < 1.0f))
+        return tr_fail(TR_E_FORMAT, "model %s: %s is %g, but must be between 0 and 1",
+                       tr_gguf_path(g), key, (double)c->norm_eps);
+    c->rope_base = 10000.0f;
+    snprintf(key, sizeof key, "%s.rope.freq_base", c->arch);
+    st = tr_gguf_opt_f32(g, key, &c->rope_base);
+    if (st != TR_OK)
+        return st;
+    if (!(c->rope_base > 1.0f && c->rope_base < 1e12f))
+        return tr_fail(TR_E_FORMAT, "model %s: %s is %g, but must be between 1 and 1e12",
+                       tr_gguf_path(g), key, (double)c->rope_base);
+    return TR_OK;
+}
+
+/* A key that may be absent, but must be the head's size where it is present. */
+static tr_status only_head_size(const tr_gguf *g, const tr_model_config *c, const char *name)
+{
+    char key[128];
+    uint32_t v = c->head_dim;
+
+    snprintf(key, sizeof key, "%s.%s", c->arch, name);
+    tr_status st = tr_gguf_opt_u32(g, key, &v);
+    if (st != TR_OK || v == c->head_dim)
+        return st;
+    return tr_fail(TR_E_UNSUPPORTED, "model %s: %s is %u; other than the head size %u is not supported",
+                   tr_gguf_path(g), key, v, c->head_dim);
+}
+
+/* What a file may ask for, but no code here does: said rather than computed wrongly. */
+static tr_status refuse_unknown_variants(const tr_gguf *g, const tr_model_config *c)
+{
+    char key[128];
+    tr_bytes scaling = tr_bytes_of("none");
+
+    snprintf(key, sizeof key, "%s.rope.scaling.type", c->arch);
+    tr_status st = tr_gguf_opt_string(g, key, &scaling);
+    if (st != TR_OK)
+        return st;
+    if (!tr_bytes_equal(scaling, tr_bytes_of("none")))
+        return tr_fail(TR_E_UNSUPPORTED, "model %s: rotary scaling '%.*s' is not supported",
+                       tr_gguf_path(g), (int)(scaling.size < 64 ? scaling.size : 64),
+                       (const char *)scaling.data);
+    st = only_head_size(g, c, "rope.dimension_count");
+    if (st == TR_OK)
+        st = only_head_size(g, c, "attention.value_length");
+    return st;
+}
+
+static tr_status read_heads(const tr_gguf *g, tr_model_config *c)
+{
+    tr_status st = size_of(g, c->arch, "attention.head_count", 0, TR_MAX_DIM, &c->n_heads);
+    if (st == TR_OK)
+        st = size_of(g, c->arch, "attention.head_count_kv", c->n_heads, c->n_heads,
+                     &c->n_kv_heads);
+    if (st != TR_OK)
+        return st;
+    if (c->n_heads % c->n_kv_heads != 0)
+        return tr_fail(TR_E_FORMAT, "model %s: %u query heads can't share %u key/value heads",
+                       tr_gguf_path(g), c->n_heads, c->n_kv_heads);
+    uint32_t fallback = c->dim / c->n_heads;
+    st = size_of(g, c->arch, "attention.key_length", fallback ? fallback : 1, 4096, &c->head_dim);
+    if (st != TR_OK)
+        return st;
+    if (c->head_dim % 2 != 0 || (uint64_t)c->head_dim * c->n_heads > TR_MAX_DIM)
+        return tr_fail(TR_E_FORMAT,
+                       "model %s: %u heads of %u values: the size must be even, all together at "
+                       "most %d",
+                       tr_gguf_path(g), c->n_heads, c->head_dim, TR_MAX_DIM);
+    return TR_OK;
+}
+
+static tr_status read_vocab(const tr_gguf *g, tr_model_config *c)
+{
+    const tr_gguf_tensor *embedding = tr_gguf_find(g, "token_embd.weight");
+
+    if (!embedding)
+        return tr_fail(TR_E_FORMAT, "model %s: tensor token_embd.weight is missing",
+                       tr_gguf_path(g));
+    if (embedding->dim[1] > MAX_VOCAB)
+        return tr_fail(TR_E_FORMAT, "model %s: token_embd.weight has %llu rows, at most %d",
+                       tr_gguf_path(g), (unsigned long long)embedding->dim[1], MAX_VOCAB);
+    c->n_vocab = (uint32_t)embedding->dim[1];
+    return TR_OK;
+}
+
+tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
+{
+    const tr_arch *arch = NULL;
+    tr_model_config c = { 0 };
+
+    tr_status st = find_arch(g, &arch);
+    if (st != TR_OK)
+        return st;
+    c.arch = arch->name;
+    st = size_of(g, c.arch, "block_count", 0, TR_MAX_LAYERS, &c.n_layers);
+    if (st == TR_OK)
+        st = size_of(g, c.arch, "embedding_length", 0, TR_MAX_DIM, &c.dim);
+    if (st == TR_OK)
+        st = size_of(g, c.arch, "context_length", 0, MAX_CONTEXT, &c.context);
+    if (st == TR_OK)
+        st = size_of(g, c.arch, "expert_count", 0, TR_MAX_EXPERTS, &c.n_experts);
+    if (st == TR_OK)
+        st = size_of(g, c.arch, "expert_used_count", 0,
+                     c.n_experts < TR_MAX_TOP_K ? c.n_experts : TR_MAX_TOP_K, &c.top_k);
+    if (st == TR_OK)
+        st = read_heads(g, &c);
+    if (st == TR_OK)
+        st = read_floats(g, &c);
+    if (st == TR_OK)
+        st = read_vocab(g, &c);
+    if (st == TR_OK)
+        st = refuse_unknown_variants(g, &c);
+    if (st == TR_OK)
+        st = arch->configure(g, &c);
+    if (st == TR_OK)
+        *out = c;
+    return st;
+}

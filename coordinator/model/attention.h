@@ -1,0 +1,32 @@
+/* attention.h - each row looks at what its sequence has seen.
+ *
+ *   out_h = sum over positions p <= row's of softmax_p(scale * q_h . k_p) * v_p
+ *
+ * with query head h reading key/value head h / (n_heads / n_kv_heads) (Ainslie et al., "GQA", 2023).
+ * Scores of all positions first, then one softmax, then the sum in position order: the result
+ * depends on the row and its cache alone, not on the batch or on how a prompt was cut.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_COORDINATOR_MODEL_ATTENTION_H
+#define TR_COORDINATOR_MODEL_ATTENTION_H
+
+#include "compute/matrix.h"
+#include "coordinator/model/kv.h"
+
+typedef struct {
+    const tr_compute *compute;
+    const tr_kv *kv;
+    size_t layer;
+    size_t n_rows, n_heads;
+    float scale;
+    const float *q;                  /* [n_rows][n_heads][head_dim] */
+    const tr_kv_table *const *table; /* [n_rows] */
+    const uint32_t *position;        /* [n_rows]; the cache holds keys and values up to it */
+    float *scores;                   /* [threads][score_stride] scratch */
+    size_t score_stride;             /* at least the largest position + 1 */
+    float *out;                      /* [n_rows][n_heads][head_dim] */
+} tr_attention;
+
+void tr_attention_run(const tr_attention *a);
+
+#endif

@@ -1,0 +1,343 @@
+/* forward.c - the pass of a batch through the model, in the order of the papers.
+ *
+ *   x = embedding[token]
+ *   for each layer:
+ *       x += attention(norm(x))
+ *       x += sum over the picked experts of weight * expert(norm(x))
+ *   logits = output * norm(x)
+ *
+ * tr_forward_step reads from top to bottom; what it calls is one stage each.  The experts are
+ * anywhere: moe() hands rows to dispatch and gets sums back.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/model/forward.h"
+
+#include "base/check.h"
+#include "base/memory.h"
+#include "coordinator/model/attention.h"
+#include "coordinator/model/rope.h"
+#include "coordinator/model/router.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct tr_forward {
+    tr_forward_options o;
+    size_t dim, q_dim, kv_dim, half; /* half: of a head, the pairs that are rotated */
+    size_t n_rows;                   /* of the batch in flight */
+    const tr_batch *batch;
+    uint32_t layer;
+
+    tr_arena arena;
+    float *x;            /* [max_rows][dim] residual stream */
+    float *normed;       /* [max_rows][dim] */
+    uint8_t *act;        /* [max_rows] activation rows of max(dim, q_dim) values */
+    float *q;            /* [max_rows][q_dim] */
+    float *k, *v;        /* [max_rows][kv_dim] */
+    float *heads;        /* [max_rows][q_dim] what attention gives */
+    float *added;        /* [max_rows][dim] a branch's output before it is added */
+    float *router;       /* [max_rows][n_experts] */
+    tr_pick *picks;      /* [max_rows][top_k] */
+    float *cosine, *sine; /* [max_rows][half] */
+    double *inverse;     /* [half] */
+    float *scores;       /* [threads][score_stride] */
+    size_t score_stride;
+
+    tr_forward_times times;
+};
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Space for one buffer; before the arena exists its size is only counted. */
+static void *take(tr_forward *f, size_t *need, size_t size)
+{
+    *need += tr_arena_size(size);
+    return f->arena.base ? tr_arena_get(&f->arena, size) : NULL;
+}
+
+static void lay_out(tr_forward *f, size_t *need)
+{
+    const tr_model_config *c = &f->o.model->config;
+    size_t rows = f->o.max_rows;
+    size_t threads = tr_pool_threads(f->o.compute->pool);
+
+    *need = 0;
+    f->x = take(f, need, rows * f->dim * sizeof(float));
+    f->normed = take(f, need, rows * f->dim * sizeof(float));
+    f->act = take(f, need, rows * tr_act_row_size(TR_ACT_F32, max_size(f->dim, f->q_dim)));
+    f->q = take(f, need, rows * f->q_dim * sizeof(float));
+    f->k = take(f, need, rows * f->kv_dim * sizeof(float));
+    f->v = take(f, need, rows * f->kv_dim * sizeof(float));
+    f->heads = take(f, need, rows * f->q_dim * sizeof(float));
+    f->added = take(f, need, rows * f->dim * sizeof(float));
+    f->router = take(f, need, rows * c->n_experts * sizeof(float));
+    f->picks = take(f, need, rows * c->top_k * sizeof(tr_pick));
+    f->cosine = take(f, need, rows * f->half * sizeof(float));
+    f->sine = take(f, need, rows * f->half * sizeof(float));
+    f->inverse = take(f, need, f->half * sizeof(double));
+    f->scores = take(f, need, threads * f->score_stride * sizeof(float));
+}
+
+tr_status tr_forward_new(const tr_forward_options *o, tr_forward **out)
+{
+    const tr_model_config *c = &o->model->config;
+    tr_forward *f = calloc(1, sizeof *f);
+    size_t size;
+
+    if (!f)
+        return tr_fail(TR_E_MEMORY, "forward: no memory");
+    f->o = *o;
+    f->dim = c->dim;
+    f->q_dim = (size_t)c->n_heads * c->head_dim;
+    f->kv_dim = (size_t)c->n_kv_heads * c->head_dim;
+    f->half = c->head_dim / 2;
+    f->score_stride = tr_align_up(o->max_context, TR_ALIGN / sizeof(float));
+    lay_out(f, &size);
+    tr_status st = tr_arena_init(&f->arena, size, "step buffers (a smaller --batch needs less)");
+    if (st != TR_OK) {
+        free(f);
+        return st;
+    }
+    lay_out(f, &size);
+    tr_rope_frequencies((double)c->rope_base, c->head_dim, f->inverse);
+    *out = f;
+    return TR_OK;
+}
+
+void tr_forward_free(tr_forward **f)
+{
+    if (!*f)
+        return;
+    tr_arena_fini(&(*f)->arena);
+    free(*f);
+    *f = NULL;
+}
+
+/* ---- a step's stages, each over the rows of the batch ------------------------------- */
+
+static void embed(tr_forward *f)
+{
+    const tr_matrix *e = &f->o.model->embedding.matrix;
+
+    for (size_t r = 0; r < f->n_rows; r++) {
+        TR_CHECK(f->batch->token[r] < e->n_out);
+        tr_dequantise_row(e->type, (const uint8_t *)e->data + f->batch->token[r] * e->row_size,
+                          f->dim, f->x + r * f->dim);
+    }
+}
+
+static void angles(tr_forward *f)
+{
+    for (size_t r = 0; r < f->n_rows; r++)
+        tr_rope_angles(f->batch->position[r], 2 * f->half, f->inverse, f->cosine + r * f->half,
+                       f->sine + r * f->half);
+}
+
+typedef struct {
+    tr_forward *f;
+    const float *weight;
+} norm_job;
+
+static void norm_rows(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    const norm_job *j = ctx;
+    const tr_forward *f = j->f;
+
+    (void)thread;
+    for (size_t r = begin; r < end; r++)
+        f->o.compute->kernels->rms_norm(f->x + r * f->dim, j->weight, f->dim,
+                                        f->o.model->config.norm_eps, f->normed + r * f->dim);
+}
+
+/* normed = norm(x) * weight */
+static void norm(tr_forward *f, const float *weight)
+{
+    norm_job j = { f, weight };
+
+    tr_pool_for(f->o.compute->pool, f->n_rows, 4, norm_rows, &j);
+}
+
+/* y = w * rows of x, in the activation form that suits w; *made is the form that f->act already
+ * holds of the same x, or TR_ACT_COUNT. */
+static void linear(tr_forward *f, const tr_weights *w, const float *x, tr_act *made, float *y)
+{
+    const tr_compute *c = f->o.compute;
+    tr_act act = tr_act_for(w->matrix.type, c->exact);
+
+    if (*made != act)
+        tr_act_rows(c, act, x, w->matrix.n_in, f->n_rows, f->act);
+    *made = act;
+    tr_linear(c, &w->matrix, act, f->act, tr_act_row_size(act, w->matrix.n_in), f->n_rows, y);
+}
+
+/* Norm (where the architecture has it) and rotate the heads of one row of queries or keys. */
+static void shape_heads(const tr_forward *f, size_t row, const float *weight, size_t n_heads,
+                        float *x)
+{
+    const tr_model_config *c = &f->o.model->config;
+    const tr_kernels *k = f->o.compute->kernels;
+
+    if (c->qk_norm == TR_QK_NORM_WHOLE)
+        k->rms_norm(x, weight, n_heads * c->head_dim, c->norm_eps, x);
+    for (size_t h = 0; h < n_heads; h++) {
+        float *head = x + h * c->head_dim;
+        if (c->qk_norm == TR_QK_NORM_HEAD)
+            k->rms_norm(head, weight, c->head_dim, c->norm_eps, head);
+        tr_rope_apply(c->rope, f->cosine + row * f->half, f->sine + row * f->half, c->head_dim,
+                      head);
+    }
+}
+
+/* Queries and keys get their positions; keys and values go into the cache. */
+static void position_rows(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    tr_forward *f = ctx;
+    const tr_model_config *c = &f->o.model->config;
+    const tr_layer *y = &f->o.model->layer[f->layer];
+
+    (void)thread;
+    for (size_t r = begin; r < end; r++) {
+        shape_heads(f, r, y->q_norm, c->n_heads, f->q + r * f->q_dim);
+        shape_heads(f, r, y->k_norm, c->n_kv_heads, f->k + r * f->kv_dim);
+        tr_kv_put(f->o.kv, f->batch->table[r], f->layer, f->batch->position[r],
+                  f->k + r * f->kv_dim, f->v + r * f->kv_dim);
+    }
+}
+
+static void add_rows(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    tr_forward *f = ctx;
+
+    (void)thread;
+    for (size_t r = begin; r < end; r++)
+        f->o.compute->kernels->axpy_f32(1.0f, f->added + r * f->dim, f->dim, f->x + r * f->dim);
+}
+
+/* x += attention(norm(x)) */
+static void attend(tr_forward *f)
+{
+    const tr_model_config *c = &f->o.model->config;
+    const tr_layer *y = &f->o.model->layer[f->layer];
+    tr_pool *pool = f->o.compute->pool;
+    tr_act made = TR_ACT_COUNT;
+
+    norm(f, y->attn_norm);
+    linear(f, &y->q, f->normed, &made, f->q);
+    linear(f, &y->k, f->normed, &made, f->k);
+    linear(f, &y->v, f->normed, &made, f->v);
+    tr_pool_for(pool, f->n_rows, 1, position_rows, f);
+    tr_attention a = {
+        .compute = f->o.compute,
+        .kv = f->o.kv,
+        .layer = f->layer,
+        .n_rows = f->n_rows,
+        .n_heads = c->n_heads,
+        .scale = 1.0f / sqrtf((float)c->head_dim),
+        .q = f->q,
+        .table = f->batch->table,
+        .position = f->batch->position,
+        .scores = f->scores,
+        .score_stride = f->score_stride,
+        .out = f->heads,
+    };
+    tr_attention_run(&a);
+    made = TR_ACT_COUNT;
+    linear(f, &y->attn_out, f->heads, &made, f->added);
+    tr_pool_for(pool, f->n_rows, 4, add_rows, f);
+}
+
+static void pick_rows(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    tr_forward *f = ctx;
+    const tr_model_config *c = &f->o.model->config;
+
+    (void)thread;
+    for (size_t r = begin; r < end; r++)
+        tr_router_pick(f->o.compute->kernels, c, f->router + r * c->n_experts, (uint32_t)r,
+                       f->picks + r * c->top_k);
+}
+
+/* picks = top_k(softmax(router * norm(x))) */
+static void route(tr_forward *f)
+{
+    const tr_layer *y = &f->o.model->layer[f->layer];
+    tr_act made = TR_ACT_COUNT;
+
+    norm(f, y->ffn_norm);
+    linear(f, &y->router, f->normed, &made, f->router);
+    tr_pool_for(f->o.compute->pool, f->n_rows, 4, pick_rows, f);
+    if (f->o.on_picks)
+        f->o.on_picks(f->o.ctx, f->layer, f->picks, f->n_rows);
+}
+
+/* x += the picked experts' answers, wherever the experts are */
+static tr_status moe(tr_forward *f)
+{
+    tr_act act = tr_expert_map_act(&f->o.model->experts, f->layer, f->o.compute->exact);
+
+    tr_act_rows(f->o.compute, act, f->normed, f->dim, f->n_rows, f->act);
+    tr_status st = tr_dispatch_begin(f->o.dispatch, f->layer, f->picks, f->act, f->n_rows);
+    if (st != TR_OK)
+        return st;
+    return tr_dispatch_finish(f->o.dispatch, f->x);
+}
+
+/* Keep the rows that want logits, side by side, then logits = output * norm(x). */
+static void output(tr_forward *f, float *logits)
+{
+    const tr_compute *c = f->o.compute;
+    const tr_matrix *w = f->o.model->output;
+    tr_act act = tr_act_for(w->type, c->exact);
+    size_t n = 0;
+
+    for (size_t r = 0; r < f->n_rows; r++)
+        if (f->batch->wants_logits[r])
+            memmove(f->x + n++ * f->dim, f->x + r * f->dim, f->dim * sizeof(float));
+    TR_CHECK(n <= f->o.max_logits);
+    f->n_rows = n;
+    norm(f, f->o.model->output_norm);
+    tr_act_rows(c, act, f->normed, f->dim, n, f->act);
+    tr_linear(c, w, act, f->act, tr_act_row_size(act, f->dim), n, logits);
+}
+
+static void lap(tr_time *sum, tr_time *since)
+{
+    tr_time now = tr_now();
+
+    *sum += now - *since;
+    *since = now;
+}
+
+tr_status tr_forward_step(tr_forward *f, const tr_batch *batch, float *logits)
+{
+    tr_time t = tr_now();
+
+    TR_CHECK(batch->n_rows > 0);
+    TR_CHECK(batch->n_rows <= f->o.max_rows);
+    f->batch = batch;
+    f->n_rows = batch->n_rows;
+    embed(f);
+    angles(f);
+    for (f->layer = 0; f->layer < f->o.model->config.n_layers; f->layer++) {
+        attend(f);
+        lap(&f->times.attention, &t);
+        route(f);
+        lap(&f->times.router, &t);
+        tr_status st = moe(f);
+        lap(&f->times.experts, &t);
+        if (st != TR_OK)
+            return st;
+    }
+    output(f, logits);
+    lap(&f->times.output, &t);
+    return TR_OK;
+}
+
+tr_forward_times tr_forward_get_times(const tr_forward *f)
+{
+    return f->times;
+}

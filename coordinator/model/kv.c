@@ -1,0 +1,147 @@
+/* kv.c - a pool of pages [layer][head][keys, values][position][head_dim] with a free list.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/model/kv.h"
+
+#include "base/check.h"
+#include "base/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct tr_kv {
+    tr_kv_shape shape;
+    size_t element;   /* bytes */
+    size_t span_size; /* bytes of keys (or values) of one layer and head in a page */
+    size_t page_size, n_pages;
+    uint8_t *pages;   /* [n_pages][page_size] */
+    uint32_t *free_list;
+    size_t n_free;
+};
+
+static size_t span_size(const tr_kv_shape *s)
+{
+    return TR_KV_PAGE * s->head_dim * (s->f32 ? sizeof(float) : sizeof(uint16_t));
+}
+
+size_t tr_kv_page_size(const tr_kv_shape *s)
+{
+    return s->n_layers * s->n_heads * 2 * span_size(s);
+}
+
+tr_status tr_kv_new(const tr_kv_shape *shape, size_t n_pages, tr_kv **out)
+{
+    tr_kv *kv = calloc(1, sizeof *kv);
+    size_t size = 0;
+    void *block = NULL;
+    tr_status st = TR_OK;
+
+    if (!kv)
+        return tr_fail(TR_E_MEMORY, "key/value cache: no memory");
+    kv->shape = *shape;
+    kv->element = shape->f32 ? sizeof(float) : sizeof(uint16_t);
+    kv->span_size = span_size(shape);
+    kv->page_size = tr_kv_page_size(shape);
+    kv->n_pages = n_pages;
+    if (n_pages > UINT32_MAX || !tr_mul_size(kv->page_size, n_pages, &size))
+        st = tr_fail(TR_E_MEMORY, "key/value cache: %zu pages of %zu bytes are too many", n_pages,
+                     kv->page_size);
+    if (st == TR_OK)
+        st = tr_memory_new(size, "key/value cache (a smaller --ctx needs less)", &block);
+    kv->pages = block;
+    kv->free_list = malloc((n_pages ? n_pages : 1) * sizeof *kv->free_list);
+    if (st == TR_OK && !kv->free_list)
+        st = tr_fail(TR_E_MEMORY, "key/value cache: no memory");
+    if (st != TR_OK) {
+        tr_kv_free(&kv);
+        return st;
+    }
+    /* The last of the list is taken first: page 0. */
+    for (size_t i = 0; i < n_pages; i++)
+        kv->free_list[i] = (uint32_t)(n_pages - 1 - i);
+    kv->n_free = n_pages;
+    *out = kv;
+    return TR_OK;
+}
+
+void tr_kv_free(tr_kv **kv)
+{
+    if (!*kv)
+        return;
+    void *block = (*kv)->pages;
+    tr_memory_free(&block, (*kv)->n_pages * (*kv)->page_size);
+    free((*kv)->free_list);
+    free(*kv);
+    *kv = NULL;
+}
+
+tr_status tr_kv_reserve(tr_kv *kv, tr_kv_table *t, size_t n_positions)
+{
+    size_t need = tr_kv_pages_for(n_positions);
+
+    if (need <= t->n)
+        return TR_OK;
+    if (need - t->n > kv->n_free)
+        return TR_E_BUSY;
+    if (need > t->capacity) {
+        size_t capacity = need > 2 * t->capacity ? need : 2 * t->capacity;
+        uint32_t *page = realloc(t->page, capacity * sizeof *page);
+        if (!page)
+            return tr_fail(TR_E_MEMORY, "key/value cache: no memory for a table of %zu", capacity);
+        t->page = page;
+        t->capacity = capacity;
+    }
+    while (t->n < need)
+        t->page[t->n++] = kv->free_list[--kv->n_free];
+    return TR_OK;
+}
+
+void tr_kv_release(tr_kv *kv, tr_kv_table *t)
+{
+    while (t->n > 0)
+        kv->free_list[kv->n_free++] = t->page[--t->n];
+    free(t->page);
+    *t = (tr_kv_table){ 0 };
+}
+
+static uint8_t *span_at(const tr_kv *kv, const tr_kv_table *t, size_t layer, size_t head,
+                        size_t page)
+{
+    TR_CHECK(page < t->n);
+    size_t span = (layer * kv->shape.n_heads + head) * 2;
+    return kv->pages + t->page[page] * kv->page_size + span * kv->span_size;
+}
+
+static void put_row(const tr_kv *kv, uint8_t *to, size_t slot, const float *x)
+{
+    size_t n = kv->shape.head_dim;
+    uint8_t *at = to + slot * n * kv->element;
+
+    if (kv->shape.f32)
+        memcpy(at, x, n * sizeof(float));
+    else
+        kv->shape.kernels->to_f16(x, n, (uint16_t *)(void *)at);
+}
+
+void tr_kv_put(tr_kv *kv, const tr_kv_table *t, size_t layer, size_t position, const float *k,
+               const float *v)
+{
+    size_t slot = position % TR_KV_PAGE;
+
+    for (size_t h = 0; h < kv->shape.n_heads; h++) {
+        uint8_t *span = span_at(kv, t, layer, h, position / TR_KV_PAGE);
+        put_row(kv, span, slot, k + h * kv->shape.head_dim);
+        put_row(kv, span + kv->span_size, slot, v + h * kv->shape.head_dim);
+    }
+}
+
+tr_kv_span tr_kv_get(const tr_kv *kv, const tr_kv_table *t, size_t layer, size_t head, size_t page)
+{
+    const uint8_t *span = span_at(kv, t, layer, head, page);
+
+    return (tr_kv_span){ span, span + kv->span_size };
+}
+
+const tr_kv_shape *tr_kv_get_shape(const tr_kv *kv)
+{
+    return &kv->shape;
+}

@@ -1,0 +1,71 @@
+/* kv.h - keys and values of the tokens that sequences have seen.
+ *
+ * A cache is a pool of pages; a page holds TR_KV_PAGE positions of one sequence for all layers
+ * and heads.  A sequence has a table of its pages, so sequences grow without copying and a
+ * page can later be shared.
+ *
+ * USE     tr_kv *kv;
+ *         st = tr_kv_new(&shape, n_pages, &kv);
+ *         tr_kv_table t = { 0 };
+ *         st = tr_kv_reserve(kv, &t, position + n);      pages for positions below that
+ *         tr_kv_put(kv, &t, layer, position, k, v);      one row of all heads
+ *         tr_kv_span s = tr_kv_get(kv, &t, layer, head, page);
+ *         tr_kv_release(kv, &t);
+ *         tr_kv_free(&kv);
+ *
+ * THREAD  put from one task per position; get from any number of tasks after the puts.
+ * MEMORY  Pages become resident when they are first used.
+ * FAILS   TR_E_BUSY  no free page (no line: the caller knows whose request that is)
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_COORDINATOR_MODEL_KV_H
+#define TR_COORDINATOR_MODEL_KV_H
+
+#include "base/status.h"
+#include "compute/kernels.h"
+
+enum { TR_KV_PAGE = 32 }; /* positions */
+
+typedef struct {
+    const tr_kernels *kernels;
+    size_t n_layers, n_heads, head_dim;
+    bool f32; /* keys and values in float32 instead of half precision */
+} tr_kv_shape;
+
+typedef struct tr_kv tr_kv;
+
+/* Which pages a sequence has; zero-initialised it has none. */
+typedef struct {
+    uint32_t *page; /* [n] */
+    size_t n, capacity;
+} tr_kv_table;
+
+/* The positions of one page for one layer and head: TR_KV_PAGE rows of head_dim each, of float
+ * or half precision by the cache's shape. */
+typedef struct {
+    const void *keys, *values;
+} tr_kv_span;
+
+tr_status tr_kv_new(const tr_kv_shape *shape, size_t n_pages, tr_kv **out);
+void tr_kv_free(tr_kv **kv);
+
+tr_status tr_kv_reserve(tr_kv *kv, tr_kv_table *t, size_t n_positions);
+void tr_kv_release(tr_kv *kv, tr_kv_table *t);
+
+/* k and v are [n_heads][head_dim]. */
+void tr_kv_put(tr_kv *kv, const tr_kv_table *t, size_t layer, size_t position, const float *k,
+               const float *v);
+
+tr_kv_span tr_kv_get(const tr_kv *kv, const tr_kv_table *t, size_t layer, size_t head, size_t page);
+
+const tr_kv_shape *tr_kv_get_shape(const tr_kv *kv);
+
+/* Bytes of one page. */
+size_t tr_kv_page_size(const tr_kv_shape *shape);
+
+static inline size_t tr_kv_pages_for(size_t n_positions)
+{
+    return (n_positions + TR_KV_PAGE - 1) / TR_KV_PAGE;
+}
+
+#endif

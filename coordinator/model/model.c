@@ -1,0 +1,220 @@
+/* model.c - find, check and load the dense tensors.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/model/model.h"
+
+#include "base/memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    const tr_gguf *g;
+    tr_model *m;
+    void (*progress)(void *ctx, uint64_t bytes);
+    void *ctx;
+} loader;
+
+/* The tensor, if its shape is in x out (out 1: a vector). */
+static tr_status find(const loader *l, const char *name, uint64_t in, uint64_t out,
+                      const tr_gguf_tensor **found)
+{
+    const tr_gguf_tensor *t = tr_gguf_find(l->g, name);
+
+    if (!t)
+        return tr_fail(TR_E_FORMAT, "model %s: tensor %s is missing", tr_gguf_path(l->g), name);
+    if (t->dim[0] != in || t->dim[1] != out || t->dim[2] != 1 || t->dim[3] != 1)
+        return tr_fail(TR_E_FORMAT,
+                       "model %s: tensor %s has shape %llu x %llu x %llu, the metadata promises "
+                       "%llu x %llu",
+                       tr_gguf_path(l->g), name, (unsigned long long)t->dim[0],
+                       (unsigned long long)t->dim[1], (unsigned long long)t->dim[2],
+                       (unsigned long long)in, (unsigned long long)out);
+    *found = t;
+    return TR_OK;
+}
+
+static void loaded(loader *l, uint64_t bytes)
+{
+    l->m->bytes += bytes;
+    if (l->progress)
+        l->progress(l->ctx, l->m->bytes);
+}
+
+static tr_status matrix(loader *l, const char *name, uint64_t in, uint64_t out, tr_weights *w)
+{
+    const tr_gguf_tensor *t = NULL;
+
+    tr_status st = find(l, name, in, out, &t);
+    if (st == TR_OK)
+        st = tr_weights_load(l->g, t, 0, 1, w);
+    if (st == TR_OK)
+        loaded(l, w->size);
+    return st;
+}
+
+static tr_status vector(loader *l, const char *name, uint64_t n, float **v)
+{
+    const tr_gguf_tensor *t = NULL;
+
+    tr_status st = find(l, name, n, 1, &t);
+    if (st == TR_OK)
+        st = tr_vector_load(l->g, t, v);
+    if (st == TR_OK)
+        loaded(l, n * sizeof(float));
+    return st;
+}
+
+/* blk.I.NAME.weight of a layer. */
+static tr_status layer_matrix(loader *l, uint32_t i, const char *name, uint64_t in, uint64_t out,
+                              tr_weights *w)
+{
+    char full[64];
+
+    snprintf(full, sizeof full, "blk.%u.%s.weight", i, name);
+    return matrix(l, full, in, out, w);
+}
+
+static tr_status layer_vector(loader *l, uint32_t i, const char *name, uint64_t n, float **v)
+{
+    char full[64];
+
+    snprintf(full, sizeof full, "blk.%u.%s.weight", i, name);
+    return vector(l, full, n, v);
+}
+
+static size_t q_norm_size(const tr_model_config *c)
+{
+    return c->qk_norm == TR_QK_NORM_HEAD ? c->head_dim : (size_t)c->head_dim * c->n_heads;
+}
+
+static size_t k_norm_size(const tr_model_config *c)
+{
+    return c->qk_norm == TR_QK_NORM_HEAD ? c->head_dim : (size_t)c->head_dim * c->n_kv_heads;
+}
+
+static tr_status load_layer(loader *l, uint32_t i)
+{
+    const tr_model_config *c = &l->m->config;
+    tr_layer *y = &l->m->layer[i];
+    uint64_t dim = c->dim;
+    uint64_t q = (uint64_t)c->n_heads * c->head_dim;
+    uint64_t kv = (uint64_t)c->n_kv_heads * c->head_dim;
+
+    if (!tr_expert_map_has(&l->m->experts, i))
+        return tr_fail(TR_E_FORMAT, "model %s: layer %u has no experts", tr_gguf_path(l->g), i);
+    tr_status st = layer_vector(l, i, "attn_norm", dim, &y->attn_norm);
+    if (st == TR_OK)
+        st = layer_matrix(l, i, "attn_q", dim, q, &y->q);
+    if (st == TR_OK)
+        st = layer_matrix(l, i, "attn_k", dim, kv, &y->k);
+    if (st == TR_OK)
+        st = layer_matrix(l, i, "attn_v", dim, kv, &y->v);
+    if (st == TR_OK && c->qk_norm != TR_QK_NORM_NONE)
+        st = layer_vector(l, i, "attn_q_norm", q_norm_size(c), &y->q_norm);
+    if (st == TR_OK && c->qk_norm != TR_QK_NORM_NONE)
+        st = layer_vector(l, i, "attn_k_norm", k_norm_size(c), &y->k_norm);
+    if (st == TR_OK)
+        st = layer_matrix(l, i, "attn_output", q, dim, &y->attn_out);
+    if (st == TR_OK)
+        st = layer_vector(l, i, "ffn_norm", dim, &y->ffn_norm);
+    if (st == TR_OK)
+        st = layer_matrix(l, i, "ffn_gate_inp", dim, c->n_experts, &y->router);
+    return st;
+}
+
+static tr_status load(loader *l)
+{
+    tr_model *m = l->m;
+    const tr_model_config *c = &m->config;
+
+    tr_status st = matrix(l, "token_embd.weight", c->dim, c->n_vocab, &m->embedding);
+    if (st == TR_OK)
+        st = vector(l, "output_norm.weight", c->dim, &m->output_norm);
+    if (st != TR_OK)
+        return st;
+    m->output = &m->embedding.matrix;
+    if (tr_gguf_find(l->g, "output.weight")) {
+        st = matrix(l, "output.weight", c->dim, c->n_vocab, &m->output_own);
+        m->output = &m->output_own.matrix;
+    }
+    for (uint32_t i = 0; i < c->n_layers && st == TR_OK; i++)
+        st = load_layer(l, i);
+    return st;
+}
+
+tr_status tr_model_open(const tr_gguf *g, void (*progress)(void *ctx, uint64_t bytes), void *ctx,
+                        tr_model **out)
+{
+    tr_model *m = calloc(1, sizeof *m);
+
+    if (!m)
+        return tr_fail(TR_E_MEMORY, "model: no memory");
+    loader l = { g, m, progress, ctx };
+    tr_status st = tr_model_config_read(g, &m->config);
+    if (st == TR_OK)
+        st = tr_expert_map_read(g, &m->experts);
+    if (st == TR_OK) {
+        m->layer = calloc(m->config.n_layers, sizeof *m->layer);
+        if (!m->layer)
+            st = tr_fail(TR_E_MEMORY, "model: no memory for %u layers", m->config.n_layers);
+    }
+    if (st == TR_OK)
+        st = load(&l);
+    if (st != TR_OK) {
+        tr_model_close(&m);
+        return st;
+    }
+    *out = m;
+    return TR_OK;
+}
+
+static void vector_free(float **v, size_t n)
+{
+    void *block = *v;
+
+    tr_memory_free(&block, n * sizeof(float));
+    *v = NULL;
+}
+
+static void layer_free(const tr_model_config *c, tr_layer *y)
+{
+    vector_free(&y->attn_norm, c->dim);
+    tr_weights_free(&y->q);
+    tr_weights_free(&y->k);
+    tr_weights_free(&y->v);
+    vector_free(&y->q_norm, q_norm_size(c));
+    vector_free(&y->k_norm, k_norm_size(c));
+    tr_weights_free(&y->attn_out);
+    vector_free(&y->ffn_norm, c->dim);
+    tr_weights_free(&y->router);
+}
+
+void tr_model_close(tr_model **model)
+{
+    tr_model *m = *model;
+
+    if (!m)
+        return;
+    for (uint32_t i = 0; m->layer && i < m->config.n_layers; i++)
+        layer_free(&m->config, &m->layer[i]);
+    free(m->layer);
+    vector_free(&m->output_norm, m->config.dim);
+    tr_weights_free(&m->output_own);
+    tr_weights_free(&m->embedding);
+    tr_expert_map_fini(&m->experts);
+    free(m);
+    *model = NULL;
+}
+
+uint64_t tr_model_dense_bytes(const tr_gguf *g)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < tr_gguf_n_tensors(g); i++) {
+        const tr_gguf_tensor *t = tr_gguf_tensor_at(g, i);
+        if (!strstr(t->name, "_exps."))
+            sum += t->size;
+    }
+    return sum;
+}

@@ -1,0 +1,56 @@
+/* model.h - the dense part of a model: blueprint and weights, loaded once, then constant.
+ *
+ * READ ME FIRST.  Three kinds of state, by lifetime: the model (this file), a sequence's keys
+ * and values (kv.h), and the buffers of a step (forward.h).  forward.c is the whole pass of a
+ * batch through the layers in the order of the papers; start there.
+ *
+ * USE     tr_model *m;
+ *         st = tr_model_open(g, progress, ctx, &m);
+ *         tr_model_close(&m);
+ *
+ * The experts' tensors are not read: whoever hosts experts does (experts/shards.h).
+ *
+ * FAILS   TR_E_FORMAT       a tensor is missing or has another shape than the metadata promises
+ *         TR_E_UNSUPPORTED  architecture or tensor type without code
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_COORDINATOR_MODEL_MODEL_H
+#define TR_COORDINATOR_MODEL_MODEL_H
+
+#include "compute/matrix.h"
+#include "coordinator/model/arch.h"
+#include "experts/expert_map.h"
+
+typedef struct {
+    float *attn_norm;    /* [dim] */
+    tr_weights q;        /* [n_heads * head_dim][dim] */
+    tr_weights k;        /* [n_kv_heads * head_dim][dim] */
+    tr_weights v;        /* [n_kv_heads * head_dim][dim] */
+    float *q_norm;       /* [head_dim] or [n_heads * head_dim], by config.qk_norm; else NULL */
+    float *k_norm;       /* [head_dim] or [n_kv_heads * head_dim] */
+    tr_weights attn_out; /* [dim][n_heads * head_dim] */
+    float *ffn_norm;     /* [dim] */
+    tr_weights router;   /* [n_experts][dim] */
+} tr_layer;
+
+typedef struct {
+    tr_model_config config;
+    tr_expert_map experts;
+    tr_weights embedding;    /* [n_vocab][dim] */
+    float *output_norm;      /* [dim] */
+    tr_weights output_own;   /* [n_vocab][dim]; empty where the embedding serves as output */
+    const tr_matrix *output; /* whichever it is */
+    tr_layer *layer;         /* [n_layers] */
+    uint64_t bytes;          /* of dense weights in memory */
+} tr_model;
+
+/* progress (may be NULL) is called after each tensor with the bytes loaded so far. g must
+ * outlive the model. */
+tr_status tr_model_open(const tr_gguf *g, void (*progress)(void *ctx, uint64_t bytes), void *ctx,
+                        tr_model **out);
+void tr_model_close(tr_model **m);
+
+/* Bytes of all tensors of the file that are not experts. */
+uint64_t tr_model_dense_bytes(const tr_gguf *g);
+
+#endif
