@@ -1,4 +1,135 @@
-int main(void)
+/* main.c - troupe-worker: started by mpirun beside a coordinator, hosts experts.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "compute/cpu.h"
+#include "compute/pool.h"
+#include "transport/mpi.h"
+#include "worker/worker.h"
+
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Tests build a worker of another version. */
+#ifndef TR_WORKER_VERSION
+#define TR_WORKER_VERSION TR_VERSION
+#endif
+
+enum { MAX_MESSAGE = 1 << 30 };
+
+static const char help[] =
+    "troupe-worker - host experts for a troupe coordinator\n"
+    "\n"
+    "mpirun -n 1 troupe run -m MODEL -p TEXT : -n 3 troupe-worker [OPTIONS]\n"
+    "\n"
+    "  -m, --model FILE    the model's path on this host (default: the coordinator's)\n"
+    "  -t, --threads N     threads, 1..512 (default: this host's cores shared by its workers)\n"
+    "      --version       print the version\n"
+    "  -h, --help          show this\n";
+
+static tr_status parse_threads(const char *text, size_t *out)
 {
-    return 2;
+    char *end;
+    unsigned long n = strtoul(text, &end, 10);
+
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || n < 1 || n > TR_POOL_MAX_THREADS)
+        return tr_fail(TR_E_USAGE, "--threads %s: give a number from 1 to %d", text,
+                       TR_POOL_MAX_THREADS);
+    *out = n;
+    return TR_OK;
+}
+
+static tr_status parse(int argc, char **argv, tr_worker_options *o, bool *done)
+{
+    static const struct option options[] = {
+        { "model", required_argument, NULL, 'm' },
+        { "threads", required_argument, NULL, 't' },
+        { "version", no_argument, NULL, 'v' },
+        { "help", no_argument, NULL, 'h' },
+        { NULL, 0, NULL, 0 },
+    };
+    tr_status st = TR_OK;
+    int c;
+
+    opterr = 0;
+    while (st == TR_OK && (c = getopt_long(argc, argv, "+:m:t:h", options, NULL)) != -1) {
+        switch (c) {
+        case 'm':
+            o->model_path = optarg;
+            break;
+        case 't':
+            st = parse_threads(optarg, &o->threads);
+            break;
+        case 'v':
+        case 'h':
+            fputs(c == 'h' ? help : "troupe-worker " TR_WORKER_VERSION "\n", stdout);
+            *done = true;
+            return TR_OK;
+        case ':':
+            return tr_fail(TR_E_USAGE, "%s needs a value: see --help", argv[optind - 1]);
+        default:
+            return tr_fail(TR_E_USAGE, "unknown option %s: see --help", argv[optind - 1]);
+        }
+    }
+    if (st == TR_OK && optind < argc)
+        return tr_fail(TR_E_USAGE, "unexpected argument %s: see --help", argv[optind]);
+    return st;
+}
+
+/* The cores of this host, shared by the workers on it. */
+static size_t default_threads(uint32_t local_ranks)
+{
+    size_t n = tr_cpu_cores() / (local_ranks ? local_ranks : 1);
+
+    return n < 1 ? 1 : n > TR_POOL_MAX_THREADS ? TR_POOL_MAX_THREADS : n;
+}
+
+static tr_status run(int argc, char **argv)
+{
+    tr_worker_options o = { .version = TR_WORKER_VERSION };
+    tr_transport *transport = NULL;
+    uint32_t n_ranks = 0;
+    uint32_t local_ranks = 0;
+    bool done = false;
+
+    tr_status st = parse(argc, argv, &o, &done);
+    if (st != TR_OK || done)
+        return st;
+    if (!tr_mpi_launched(&n_ranks, &local_ranks) || n_ranks < 2)
+        return tr_fail(TR_E_USAGE, "not started by mpirun beside a coordinator: use troupe run -w N, "
+                                   "or mpirun -n 1 troupe run ... : -n N troupe-worker");
+    if (o.threads == 0)
+        o.threads = default_threads(local_ranks);
+    st = tr_mpi_open(MAX_MESSAGE, &transport);
+    if (st != TR_OK)
+        return st;
+    if (transport->self == 0) {
+        st = tr_fail(TR_E_USAGE, "rank 0 must be the coordinator: mpirun -n 1 troupe run ... : "
+                                 "-n N troupe-worker");
+    } else {
+        char name[32];
+        snprintf(name, sizeof name, "worker %u", transport->self);
+        tr_log_init(name, TR_LOG_INFO);
+        st = tr_worker_run(transport, &o);
+    }
+    if (st != TR_OK)
+        tr_mpi_abandon(transport);
+    tr_transport_close(&transport);
+    return st;
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN);
+    tr_log_init("troupe-worker", TR_LOG_INFO);
+    tr_interrupt_watch();
+    tr_status st = run(argc, argv);
+    if (st == TR_OK)
+        return 0;
+    _exit(tr_status_exit_code(st)); /* MPI was abandoned: its exit handlers could hang */
 }

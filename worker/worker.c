@@ -1,0 +1,333 @@
+/* worker.c - join, load, then one share after the other.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "worker/worker.h"
+
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "compute/cpu.h"
+#include "experts/apply.h"
+#include "proto/frame.h"
+#include "worker/join.h"
+
+#include <assert.h>
+#include <stddef.h>
+
+/* How long an idle worker waits for a share before it looks after its heartbeat. */
+static const tr_time idle_period = 20 * TR_MS;
+
+static_assert(sizeof(tr_frame_pick) == sizeof(tr_share_pick), "one pick, two names");
+static_assert(offsetof(tr_frame_pick, expert) == offsetof(tr_share_pick, expert),
+              "one pick, two names");
+
+typedef struct {
+    tr_transport *transport;
+    tr_join *join;
+    tr_assignment assignment;
+    tr_compute compute;
+    tr_expert_map map;
+    tr_shards *shards;
+    tr_apply *apply;
+    tr_frame_limits limits;
+    tr_worker_stats stats;
+    tr_status pumped; /* what looking after the control plane gave; sticky */
+    bool is_over;
+} worker;
+
+/* ---- loading ------------------------------------------------------------------------ */
+
+static uint64_t assigned_bytes(const worker *w)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t l = 0; l < w->assignment.n_layers; l++)
+        if (w->assignment.layer[l].n > 0)
+            sum += tr_expert_map_bytes(&w->map, l) * w->assignment.layer[l].n;
+    return sum;
+}
+
+/* An assignment comes from outside: every layer and expert of it must be in this model. */
+static tr_status check_assignment(const worker *w)
+{
+    const tr_assignment *a = &w->assignment;
+
+    if (a->n_layers != w->map.n_layers)
+        return tr_fail(TR_E_PROTOCOL, "assignment for %u layers, the model has %u", a->n_layers,
+                       w->map.n_layers);
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        if (a->layer[l].n > 0 && !tr_expert_map_has(&w->map, l))
+            return tr_fail(TR_E_PROTOCOL, "assignment of experts in layer %u, which has none", l);
+        for (uint32_t i = 0; i < a->layer[l].n; i++)
+            if (a->layer[l].expert[i] >= w->map.n_experts)
+                return tr_fail(TR_E_PROTOCOL, "assignment of expert %u in layer %u of %u experts",
+                               a->layer[l].expert[i], l, w->map.n_experts);
+    }
+    return TR_OK;
+}
+
+static tr_status load_experts(worker *w)
+{
+    const tr_assignment *a = &w->assignment;
+    uint64_t total = assigned_bytes(w);
+
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        for (uint32_t i = 0; i < a->layer[l].n; i++) {
+            tr_status st = tr_shards_load(w->shards, l, a->layer[l].expert[i]);
+            if (st == TR_OK)
+                st = tr_join_progress(w->join, tr_shards_bytes(w->shards), total);
+            if (st == TR_OK && tr_interrupted())
+                st = TR_E_INTERRUPTED;
+            if (st != TR_OK)
+                return st;
+        }
+    }
+    return TR_OK;
+}
+
+static tr_status prepare(worker *w, const tr_worker_options *o)
+{
+    const tr_gguf *g = tr_join_model(w->join);
+
+    tr_status st = tr_expert_map_read(g, &w->map);
+    if (st == TR_OK)
+        st = check_assignment(w);
+    if (st != TR_OK)
+        return st;
+    w->compute.exact = w->assignment.exact;
+    w->compute.kernels = tr_kernels_select(tr_cpu_features(), w->assignment.kernels);
+    if (!w->compute.kernels)
+        return tr_fail(TR_E_UNSUPPORTED, "kernel table %s does not exist on this machine",
+                       w->assignment.kernels);
+    st = tr_pool_new(o->threads, &w->compute.pool);
+    if (st == TR_OK)
+        st = tr_shards_new(g, &w->map, &w->shards);
+    if (st == TR_OK)
+        st = load_experts(w);
+    if (st == TR_OK)
+        st = tr_apply_new(&w->compute, w->shards, &w->apply);
+    if (st != TR_OK)
+        return st;
+    w->limits = (tr_frame_limits){
+        .job = w->assignment.job,
+        .n_layers = w->map.n_layers,
+        .n_experts = w->map.n_experts,
+        .max_rows = w->assignment.max_rows,
+        .max_picks = w->assignment.max_rows * w->map.top_k,
+        .dim = w->map.dim,
+    };
+    return tr_join_ready(w->join, (uint32_t)tr_shards_count(w->shards), tr_shards_bytes(w->shards));
+}
+
+/* As prepare; what goes wrong is said on both sides. */
+static tr_status prepare_or_tell(worker *w, const tr_worker_options *o)
+{
+    char reason[512];
+
+    tr_fail_capture_begin(reason, sizeof reason);
+    tr_status st = prepare(w, o);
+    tr_fail_capture_end();
+    if (st == TR_OK || st == TR_E_INTERRUPTED)
+        return st;
+    if (tr_status_scope(st) != TR_SCOPE_PEER || st == TR_E_PROTOCOL)
+        tr_join_fail(w->join, reason);
+    return tr_fail(st, "%s", reason);
+}
+
+/* ---- serving ------------------------------------------------------------------------ */
+
+/* Heartbeats go on while a long share is computed. */
+static void tick(void *ctx)
+{
+    worker *w = ctx;
+
+    if (w->pumped == TR_OK)
+        w->pumped = tr_join_pump(w->join, &w->stats, &w->is_over);
+}
+
+static tr_status send_patiently(worker *w, tr_msg **m)
+{
+    for (;;) {
+        tr_status st = tr_transport_send(w->transport, 0, m);
+        if (st != TR_E_BUSY)
+            return st;
+        tick(w);
+        if (w->pumped != TR_OK)
+            return w->pumped;
+        if (w->is_over)
+            return TR_OK;
+        tr_sleep(50 * TR_US);
+    }
+}
+
+/* Say why a share can't be computed; the worker goes on. */
+static tr_status send_error(worker *w, const tr_frame_header *share, const char *reason)
+{
+    size_t n = strlen(reason);
+    tr_msg *m = NULL;
+
+    tr_status st = tr_transport_reserve(w->transport, tr_frame_text_size(n), &m);
+    if (st != TR_OK)
+        return st;
+    tr_frame_header h = {
+        .kind = TR_FRAME_ERROR,
+        .job = w->limits.job,
+        .step = share->step,
+        .share = share->share,
+        .epoch = share->epoch,
+        .layer = share->layer,
+        .sender = w->transport->self,
+    };
+    tr_frame_begin(m->data, &h, n);
+    memcpy(tr_frame_text(m->data), reason, n);
+    tr_frame_seal(m->data);
+    st = send_patiently(w, &m);
+    tr_msg_free(&m);
+    return st;
+}
+
+/* What a frame can't know by itself: the form of rows that this layer's kernels take. */
+static tr_status check_share(const worker *w, const tr_frame_header *h)
+{
+    if (!tr_expert_map_has(&w->map, h->layer))
+        return tr_fail(TR_E_PROTOCOL, "share: layer %u has no experts", h->layer);
+    tr_act act = tr_expert_map_act(&w->map, h->layer, w->compute.exact);
+    if (h->act != (uint32_t)act || h->row_size != tr_act_row_size(act, w->map.dim))
+        return tr_fail(TR_E_PROTOCOL,
+                       "share: rows of form %u and %u bytes, but layer %u takes form %d of %zu",
+                       h->act, h->row_size, h->layer, (int)act, tr_act_row_size(act, w->map.dim));
+    return TR_OK;
+}
+
+static tr_status compute(worker *w, const tr_frame_view *v, tr_msg *answer)
+{
+    const tr_frame_header *h = &v->header;
+    tr_apply_share_in in = {
+        .layer = h->layer,
+        .act = (tr_act)h->act,
+        .n_rows = h->n_rows,
+        .n_picks = h->n_picks,
+        .picks = (const tr_share_pick *)(const void *)v->picks,
+        .rows = v->rows,
+        .row_size = h->row_size,
+    };
+    tr_frame_header a = {
+        .kind = TR_FRAME_ANSWER,
+        .job = h->job,
+        .step = h->step,
+        .share = h->share,
+        .epoch = h->epoch,
+        .layer = h->layer,
+        .n_picks = h->n_picks,
+        .dim = w->map.dim,
+        .sender = w->transport->self,
+    };
+    tr_time begin = tr_now();
+
+    tr_frame_begin(answer->data, &a, 0);
+    tr_status st =
+        tr_apply_share(w->apply, &in, (float *)(void *)tr_frame_rows(answer->data), tick, w);
+    a.busy_ns = (uint64_t)(tr_now() - begin);
+    tr_frame_set_busy(answer->data, a.busy_ns);
+    tr_frame_seal(answer->data);
+    w->stats.shares++;
+    w->stats.rows += h->n_rows;
+    w->stats.picks += h->n_picks;
+    w->stats.busy_ns += a.busy_ns;
+    return st;
+}
+
+static tr_status answer_share(worker *w, const tr_frame_view *v)
+{
+    char reason[512];
+    tr_msg *m = NULL;
+
+    tr_status st = tr_transport_reserve(
+        w->transport, tr_frame_answer_size(v->header.n_picks, w->map.dim), &m);
+    if (st != TR_OK)
+        return st;
+    tr_fail_capture_begin(reason, sizeof reason);
+    st = check_share(w, &v->header);
+    if (st == TR_OK)
+        st = compute(w, v, m);
+    tr_fail_capture_end();
+    if (st == TR_OK)
+        st = send_patiently(w, &m);
+    else
+        st = send_error(w, &v->header, reason);
+    tr_msg_free(&m);
+    return st;
+}
+
+/* A frame that can't be read is counted and dropped: the coordinator's deadline says the rest. */
+static tr_status handle(worker *w, tr_msg *m)
+{
+    char reason[512];
+    tr_frame_view v;
+
+    tr_fail_capture_begin(reason, sizeof reason);
+    tr_status st = tr_frame_open((tr_bytes){ m->data, m->size }, &w->limits, &v);
+    tr_fail_capture_end();
+    if (st != TR_OK) {
+        w->stats.frames_dropped++;
+        tr_log(TR_LOG_WARN, "frame dropped: %s", reason);
+        return TR_OK;
+    }
+    if (v.header.kind == TR_FRAME_STOP)
+        w->is_over = true;
+    else if (v.header.kind == TR_FRAME_SHARE && v.header.epoch == w->assignment.epoch)
+        return answer_share(w, &v);
+    else
+        w->stats.frames_dropped++;
+    return TR_OK;
+}
+
+static tr_status serve(worker *w)
+{
+    while (!w->is_over) {
+        tr_peer from;
+        tr_msg *m = NULL;
+
+        if (tr_interrupted())
+            return TR_E_INTERRUPTED;
+        tr_status st = tr_transport_recv(w->transport, tr_now() + idle_period, &from, &m);
+        if (st == TR_OK) {
+            st = handle(w, m);
+            tr_msg_free(&m);
+        } else if (st == TR_E_DEADLINE) {
+            st = TR_OK;
+        } else if (st == TR_E_PEER_LOST) {
+            return tr_fail(st, "the coordinator is gone");
+        }
+        tick(w);
+        if (st == TR_OK)
+            st = w->pumped;
+        if (st != TR_OK)
+            return st;
+    }
+    return TR_OK;
+}
+
+static void close_all(worker *w)
+{
+    tr_apply_free(&w->apply);
+    tr_shards_free(&w->shards);
+    tr_pool_free(&w->compute.pool);
+    tr_expert_map_fini(&w->map);
+    tr_assignment_fini(&w->assignment);
+    tr_join_close(&w->join);
+}
+
+tr_status tr_worker_run(tr_transport *transport, const tr_worker_options *o)
+{
+    worker w = { .transport = transport };
+
+    tr_status st = tr_join_open(transport, o->version, o->model_path, o->threads, &w.join);
+    w.is_over = w.join == NULL;
+    if (st == TR_OK && !w.is_over)
+        st = tr_join_await_assignment(w.join, &w.assignment, &w.is_over);
+    if (st == TR_OK && !w.is_over)
+        st = prepare_or_tell(&w, o);
+    if (st == TR_OK && !w.is_over)
+        st = serve(&w);
+    close_all(&w);
+    return st;
+}
