@@ -1,4 +1,98 @@
-int main(void)
+/* main.c - troupe: find the command, run it, end with its status.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "base/log.h"
+#include "base/status.h"
+#include "base/version.h"
+#include "coordinator/cluster/launch.h"
+#include "coordinator/commands/run.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct {
+    const char *name;
+    tr_status (*run)(int argc, char **argv); /* argv[0] is the command's name */
+    const char *summary;
+} command;
+
+static const command commands[] = {
+    { "run", tr_command_run, "generate text, alone or as the coordinator of workers" },
+};
+
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static const command *command_find(const char *name)
 {
-    return 2;
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(name, commands[i].name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static tr_status command_unknown(const char *name)
+{
+    return tr_fail(TR_E_USAGE, "\"%.80s\" is no command; troupe --help lists them", name);
+}
+
+static tr_status help_print(void)
+{
+    fputs("usage: troupe COMMAND [options]\n"
+          "\n"
+          "Runs Mixture-of-Experts language models with the experts in MPI workers.\n"
+          "\n"
+          "Commands\n",
+          stdout);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+    fputs("\n"
+          "  troupe help COMMAND    all options of a command\n"
+          "  troupe --version       the version\n",
+          stdout);
+    return TR_OK;
+}
+
+static tr_status help_command(const char *name)
+{
+    const command *c = command_find(name);
+    char flag[] = "--help", copy[16];
+    char *argv[] = { copy, flag, NULL };
+
+    if (!c)
+        return command_unknown(name);
+    snprintf(copy, sizeof copy, "%s", c->name);
+    return c->run(2, argv);
+}
+
+static tr_status dispatch(int argc, char **argv)
+{
+    if (argc < 2)
+        return tr_fail(TR_E_USAGE, "no command given; troupe --help lists them");
+    const char *name = argv[1];
+    const command *c = command_find(name);
+
+    if (c)
+        return c->run(argc - 1, argv + 1);
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        return help_print();
+    if (strcmp(name, "help") == 0)
+        return argc > 2 ? help_command(argv[2]) : help_print();
+    if (strcmp(name, "--version") == 0) {
+        puts("troupe " TR_VERSION);
+        return TR_OK;
+    }
+    return command_unknown(name);
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN); /* who stops reading is an error of write, not our death */
+    tr_log_init("troupe", TR_LOG_INFO);
+
+    tr_status st = dispatch(argc, argv);
+    if (fflush(stdout) != 0 && st == TR_OK)
+        st = tr_fail(TR_E_IO, "standard output: %s", strerror(errno));
+    tr_launch_report_status(tr_status_exit_code(st));
+    return tr_status_exit_code(st);
 }

@@ -240,7 +240,7 @@ static tr_status stop_add(const char *value, tr_run_options *o)
 
 static tr_status experts_set(const char *value, tr_run_options *o)
 {
-    size_t n;
+    size_t n = 0;
     tr_status st = tr_run_ids_parse(value, "--experts", o->experts, TR_MAX_WORKERS, &n);
 
     if (st != TR_OK)
@@ -262,7 +262,7 @@ static tr_status listen_set(const spec *s, const char *value, void *field)
 
 static tr_status ids_set(const spec *s, const char *value, void *field)
 {
-    size_t n;
+    size_t n = 0;
     tr_status st = tr_run_ids_parse(value, "--ids", NULL, TR_RUN_MAX_TOKENS, &n);
 
     if (st != TR_OK)

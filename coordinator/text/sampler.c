@@ -227,7 +227,7 @@ static double log_sum(const float *logits, size_t n, double max)
     for (size_t i = 0; i < n; i++)
         if (!isnan(logits[i]))
             sum += tr_exp((double)logits[i] - max);
-    return max + tr_log(sum);
+    return max + tr_ln(sum);
 }
 
 double tr_log_prob(const float *logits, size_t n_vocab, uint32_t id)

@@ -51,7 +51,7 @@ double tr_exp(double x)
     return sum * power_of_two(k);
 }
 
-double tr_log(double x)
+double tr_ln(double x)
 {
     uint64_t bits;
 

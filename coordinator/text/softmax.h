@@ -12,6 +12,6 @@
 double tr_exp(double x);
 
 /* The natural logarithm of a normal, positive, finite x. */
-double tr_log(double x);
+double tr_ln(double x);
 
 #endif

@@ -493,9 +493,9 @@ tr_status tr_tokenizer_encode(const tr_tokenizer *t, tr_bytes text, bool parse_s
 
     if (text.size == 0)
         text = tr_bytes_of(""); /* so that no code below computes with a null pointer */
-    if (text.size > TR_MAX_TEXT)
+    if (text.size > TR_TOKENIZER_MAX_TEXT)
         return tr_fail(TR_E_REQUEST, "the text of %zu bytes is longer than %d", text.size,
-                       TR_MAX_TEXT);
+                       TR_TOKENIZER_MAX_TEXT);
     if (!tr_utf8_valid(text, &bad))
         return tr_fail(TR_E_REQUEST, "the text is not valid UTF-8: byte 0x%02x at position %zu",
                        text.data[bad], bad);

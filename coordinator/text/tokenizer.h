@@ -26,7 +26,7 @@
 #include "base/status.h"
 #include "compute/gguf.h"
 
-enum { TR_MAX_TEXT = 1 << 28 }; /* bytes that encode takes at once */
+enum { TR_TOKENIZER_MAX_TEXT = 1 << 28 }; /* bytes that encode takes at once */
 
 typedef struct tr_tokenizer tr_tokenizer;
 

@@ -1,0 +1,255 @@
+/* run.c - open what is needed in the order in which things can go wrong cheaply, generate, sum up.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/commands/run.h"
+
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "coordinator/cluster/cluster.h"
+#include "coordinator/cluster/config.h"
+#include "coordinator/cluster/launch.h"
+#include "coordinator/commands/answer.h"
+#include "transport/mpi.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+enum { MAX_MESSAGE = 1 << 30 };
+
+typedef struct {
+    tr_run_options o;
+    tr_transport *transport; /* NULL when alone */
+    uint32_t n_workers;
+    tr_gguf *gguf;
+    tr_tokenizer *tokenizer;
+    tr_prompt prompt;
+    tr_engine *engine;
+    tr_answer *answer;
+    uint64_t seed;
+    size_t context;
+} run;
+
+static tr_status open_transport(run *r)
+{
+    uint32_t n_ranks = 0;
+    uint32_t n_local = 0;
+
+    if (r->o.transport == TR_RUN_TRANSPORT_INPROC || !tr_mpi_launched(&n_ranks, &n_local))
+        return r->o.transport == TR_RUN_TRANSPORT_MPI
+                   ? tr_fail(TR_E_USAGE, "--transport mpi: not started by mpirun: use -w N")
+                   : TR_OK;
+    tr_status st = tr_mpi_open(MAX_MESSAGE, &r->transport);
+    if (st != TR_OK)
+        return st;
+    r->n_workers = r->transport->n_peers;
+    if (r->transport->self == 0)
+        return TR_OK;
+    return tr_fail(TR_E_USAGE,
+                   "rank %u runs troupe: only rank 0 is the coordinator; start the others as "
+                   "': -n N troupe-worker'",
+                   r->transport->self);
+}
+
+static tr_status open_text(run *r)
+{
+    tr_model_config config;
+
+    tr_status st = tr_gguf_open(r->o.model, &r->gguf);
+    if (st == TR_OK)
+        st = tr_model_config_read(r->gguf, &config);
+    if (st == TR_OK)
+        st = tr_tokenizer_new(r->gguf, &r->tokenizer);
+    if (st != TR_OK)
+        return st;
+    if (tr_tokenizer_n_vocab(r->tokenizer) != config.n_vocab)
+        return tr_fail(TR_E_FORMAT, "model %s: the tokenizer has %zu tokens, the embedding %u rows",
+                       r->o.model, tr_tokenizer_n_vocab(r->tokenizer), config.n_vocab);
+    st = tr_prompt_read(&r->o, r->tokenizer, &r->prompt);
+    if (st != TR_OK)
+        return st;
+
+    /* A cache for what can be needed, not for all that the model could do. */
+    size_t limit = r->o.ctx ? (size_t)r->o.ctx : config.context;
+    if (r->prompt.n > limit)
+        return tr_fail(TR_E_REQUEST,
+                       "the prompt has %zu tokens, but the context only %zu: shorten it%s",
+                       r->prompt.n, limit, r->o.ctx ? " or raise --ctx" : "");
+    if (r->o.ctx > config.context)
+        tr_log(TR_LOG_WARN, "--ctx %llu: the model was trained for %u tokens",
+               (unsigned long long)r->o.ctx, config.context);
+    if (r->o.tokens > limit - r->prompt.n)
+        r->o.tokens = limit - r->prompt.n;
+    r->context = r->prompt.n + (size_t)r->o.tokens;
+    return TR_OK;
+}
+
+static tr_status open_engine(run *r)
+{
+    tr_engine_options e = tr_engine_defaults();
+
+    e.gguf = r->gguf;
+    e.threads = (size_t)r->o.threads;
+    e.isa = r->o.isa;
+    e.exact = r->o.activations == TR_RUN_ACTIVATIONS_F32;
+    e.kv_f32 = r->o.kv == TR_RUN_KV_F32;
+    e.max_rows = (size_t)r->o.batch;
+    e.context = r->context;
+    e.transport = r->transport;
+    e.n_workers = r->n_workers;
+    e.listen = r->o.listen;
+    e.placement = r->o.n_experts                              ? TR_PLACE_COUNTS
+                  : r->o.placement == TR_RUN_PLACE_ROTATE ? TR_PLACE_ROTATE
+                                                              : TR_PLACE_EVEN;
+    e.expert_counts = r->o.n_experts ? r->o.experts : NULL;
+    e.n_expert_counts = r->o.n_experts;
+    e.join_timeout = (tr_time)r->o.join_timeout_ms * TR_MS;
+    e.silence_timeout = (tr_time)r->o.silence_ms * TR_MS;
+    e.share_timeout = (tr_time)r->o.timeout_ms * TR_MS;
+    e.progress = !r->o.quiet && (r->o.progress || isatty(STDERR_FILENO));
+    return tr_engine_open(&e, &r->engine);
+}
+
+static tr_status choose_seed(run *r)
+{
+    r->seed = r->o.seed;
+    if (!r->o.has_seed && getrandom(&r->seed, sizeof r->seed, 0) != (ssize_t)sizeof r->seed)
+        return tr_fail(TR_E_SYSTEM, "no random seed to be had: give --seed");
+    return TR_OK;
+}
+
+static double rate(size_t n, tr_time t)
+{
+    return t > 0 ? (double)n * (double)TR_SECOND / (double)t : 0.0;
+}
+
+static void sum_up(const run *r, const tr_generate_result *g, const tr_engine_stats *s)
+{
+    size_t n = g->n_prompt + g->n_generated;
+
+    tr_log(TR_LOG_INFO,
+           "prompt %zu tokens, %.1f tokens/s; generated %zu tokens, %.1f tokens/s; loaded in "
+           "%.2f s; kernels %s; seed %llu",
+           g->n_prompt, rate(g->n_prompt, g->prefill), g->n_generated,
+           rate(g->n_generated > 0 ? g->n_generated - 1 : 0, g->decode), s->load_seconds,
+           tr_engine_kernels(r->engine)->name, (unsigned long long)r->seed);
+    if (r->n_workers == 0)
+        return;
+    tr_log(TR_LOG_INFO, "sent %.0f and received %.0f bytes per token",
+           (double)s->transport.bytes_sent / (double)n,
+           (double)s->transport.bytes_received / (double)n);
+    char line[512];
+    size_t used = 0;
+    for (uint32_t w = 1; w <= r->n_workers && used < sizeof line; w++)
+        used += (size_t)snprintf(line + used, sizeof line - used, " %u: %llu", w,
+                                 (unsigned long long)s->dispatch.peer_rows[w]);
+    tr_log(TR_LOG_INFO, "rows per worker:%s", line);
+}
+
+static tr_status generate(run *r)
+{
+    tr_generate_request q = {
+        .prompt = r->prompt.ids,
+        .n_prompt = r->prompt.n,
+        .max_tokens = (size_t)r->o.tokens,
+        .sampling = { .temperature = (float)r->o.temp,
+                      .top_p = (float)r->o.top_p,
+                      .min_p = (float)r->o.min_p,
+                      .repeat_penalty = (float)r->o.repeat_penalty,
+                      .top_k = (uint32_t)r->o.top_k,
+                      .repeat_window = tr_sampling_default().repeat_window,
+                      .seed = r->seed },
+        .wants_log_probs = r->o.json,
+        .n_alternatives = (size_t)r->o.logprobs,
+        .is_end = tr_answer_is_end,
+        .on_token = tr_answer_token,
+        .ctx = r->answer,
+    };
+    tr_generate_result g;
+
+    tr_status st = tr_sampling_check(&q.sampling);
+    if (st == TR_OK)
+        st = tr_generate(r->engine, &q, &g);
+    if (st != TR_OK)
+        return st;
+    tr_engine_stats s = tr_engine_get_stats(r->engine);
+    tr_report report = { &r->o, &r->prompt, &g, &s, tr_engine_kernels(r->engine)->name,
+                         r->seed, r->n_workers };
+    st = tr_answer_finish(r->answer, &report);
+    if (st == TR_OK)
+        sum_up(r, &g, &s);
+    return st;
+}
+
+/* The engine tells its workers to stop; before there is one, that is said over the transport. */
+static void close_all(run *r, tr_status st)
+{
+    bool had_engine = r->engine != NULL;
+
+    tr_answer_free(&r->answer);
+    tr_engine_close(&r->engine);
+    tr_prompt_fini(&r->prompt);
+    tr_tokenizer_free(&r->tokenizer);
+    tr_gguf_close(&r->gguf);
+    if (!r->transport)
+        return;
+    if (!had_engine && r->transport->self == 0)
+        tr_cluster_call_off(r->transport);
+    if (tr_status_scope(st) == TR_SCOPE_PEER)
+        tr_mpi_abandon(r->transport);
+    tr_transport_close(&r->transport);
+}
+
+static tr_status coordinate(run *r)
+{
+    tr_interrupt_watch();
+    tr_status st = open_transport(r);
+    if (st == TR_OK)
+        st = choose_seed(r);
+    if (st == TR_OK)
+        st = open_text(r);
+    if (st == TR_OK)
+        st = open_engine(r);
+    if (st == TR_OK)
+        st = tr_answer_new(&r->o, r->tokenizer, &r->answer);
+    if (st == TR_OK)
+        st = generate(r);
+    if (st == TR_E_INTERRUPTED)
+        tr_log(TR_LOG_WARN, "interrupted");
+    close_all(r, st);
+    return st;
+}
+
+/* Start everything with mpirun, and end as the coordinator ended. */
+static tr_status launch(const tr_run_options *o, int argc, char **argv)
+{
+    tr_cluster_config *config = NULL;
+    int exit_code = 0;
+    tr_status st = o->cluster ? tr_cluster_config_load(o->cluster, &config) : TR_OK;
+
+    if (st == TR_OK)
+        st = tr_launch_run(o, config, argc, argv, &exit_code);
+    tr_cluster_config_free(&config);
+    return st == TR_OK ? tr_launch_status(exit_code) : st;
+}
+
+tr_status tr_command_run(int argc, char **argv)
+{
+    run *r = calloc(1, sizeof *r);
+    bool done = false;
+    uint32_t n_ranks;
+    uint32_t n_local;
+
+    if (!r)
+        return tr_fail(TR_E_MEMORY, "run: no memory");
+    tr_status st = tr_run_options_parse(argc, argv, &r->o, &done);
+    if (st == TR_OK && !done) {
+        tr_log_set_level(r->o.verbose ? TR_LOG_DEBUG : r->o.quiet ? TR_LOG_ERROR : TR_LOG_INFO);
+        if ((r->o.workers > 0 || r->o.cluster) && !tr_mpi_launched(&n_ranks, &n_local))
+            st = launch(&r->o, argc, argv);
+        else
+            st = coordinate(r);
+    }
+    free(r);
+    return st;
+}

@@ -1,0 +1,368 @@
+/* engine.c - open the parts in order, and turn rows of sequences into a batch.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/engine/engine.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/progress.h"
+#include "compute/cpu.h"
+#include "coordinator/cluster/cluster.h"
+
+#include <stdlib.h>
+
+struct tr_sequence {
+    tr_engine *engine;
+    tr_kv_table table;
+    size_t length;
+};
+
+struct tr_engine {
+    tr_engine_options o;
+    tr_compute compute;
+    tr_expert_map map;
+    tr_placement placement;
+    tr_cluster *cluster;  /* NULL without workers */
+    tr_shards *local;     /* NULL with workers */
+    tr_model *model;
+    tr_kv *kv;
+    tr_dispatch *dispatch;
+    tr_forward *forward;
+    size_t n_sequences;
+    size_t kv_bytes;
+    double load_seconds;
+
+    tr_arena arena;  /* the batch of a step */
+    uint32_t *token, *position;
+    const tr_kv_table **table;
+    uint8_t *wants_logits;
+};
+
+/* The bar counts the dense bytes loaded here and the expert bytes loaded anywhere. */
+typedef struct {
+    tr_engine *e;
+    tr_progress bar;
+    uint64_t dense, experts;
+} load_watch;
+
+tr_engine_options tr_engine_defaults(void)
+{
+    return (tr_engine_options){
+        .max_rows = 256,
+        .max_logits = 1,
+        .n_sequences = 1,
+        .context = 512,
+        .placement = TR_PLACE_EVEN,
+        .join_timeout = 30 * TR_SECOND,
+        .silence_timeout = 4 * TR_SECOND,
+        .share_timeout = 60 * TR_SECOND,
+        .load_timeout = 3600 * TR_SECOND,
+    };
+}
+
+static void watch_dense(void *ctx, uint64_t bytes)
+{
+    load_watch *w = ctx;
+
+    w->dense = bytes;
+    tr_progress_show(&w->bar, w->dense + w->experts);
+    /* Workers load meanwhile; their progress and their deaths are seen at the next wait. */
+}
+
+static void watch_experts(void *ctx, uint64_t bytes)
+{
+    load_watch *w = ctx;
+
+    w->experts = bytes;
+    tr_progress_show(&w->bar, w->dense + w->experts);
+}
+
+static uint64_t all_expert_bytes(const tr_expert_map *m)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t l = 0; l < m->n_layers; l++)
+        if (tr_expert_map_has(m, l))
+            sum += tr_expert_map_bytes(m, l) * m->n_experts;
+    return sum;
+}
+
+static tr_status load_local(tr_engine *e, load_watch *w)
+{
+    tr_status st = tr_shards_new(e->o.gguf, &e->map, &e->local);
+
+    for (uint32_t l = 0; l < e->map.n_layers && st == TR_OK; l++) {
+        if (!tr_expert_map_has(&e->map, l))
+            continue;
+        for (uint32_t x = 0; x < e->map.n_experts && st == TR_OK; x++)
+            st = tr_shards_load(e->local, l, x);
+        watch_experts(w, tr_shards_bytes(e->local));
+    }
+    return st;
+}
+
+/* Kernels first: workers and coordinator must agree on the table before anything is loaded for
+ * it.  Then everybody loads at once. */
+static tr_status join_and_load(tr_engine *e)
+{
+    load_watch w = { .e = e };
+    tr_time begin = tr_now();
+    tr_status st = TR_OK;
+
+    if (e->o.n_workers > 0) {
+        tr_cluster_options c = {
+            .gguf = e->o.gguf,
+            .map = &e->map,
+            .transport = e->o.transport,
+            .placement = &e->placement,
+            .listen = e->o.listen,
+            .isa = e->o.isa,
+            .exact = e->o.exact,
+            .max_rows = e->o.max_rows,
+            .join_timeout = e->o.join_timeout,
+            .silence_timeout = e->o.silence_timeout,
+        };
+        st = tr_cluster_open(&c, &e->cluster);
+        if (st != TR_OK)
+            return st;
+        e->compute.kernels = tr_cluster_kernels(e->cluster);
+    } else {
+        e->compute.kernels = tr_kernels_select(tr_cpu_features(), e->o.isa);
+        if (!e->compute.kernels)
+            return tr_fail(TR_E_USAGE, "--isa %s: this machine has no such kernel table",
+                           e->o.isa);
+    }
+    tr_progress_begin(&w.bar, "loading", tr_model_dense_bytes(e->o.gguf) + all_expert_bytes(&e->map),
+                      e->o.progress);
+    st = tr_model_open(e->o.gguf, watch_dense, &w, &e->model);
+    if (st == TR_OK)
+        st = e->cluster ? tr_cluster_wait_ready(e->cluster, e->o.load_timeout, watch_experts, &w)
+                        : load_local(e, &w);
+    tr_progress_end(&w.bar);
+    e->load_seconds = (double)(tr_now() - begin) / (double)TR_SECOND;
+    return st;
+}
+
+static tr_status reserve_batch(tr_engine *e)
+{
+    size_t rows = e->o.max_rows;
+
+    tr_status st = tr_arena_init(&e->arena,
+                                 2 * tr_arena_size(rows * sizeof(uint32_t)) +
+                                     tr_arena_size(rows * sizeof(tr_kv_table *)) +
+                                     tr_arena_size(rows),
+                                 "batch");
+    if (st != TR_OK)
+        return st;
+    e->token = tr_arena_get(&e->arena, rows * sizeof(uint32_t));
+    e->position = tr_arena_get(&e->arena, rows * sizeof(uint32_t));
+    e->table = tr_arena_get(&e->arena, rows * sizeof(tr_kv_table *));
+    e->wants_logits = tr_arena_get(&e->arena, rows);
+    return TR_OK;
+}
+
+static tr_status open_step(tr_engine *e)
+{
+    const tr_model_config *c = &e->model->config;
+    tr_kv_shape shape = {
+        .kernels = e->compute.kernels,
+        .n_layers = c->n_layers,
+        .n_heads = c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .f32 = e->o.kv_f32 || e->o.exact,
+    };
+    size_t pages = tr_kv_pages_for(e->o.context) * e->o.n_sequences;
+
+    e->kv_bytes = pages * tr_kv_page_size(&shape);
+    tr_status st = tr_kv_new(&shape, pages, &e->kv);
+    if (st != TR_OK)
+        return st;
+    tr_dispatch_options d = {
+        .compute = &e->compute,
+        .map = &e->map,
+        .placement = &e->placement,
+        .max_rows = e->o.max_rows,
+        .local = e->local,
+        .transport = e->o.transport,
+        .members = e->cluster ? tr_cluster_members(e->cluster) : NULL,
+        .job = e->cluster ? tr_cluster_job(e->cluster) : 0,
+        .share_timeout = e->o.share_timeout,
+    };
+    st = tr_dispatch_new(&d, &e->dispatch);
+    if (st != TR_OK)
+        return st;
+    tr_forward_options f = {
+        .model = e->model,
+        .compute = &e->compute,
+        .kv = e->kv,
+        .dispatch = e->dispatch,
+        .max_rows = e->o.max_rows,
+        .max_logits = e->o.max_logits,
+        .max_context = e->o.context,
+        .on_picks = e->o.on_picks,
+        .ctx = e->o.ctx,
+    };
+    st = tr_forward_new(&f, &e->forward);
+    return st == TR_OK ? reserve_batch(e) : st;
+}
+
+static tr_status place(tr_engine *e)
+{
+    if (e->o.placement == TR_PLACE_COUNTS && e->o.n_expert_counts != e->o.n_workers)
+        return tr_fail(TR_E_CONFIG, "experts are given for %zu workers, but there are %u",
+                       e->o.n_expert_counts, e->o.n_workers);
+    return tr_placement_new(e->map.n_layers, e->map.n_experts, e->o.n_workers, e->o.placement,
+                            e->o.expert_counts, &e->placement);
+}
+
+static tr_status open_parts(tr_engine *e)
+{
+    tr_model_config config;
+
+    /* An unknown architecture is said before anybody waits for workers. */
+    tr_status st = tr_model_config_read(e->o.gguf, &config);
+    if (st == TR_OK)
+        st = tr_expert_map_read(e->o.gguf, &e->map);
+    if (st == TR_OK)
+        st = place(e);
+    if (st == TR_OK)
+        st = tr_pool_new(e->o.threads ? e->o.threads : tr_cpu_cores(), &e->compute.pool);
+    if (st == TR_OK)
+        st = join_and_load(e);
+    if (st == TR_OK)
+        st = open_step(e);
+    return st;
+}
+
+tr_status tr_engine_open(const tr_engine_options *o, tr_engine **out)
+{
+    tr_engine *e = calloc(1, sizeof *e);
+
+    if (!e)
+        return tr_fail(TR_E_MEMORY, "engine: no memory");
+    e->o = *o;
+    e->compute.exact = o->exact;
+    tr_status st = open_parts(e);
+    if (st != TR_OK) {
+        tr_engine_close(&e);
+        return st;
+    }
+    *out = e;
+    return TR_OK;
+}
+
+void tr_engine_close(tr_engine **engine)
+{
+    tr_engine *e = *engine;
+
+    if (!e)
+        return;
+    TR_CHECK(e->n_sequences == 0);
+    tr_forward_free(&e->forward);
+    tr_dispatch_free(&e->dispatch);
+    tr_kv_free(&e->kv);
+    tr_model_close(&e->model);
+    tr_cluster_close(&e->cluster);
+    tr_shards_free(&e->local);
+    tr_pool_free(&e->compute.pool);
+    tr_placement_fini(&e->placement);
+    tr_expert_map_fini(&e->map);
+    tr_arena_fini(&e->arena);
+    free(e);
+    *engine = NULL;
+}
+
+tr_status tr_sequence_new(tr_engine *e, tr_sequence **out)
+{
+    if (e->n_sequences == e->o.n_sequences)
+        return TR_E_BUSY;
+    tr_sequence *s = calloc(1, sizeof *s);
+    if (!s)
+        return tr_fail(TR_E_MEMORY, "sequence: no memory");
+    s->engine = e;
+    e->n_sequences++;
+    *out = s;
+    return TR_OK;
+}
+
+void tr_sequence_free(tr_sequence **s)
+{
+    if (!*s)
+        return;
+    tr_kv_release((*s)->engine->kv, &(*s)->table);
+    (*s)->engine->n_sequences--;
+    free(*s);
+    *s = NULL;
+}
+
+size_t tr_sequence_length(const tr_sequence *s)
+{
+    return s->length;
+}
+
+/* Give each row its position, and its sequence the pages for it. */
+static tr_status place_rows(tr_engine *e, const tr_row *rows, size_t n_rows)
+{
+    for (size_t r = 0; r < n_rows; r++) {
+        tr_sequence *s = rows[r].sequence;
+        tr_status st = s->length >= e->o.context ? TR_E_BUSY
+                                                 : tr_kv_reserve(e->kv, &s->table, s->length + 1);
+        if (st != TR_OK) {
+            while (r-- > 0)
+                rows[r].sequence->length--;
+            return st == TR_E_BUSY ? tr_fail(TR_E_REQUEST,
+                                             "the context of %zu tokens is full: raise --ctx",
+                                             e->o.context)
+                                   : st;
+        }
+        e->token[r] = rows[r].token;
+        e->position[r] = (uint32_t)s->length++;
+        e->table[r] = &s->table;
+        e->wants_logits[r] = rows[r].wants_logits;
+    }
+    return TR_OK;
+}
+
+tr_status tr_engine_step(tr_engine *e, const tr_row *rows, size_t n_rows, float *logits)
+{
+    TR_CHECK(n_rows > 0);
+    TR_CHECK(n_rows <= e->o.max_rows);
+    tr_status st = place_rows(e, rows, n_rows);
+    if (st != TR_OK)
+        return st;
+    tr_batch batch = { n_rows, e->token, e->position, e->table, e->wants_logits };
+    return tr_forward_step(e->forward, &batch, logits);
+}
+
+const tr_model *tr_engine_model(const tr_engine *e)
+{
+    return e->model;
+}
+
+const tr_kernels *tr_engine_kernels(const tr_engine *e)
+{
+    return e->compute.kernels;
+}
+
+size_t tr_engine_max_rows(const tr_engine *e)
+{
+    return e->o.max_rows;
+}
+
+tr_members *tr_engine_members(const tr_engine *e)
+{
+    return e->cluster ? tr_cluster_members(e->cluster) : NULL;
+}
+
+tr_engine_stats tr_engine_get_stats(const tr_engine *e)
+{
+    return (tr_engine_stats){
+        .times = tr_forward_get_times(e->forward),
+        .dispatch = tr_dispatch_get_stats(e->dispatch),
+        .transport = e->o.transport ? e->o.transport->stats : (tr_transport_stats){ 0 },
+        .dense_bytes = e->model->bytes,
+        .kv_bytes = e->kv_bytes,
+        .local_expert_bytes = e->local ? tr_shards_bytes(e->local) : 0,
+        .load_seconds = e->load_seconds,
+    };
+}

@@ -1,0 +1,91 @@
+/* engine.h - a model ready to compute: dense layers here, experts here or in workers.
+ *
+ * USE     tr_engine_options o = tr_engine_defaults();
+ *         o.gguf = g;  o.transport = t;  o.n_workers = 3;
+ *         st = tr_engine_open(&o, &e);          joins workers, loads, waits until all are ready
+ *         tr_sequence *s;
+ *         st = tr_sequence_new(e, &s);
+ *         st = tr_engine_step(e, rows, n_rows, logits);
+ *         tr_sequence_free(&s);
+ *         tr_engine_close(&e);                  workers are told to stop
+ *
+ * The engine composes; the work is done by model/ (the layers), cluster/ (the experts) and
+ * common/experts (those hosted here).
+ *
+ * THREAD  One thread.
+ * FAILS   whatever its parts fail with, said once.  A failed step ends the engine: close it.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_COORDINATOR_ENGINE_ENGINE_H
+#define TR_COORDINATOR_ENGINE_ENGINE_H
+
+#include "coordinator/cluster/dispatch.h"
+#include "coordinator/model/forward.h"
+
+typedef struct tr_engine tr_engine;
+
+typedef struct {
+    const tr_gguf *gguf;     /* must outlive the engine */
+    size_t threads;          /* of this process; 0: one per core */
+    const char *isa;         /* kernel table; NULL: the best that all processes have */
+    bool exact;              /* float32 activations and caches: slow, the judge of the rest */
+    bool kv_f32;
+    size_t max_rows;         /* of one step */
+    size_t max_logits;       /* rows of one step that want logits */
+    size_t context;          /* positions of a sequence */
+    size_t n_sequences;      /* alive at once */
+
+    tr_transport *transport; /* to workers; NULL if n_workers is 0; must outlive the engine */
+    uint32_t n_workers;      /* 0: all experts are hosted here */
+    const char *listen;      /* control plane's address; NULL: loopback */
+    tr_placement_rule placement;
+    const uint32_t *expert_counts; /* for TR_PLACE_COUNTS: one of each worker */
+    size_t n_expert_counts;
+    tr_time join_timeout, silence_timeout, share_timeout, load_timeout;
+
+    bool progress;           /* draw a bar on stderr while loading */
+    void (*on_picks)(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows);
+    void *ctx;
+} tr_engine_options;
+
+tr_engine_options tr_engine_defaults(void);
+
+tr_status tr_engine_open(const tr_engine_options *o, tr_engine **out);
+void tr_engine_close(tr_engine **e);
+
+/* A live request's place in the engine: its tokens' keys and values. */
+typedef struct tr_sequence tr_sequence;
+
+/* TR_E_BUSY if n_sequences are alive. */
+tr_status tr_sequence_new(tr_engine *e, tr_sequence **out);
+void tr_sequence_free(tr_sequence **s);
+size_t tr_sequence_length(const tr_sequence *s); /* tokens that went through */
+
+/* One row of a step: the next token of a sequence. */
+typedef struct {
+    tr_sequence *sequence;
+    uint32_t token;
+    bool wants_logits;
+} tr_row;
+
+/* Send n_rows (1..max_rows) rows through the model.  Several rows of one sequence are its next
+ * tokens in order.  logits is [rows that want them][n_vocab].
+ * TR_E_REQUEST if a sequence would exceed the context; nothing has then happened. */
+tr_status tr_engine_step(tr_engine *e, const tr_row *rows, size_t n_rows, float *logits);
+
+const tr_model *tr_engine_model(const tr_engine *e);
+const tr_kernels *tr_engine_kernels(const tr_engine *e);
+size_t tr_engine_max_rows(const tr_engine *e);
+tr_members *tr_engine_members(const tr_engine *e); /* NULL without workers */
+
+typedef struct {
+    tr_forward_times times;
+    tr_dispatch_stats dispatch;
+    tr_transport_stats transport;
+    uint64_t dense_bytes, kv_bytes, local_expert_bytes;
+    double load_seconds;
+} tr_engine_stats;
+
+tr_engine_stats tr_engine_get_stats(const tr_engine *e);
+
+#endif
