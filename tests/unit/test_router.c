@@ -1,0 +1,95 @@
+/* test_router.c - the k largest probabilities are chosen, come in expert order, and carry the
+ * weights that the architecture wants.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/tr_test.h"
+
+#include "base/rng.h"
+#include "compute/cpu.h"
+#include "coordinator/model/router.h"
+
+#include <math.h>
+
+static const tr_kernels *kernels(void)
+{
+    return tr_kernels_select(tr_cpu_features(), NULL);
+}
+
+/* Softmax and selection by their definitions, in double. */
+static void check_random(uint64_t seed, uint64_t *counter, uint32_t n, uint32_t k, bool renormalise)
+{
+    tr_model_config c = { .n_experts = n, .top_k = k, .renormalise = renormalise };
+    float logits[64];
+    double p[64];
+    tr_pick picks[8];
+    double sum = 0;
+    double chosen = 0;
+
+    for (uint32_t e = 0; e < n; e++) {
+        logits[e] = (float)(tr_rng_unit(tr_rng_u64(seed, 0, (*counter)++)) * 12 - 6);
+        p[e] = exp((double)logits[e]);
+        sum += p[e];
+    }
+    tr_router_pick(kernels(), &c, logits, 3, picks);
+    for (uint32_t j = 0; j < k; j++)
+        chosen += p[picks[j].expert] / sum;
+    for (uint32_t j = 0; j < k; j++) {
+        double want = p[picks[j].expert] / sum / (renormalise ? chosen : 1.0);
+        assert_int_equal(picks[j].row, 3);
+        assert_true(j == 0 || picks[j].expert > picks[j - 1].expert);
+        assert_true(fabs((double)picks[j].weight - want) < 1e-6);
+        uint32_t larger = 0;
+        for (uint32_t e = 0; e < n; e++)
+            larger += p[e] > p[picks[j].expert];
+        assert_true(larger < k);
+    }
+}
+
+static void the_largest_win_with_the_right_weights(void **state)
+{
+    uint64_t seed = tr_test_seed();
+    uint64_t counter = 0;
+
+    (void)state;
+    for (int round = 0; round < 2000; round++) {
+        uint32_t n = 1 + (uint32_t)(tr_rng_u64(seed, 1, counter) % 64);
+        uint32_t k = 1 + (uint32_t)(tr_rng_u64(seed, 2, counter) % (n < 8 ? n : 8));
+        check_random(seed, &counter, n, k, round % 2 == 0);
+    }
+}
+
+static void the_lower_expert_wins_a_tie(void **state)
+{
+    tr_model_config c = { .n_experts = 5, .top_k = 2, .renormalise = true };
+    float logits[] = { 0.0f, 1.0f, 1.0f, 1.0f, 0.5f };
+    tr_pick picks[2];
+
+    (void)state;
+    tr_router_pick(kernels(), &c, logits, 0, picks);
+    assert_int_equal(picks[0].expert, 1);
+    assert_int_equal(picks[1].expert, 2);
+    assert_true(picks[0].weight == 0.5f);
+}
+
+static void a_broken_model_still_gives_distinct_experts_that_exist(void **state)
+{
+    tr_model_config c = { .n_experts = 4, .top_k = 3, .renormalise = true };
+    float logits[] = { NAN, NAN, NAN, NAN };
+    tr_pick picks[3];
+
+    (void)state;
+    tr_router_pick(kernels(), &c, logits, 0, picks);
+    for (int j = 0; j < 3; j++) {
+        assert_true(picks[j].expert < 4);
+        assert_true(j == 0 || picks[j].expert > picks[j - 1].expert);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_largest_win_with_the_right_weights),
+        cmocka_unit_test(the_lower_expert_wins_a_tie),
+        cmocka_unit_test(a_broken_model_still_gives_distinct_experts_that_exist),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
