@@ -23,13 +23,16 @@
 
 enum {
     LOOK_MS = 100, /* how often the status file is looked for */
-    CHUNK = 4096,  /* PIPE_BUF: what poll promises to take without blocking */
+    ALONE_MS = 500,
+    MAX_DEPTH = 64, /* of the tree below us */
+    CHUNK = 4096,   /* PIPE_BUF: what poll promises to take without blocking */
 };
 
 typedef enum {
     STAGE_RUNS,
     STAGE_MAY_END, /* reported: it should end by itself */
-    STAGE_SHOULD,  /* a signal was handed on, or SIGTERM sent */
+    STAGE_ENDING,  /* a signal was handed on, or SIGTERM sent */
+    STAGE_ALONE,   /* what was below it is killed: it may still clean up */
     STAGE_KILLED,
 } stage;
 
@@ -132,7 +135,60 @@ out_pipe:
 
 /* --- while it runs ------------------------------------------------------------------------- */
 
-static void signal_group(supervisor *s, int signal)
+/* The parent of a process, 0 if it is gone.  Its name stands in brackets and may contain any. */
+static pid_t parent_of(const char *pid)
+{
+    char path[64], text[512];
+    ssize_t size;
+
+    snprintf(path, sizeof path, "/proc/%.20s/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    size = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (size <= 0)
+        return 0;
+    text[size] = '\0';
+    const char *after = strrchr(text, ')');
+    if (!after || strlen(after) < 5)
+        return 0;
+    return (pid_t)strtol(after + 4, NULL, 10); /* ") S PPID" */
+}
+
+static bool is_below(pid_t pid, pid_t top)
+{
+    for (int depth = 0; depth < MAX_DEPTH && pid > 1; depth++) {
+        char name[16];
+        snprintf(name, sizeof name, "%d", (int)pid);
+        pid = parent_of(name);
+        if (pid == top)
+            return true;
+    }
+    return false;
+}
+
+/* A signal for every process below us but one.  Ranks have process groups of their own, so the
+ * launcher's group does not reach them. */
+static void signal_below(int signal, pid_t except)
+{
+    const pid_t self = getpid();
+    const struct dirent *entry;
+
+    DIR *dir = opendir("/proc");
+    if (!dir)
+        return;
+    while ((entry = readdir(dir)) != NULL) {
+        if (!isdigit((unsigned char)entry->d_name[0]))
+            continue;
+        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (pid != except && is_below(pid, self))
+            kill(pid, signal);
+    }
+    closedir(dir);
+}
+
+static void signal_group(const supervisor *s, int signal)
 {
     if (!s->is_gone)
         kill(-s->pid, signal);
@@ -144,20 +200,24 @@ static void stage_enter(supervisor *s, stage next, tr_time wait)
     s->deadline = wait == TR_FOREVER ? TR_FOREVER : tr_deadline_after(tr_now(), wait);
 }
 
-static void kill_group(supervisor *s)
+static void end_all(supervisor *s)
 {
     s->result.was_ended = true;
-    signal_group(s, SIGCONT); /* a stopped one would not be */
-    signal_group(s, SIGKILL);
-    stage_enter(s, STAGE_KILLED, TR_FOREVER);
+    signal_below(SIGTERM, 0);
+    stage_enter(s, STAGE_ENDING, s->job->term_grace);
 }
 
-static void end_group(supervisor *s)
+/* Ranks first: mpirun then removes what they left (shared memory), which nobody else knows. */
+static void kill_all(supervisor *s)
 {
     s->result.was_ended = true;
-    signal_group(s, SIGTERM);
-    signal_group(s, SIGCONT);
-    stage_enter(s, STAGE_SHOULD, s->job->term_grace);
+    if (s->stage < STAGE_ALONE) {
+        signal_below(SIGKILL, s->pid);
+        stage_enter(s, STAGE_ALONE, ALONE_MS * TR_MS);
+        return;
+    }
+    signal_group(s, SIGKILL);
+    stage_enter(s, STAGE_KILLED, TR_FOREVER);
 }
 
 static void children_reap(supervisor *s)
@@ -181,12 +241,12 @@ static void signals_take(supervisor *s)
         if (info.ssi_signo == SIGCHLD)
             continue;
         if (s->result.signal != 0) {
-            kill_group(s);
+            kill_all(s);
             continue;
         }
         s->result.signal = (int)info.ssi_signo;
         signal_group(s, (int)info.ssi_signo);
-        stage_enter(s, STAGE_SHOULD, s->job->signal_grace);
+        stage_enter(s, STAGE_ENDING, s->job->signal_grace);
     }
 }
 
@@ -205,9 +265,9 @@ static void deadline_check(supervisor *s)
     if (s->stage == STAGE_MAY_END && s->n_chunk > 0)
         stage_enter(s, STAGE_MAY_END, s->job->grace); /* our reader pauses: not its fault */
     else if (s->stage == STAGE_MAY_END)
-        end_group(s);
+        end_all(s);
     else
-        kill_group(s);
+        kill_all(s);
 }
 
 static void output_close(supervisor *s)
@@ -244,7 +304,7 @@ static void output_write(supervisor *s)
     s->result.output_error = errno;
     output_close(s);
     if (s->stage == STAGE_RUNS || s->stage == STAGE_MAY_END)
-        end_group(s); /* nobody reads on */
+        end_all(s); /* nobody reads on */
 }
 
 static int wait_ms(const supervisor *s)
@@ -278,42 +338,6 @@ static void turn(supervisor *s, int ms)
 
 /* --- the end ------------------------------------------------------------------------------- */
 
-/* The parent of a process, 0 if it is gone.  Its name stands in brackets and may contain any. */
-static pid_t parent_of(const char *pid)
-{
-    char path[64], text[512];
-    ssize_t size;
-
-    snprintf(path, sizeof path, "/proc/%.20s/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    size = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (size <= 0)
-        return 0;
-    text[size] = '\0';
-    const char *after = strrchr(text, ')');
-    if (!after || strlen(after) < 5)
-        return 0;
-    return (pid_t)strtol(after + 4, NULL, 10); /* ") S PPID" */
-}
-
-/* Kills our children; theirs become ours and are met in the next round. */
-static void children_kill(void)
-{
-    const pid_t self = getpid();
-    const struct dirent *entry;
-
-    DIR *dir = opendir("/proc");
-    if (!dir)
-        return;
-    while ((entry = readdir(dir)) != NULL)
-        if (isdigit((unsigned char)entry->d_name[0]) && parent_of(entry->d_name) == self)
-            kill((pid_t)strtol(entry->d_name, NULL, 10), SIGKILL);
-    closedir(dir);
-}
-
 /* Until no process is left below us; an unkillable one (in a dead file system) is given 2 s. */
 static void leave_nothing(supervisor *s)
 {
@@ -324,7 +348,7 @@ static void leave_nothing(supervisor *s)
         if (pid > 0)
             continue;
         s->result.left_some = true;
-        children_kill();
+        signal_below(SIGKILL, 0);
         tr_sleep(2 * TR_MS);
     }
 }
