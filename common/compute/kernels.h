@@ -6,7 +6,8 @@
  *
  * Plain C (kernels_c.c) fills the table and is the definition of right; each instruction set
  * overwrites what it improves.  The table's name is part of the output's identity: two
- * tables may differ in the last bits, one table never differs from itself.
+ * tables may differ in the last bits, one table never differs from itself.  (The tables
+ * "c" and "avx2" give the same bits in every entry; test_kernels.c holds them to that.)
  *
  * CONTRACT of every entry
  *   - Batch-invariant: what is computed for one row depends on that row (and the weights)
@@ -79,8 +80,8 @@ typedef struct {
     tr_matmul_fn matmul[TR_ACT_COUNT][TR_TYPE_COUNT];
 
     /* Quantise one row of n (a multiple of 32) floats to the TR_ACT_Q8 form: per block
-     * scale = max|x| / 127, q = round to nearest (ties to even) of x / scale; a zero block has
-     * scale 0.  The row's padding is zeroed. */
+     * scale = max|x| / 127, q = round to nearest (ties to even) of x / scale; a block of zeros,
+     * or of values below 2^-120, has scale 0 and q 0.  The row's padding is zeroed. */
     void (*act_q8)(const float *x, size_t n, void *row);
 
     /* y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i].  y may be x. */

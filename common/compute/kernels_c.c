@@ -118,9 +118,9 @@ static void matmul_q8_q8_0(const tr_matrix *w, size_t out_begin, size_t out_end,
 {
     for (size_t o = out_begin; o < out_end; o++)
         for (size_t r = 0; r < n_rows; r++)
-            y[r * y_stride + o] = row_dot_q8_0(
-                (const void *)((const uint8_t *)w->data + o * w->row_size),
-                (const uint8_t *)x + r * x_stride, w->n_in);
+            y[r * y_stride + o] =
+                row_dot_q8_0((const void *)((const uint8_t *)w->data + o * w->row_size),
+                             (const uint8_t *)x + r * x_stride, w->n_in);
 }
 
 static void matmul_q8_q4_0(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
@@ -128,9 +128,9 @@ static void matmul_q8_q4_0(const tr_matrix *w, size_t out_begin, size_t out_end,
 {
     for (size_t o = out_begin; o < out_end; o++)
         for (size_t r = 0; r < n_rows; r++)
-            y[r * y_stride + o] = row_dot_q4_0(
-                (const void *)((const uint8_t *)w->data + o * w->row_size),
-                (const uint8_t *)x + r * x_stride, w->n_in);
+            y[r * y_stride + o] =
+                row_dot_q4_0((const void *)((const uint8_t *)w->data + o * w->row_size),
+                             (const uint8_t *)x + r * x_stride, w->n_in);
 }
 
 static void act_q8(const float *x, size_t n, void *row)
@@ -145,10 +145,11 @@ static void act_q8(const float *x, size_t n, void *row)
         int32_t total = 0;
         for (size_t j = 0; j < 32; j++)
             largest = fmaxf(largest, fabsf(x[j]));
-        scale[i] = largest / 127.0f;
-        float inverse = largest != 0.0f ? 127.0f / largest : 0.0f;
+        bool is_zero = largest < TR_Q8_TINY;
+        scale[i] = is_zero ? 0.0f : largest / 127.0f;
+        float inverse = is_zero ? 0.0f : 127.0f / largest;
         for (size_t j = 0; j < 32; j++) {
-            float v = x[j] * inverse;
+            float v = is_zero ? 0.0f : x[j] * inverse;
             q[j] = v >= -127.0f && v <= 127.0f ? (int8_t)lrintf(v) : (int8_t)(v > 0 ? 127 : -127);
             total += q[j];
         }

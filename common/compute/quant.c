@@ -126,6 +126,14 @@ void tr_dequantise_row(tr_type type, const void *row, size_t n, float *out)
 
 /* ---- from float --------------------------------------------------------------------- */
 
+/* 1 / d, or 0 where that is no number: such a block is all zero in half precision anyway. */
+static float inverse_of(float d)
+{
+    float inverse = 1.0f / d;
+
+    return isfinite(inverse) ? inverse : 0.0f;
+}
+
 static void to_q8_0(const float *x, size_t n_blocks, tr_block_q8_0 *b)
 {
     for (size_t i = 0; i < n_blocks; i++, x += 32) {
@@ -133,7 +141,7 @@ static void to_q8_0(const float *x, size_t n_blocks, tr_block_q8_0 *b)
         for (size_t j = 0; j < 32; j++)
             largest = fmaxf(largest, fabsf(x[j]));
         float d = largest / 127.0f;
-        float inverse = d != 0.0f ? 1.0f / d : 0.0f;
+        float inverse = inverse_of(d);
         b[i].d = tr_f32_to_f16(d);
         for (size_t j = 0; j < 32; j++)
             b[i].q[j] = (int8_t)roundf(x[j] * inverse);
@@ -149,7 +157,7 @@ static void to_q4_0(const float *x, size_t n_blocks, tr_block_q4_0 *b)
             if (fabsf(x[j]) > fabsf(extreme))
                 extreme = x[j];
         float d = extreme / -8.0f;
-        float inverse = d != 0.0f ? 1.0f / d : 0.0f;
+        float inverse = inverse_of(d);
         b[i].d = tr_f32_to_f16(d);
         for (size_t j = 0; j < 16; j++) {
             float lo = fminf(15.0f, floorf(x[j] * inverse + 8.5f));

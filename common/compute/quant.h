@@ -9,6 +9,10 @@
 
 #include "compute/kernels.h"
 
+/* A block of activations without a value of this magnitude counts as zero: the inverse of
+ * its scale would overflow. */
+#define TR_Q8_TINY 0x1p-120f
+
 /* value[i] = d * q[i] */
 typedef struct {
     uint16_t d; /* half precision */

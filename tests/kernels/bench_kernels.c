@@ -1,0 +1,174 @@
+/* bench_kernels.c - how fast each entry of each table is, on one core.
+ *
+ * USE     bench_kernels [TABLE]        one line an entry: GB/s of weights or rows, GOP/s
+ *
+ * Weights of the products with 1 row are larger than the caches, as in decoding; those with
+ * 64 rows are one expert's, as in prefill.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "base/clock.h"
+#include "base/rng.h"
+#include "compute/cpu.h"
+#include "compute/kernels.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { N_IN = 2048, MAX_OUT = 24 * 1024, MAX_ROWS = 64, N_VECTOR = 4096 };
+
+#define LEAST (100 * TR_MS) /* a measurement */
+
+typedef struct {
+    const tr_kernels *k;
+    tr_act act;
+    tr_matrix w;
+    size_t n_rows;
+    float *x, *y, *z;
+    uint16_t *half;
+    uint8_t *act_rows;
+} bench;
+
+static void *block_new(size_t size)
+{
+    void *p = aligned_alloc(64, tr_align_up(size, 64));
+
+    if (!p)
+        abort();
+    memset(p, 0, tr_align_up(size, 64));
+    return p;
+}
+
+static void product_do(bench *b)
+{
+    b->k->matmul[b->act][b->w.type](&b->w, 0, b->w.n_out, b->act_rows,
+                                    tr_act_row_size(b->act, N_IN), b->n_rows, b->y, b->w.n_out);
+}
+
+static void act_q8_do(bench *b)
+{
+    b->k->act_q8(b->x, N_VECTOR, b->act_rows);
+}
+static void rms_norm_do(bench *b)
+{
+    b->k->rms_norm(b->x, b->z, N_VECTOR, 1e-6f, b->y);
+}
+static void softmax_do(bench *b)
+{
+    b->k->softmax(b->y, N_VECTOR);
+}
+static void silu_mul_do(bench *b)
+{
+    b->k->silu_mul(b->y, b->x, N_VECTOR);
+}
+static void dot_f32_do(bench *b)
+{
+    b->y[0] = b->k->dot_f32(b->x, b->z, N_VECTOR);
+}
+static void dot_f16_do(bench *b)
+{
+    b->y[0] = b->k->dot_f16(b->x, b->half, N_VECTOR);
+}
+static void axpy_f32_do(bench *b)
+{
+    b->k->axpy_f32(1e-9f, b->x, N_VECTOR, b->y);
+}
+static void axpy_f16_do(bench *b)
+{
+    b->k->axpy_f16(1e-9f, b->half, N_VECTOR, b->y);
+}
+static void to_f16_do(bench *b)
+{
+    b->k->to_f16(b->x, N_VECTOR, b->half);
+}
+
+static void measure(bench *b, const char *name, double bytes, double ops, void (*fn)(bench *b))
+{
+    tr_time begin = tr_now();
+    tr_time end;
+    size_t n = 0;
+
+    do {
+        fn(b);
+        n++;
+        end = tr_now();
+    } while (end - begin < LEAST);
+    double ns = (double)(end - begin) / (double)n;
+    printf("%-6s %-20s %9.2f us %8.2f GB/s %8.2f GOP/s\n", b->k->name, name, ns / 1e3, bytes / ns,
+           ops / ns);
+}
+
+/* Every row of weights is the same random row; every row of x too. */
+static void product_measure(bench *b, tr_act act, tr_type type, size_t n_out, size_t n_rows)
+{
+    static const char *const act_name[] = { "f32", "q8" };
+    size_t row_size;
+    char name[64];
+
+    if (!b->k->matmul[act][type] || !tr_type_row_size(type, N_IN, &row_size))
+        return;
+    uint8_t *data = block_new(n_out * row_size);
+    for (size_t o = 0; o < n_out; o++)
+        tr_quantise_row(type, b->x, N_IN, data + o * row_size);
+    for (size_t r = 0; r < n_rows; r++) {
+        uint8_t *row = b->act_rows + r * tr_act_row_size(act, N_IN);
+        if (act == TR_ACT_Q8)
+            b->k->act_q8(b->x, N_IN, row);
+        else
+            memcpy(row, b->x, N_IN * sizeof(float));
+    }
+    b->act = act;
+    b->w = (tr_matrix){ type, n_out, N_IN, row_size, data };
+    b->n_rows = n_rows;
+    snprintf(name, sizeof name, "%s x %s, %zu row%s", tr_type_get(type)->name, act_name[act],
+             n_rows, n_rows > 1 ? "s" : "");
+    measure(b, name, (double)(n_out * row_size), 2.0 * (double)(n_out * N_IN * n_rows), product_do);
+    free(data);
+}
+
+static void table_measure(bench *b)
+{
+    static const tr_type types[] = { TR_TYPE_F32, TR_TYPE_F16, TR_TYPE_BF16, TR_TYPE_Q8_0,
+                                     TR_TYPE_Q4_0 };
+    const double n = N_VECTOR;
+
+    for (size_t act = 0; act < TR_ACT_COUNT; act++) {
+        for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+            product_measure(b, (tr_act)act, types[t], MAX_OUT, 1);
+            product_measure(b, (tr_act)act, types[t], 1024, MAX_ROWS);
+        }
+    }
+    measure(b, "act_q8", n * 4, n * 2, act_q8_do);
+    measure(b, "rms_norm", n * 4, n * 4, rms_norm_do);
+    measure(b, "softmax", n * 4, n * 3, softmax_do);
+    measure(b, "silu_mul", n * 8, n * 4, silu_mul_do);
+    measure(b, "dot_f32", n * 8, n * 2, dot_f32_do);
+    measure(b, "dot_f16", n * 6, n * 2, dot_f16_do);
+    measure(b, "axpy_f32", n * 8, n * 2, axpy_f32_do);
+    measure(b, "axpy_f16", n * 6, n * 2, axpy_f16_do);
+    measure(b, "to_f16", n * 4, n, to_f16_do);
+}
+
+int main(int argc, char **argv)
+{
+    bench b = {
+        .x = block_new(N_VECTOR * sizeof(float)),
+        .y = block_new((size_t)MAX_OUT * MAX_ROWS * sizeof(float)),
+        .z = block_new(N_VECTOR * sizeof(float)),
+        .half = block_new(N_VECTOR * sizeof(uint16_t)),
+        .act_rows = block_new(MAX_ROWS * tr_act_row_size(TR_ACT_F32, N_VECTOR)),
+    };
+
+    for (size_t i = 0; i < N_VECTOR; i++)
+        b.x[i] = b.z[i] = (float)(2.0 * tr_rng_unit(tr_rng_u64(1, 2, i)) - 1.0);
+    for (size_t i = 0; tr_kernels_names()[i]; i++) {
+        b.k = tr_kernels_select(tr_cpu_features(), tr_kernels_names()[i]);
+        if (b.k && (argc < 2 || strcmp(argv[1], b.k->name) == 0))
+            table_measure(&b);
+    }
+    free(b.x);
+    free(b.y);
+    free(b.z);
+    free(b.half);
+    free(b.act_rows);
+    return 0;
+}

@@ -1,0 +1,400 @@
+/* test_kernels.c - vector kernels: plain C against double, every other table against plain C
+ * in every bit, lengths that are no multiple of a vector, and nothing written behind the end.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "tests/kernels/kernel_cases.h"
+
+enum { MAX = 300, GUARD = 16 };
+
+static const uint32_t guard = 0xdeadbeef;
+
+static bool guard_is_whole(const void *p, size_t size)
+{
+    const uint8_t *bytes = p;
+
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i] != ((const uint8_t *)&guard)[i % 4])
+            return false;
+    return true;
+}
+
+static void guard_set(void *p, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        ((uint8_t *)p)[i] = ((const uint8_t *)&guard)[i % 4];
+}
+
+/* ---- which table --------------------------------------------------------------------- */
+
+static void tables_are_chosen_by_features_and_name(void **state)
+{
+    (void)state;
+    assert_string_equal(tr_kernels_select(0, NULL)->name, "c");
+    assert_string_equal(tr_kernels_select(0, "auto")->name, "c");
+    assert_string_equal(tr_kernels_select(UINT32_MAX, "c")->name, "c");
+    assert_null(tr_kernels_select(UINT32_MAX, "abacus"));
+    assert_null(tr_kernels_select(UINT32_MAX, ""));
+    assert_string_equal(tr_kernels_names()[0], "c");
+    for (size_t i = 0; tr_kernels_names()[i]; i++) {
+        const char *name = tr_kernels_names()[i];
+        assert_string_equal(tr_kernels_select(UINT32_MAX, name)->name, name);
+        if (i > 0)
+            assert_null(tr_kernels_select(0, name));
+        if (!tr_kernels_names()[i + 1])
+            assert_string_equal(tr_kernels_select(UINT32_MAX, NULL)->name, name);
+    }
+}
+
+/* ---- exp ----------------------------------------------------------------------------- */
+
+static void exp_is_right_to_2e7(void **state)
+{
+    double worst = 0.0;
+
+    (void)state;
+    for (float x = -87.0f; x <= 88.0f; x += 0.0007f) {
+        double want = exp((double)x);
+        worst = fmax(worst, fabs((double)tr_expf(x) - want) / want);
+    }
+    print_message("  worst relative error %.3g\n", worst);
+    assert_true(worst < 2e-7);
+    assert_true(tr_expf(0.0f) == 1.0f);
+    assert_true(tr_expf(-87.1f) == 0.0f);
+    assert_true(tr_expf(-INFINITY) == 0.0f);
+    assert_true(isinf(tr_expf(89.0f)));
+    assert_true(isinf(tr_expf(INFINITY)));
+    assert_true(isfinite(tr_expf(88.72f)));
+    assert_true(isnan(tr_expf(NAN)));
+}
+
+/* ---- sums ---------------------------------------------------------------------------- */
+
+static void dot_check(const tr_kernels *k, const float *a, const float *b, const uint16_t *h,
+                      size_t n)
+{
+    double sum = 0.0, size = 0.0, half_sum = 0.0;
+
+    for (size_t i = 0; i < n; i++) {
+        sum += (double)a[i] * b[i];
+        half_sum += (double)a[i] * tr_f16_to_f32(h[i]);
+        size += fabs((double)a[i] * b[i]);
+    }
+    double bound = ((double)n / 16 + 6) * 0x1p-24 * size * 1.001;
+    float got = k->dot_f32(a, b, n);
+    float half_got = k->dot_f16(a, h, n);
+    assert_true(fabs(got - sum) <= bound);
+    assert_true(fabs(half_got - half_sum) <= bound);
+
+    float c = table_at(0)->dot_f32(a, b, n);
+    float half_c = table_at(0)->dot_f16(a, h, n);
+    assert_memory_equal(&got, &c, sizeof c);
+    assert_memory_equal(&half_got, &half_c, sizeof half_c);
+}
+
+static void dots_are_right_and_the_same_in_every_table(void **state)
+{
+    dice d = { tr_test_seed(), 0 };
+    float a[MAX], b[MAX];
+    uint16_t h[MAX];
+
+    (void)state;
+    for (size_t n = 0; n < MAX - 3; n++) {
+        size_t shift = n % 3; /* rows need not be aligned */
+        dice_floats(&d, a, MAX);
+        dice_floats(&d, b, MAX);
+        table_at(0)->to_f16(b, MAX, h);
+        for (size_t i = 0; i < MAX; i++)
+            b[i] = tr_f16_to_f32(h[i]);
+        for (size_t i = 0; table_at(i); i++)
+            dot_check(table_at(i), a + shift, b + shift, h + shift, n);
+    }
+}
+
+static void axpy_check(const tr_kernels *k, float a, const float *x, const uint16_t *h,
+                       const float *y, size_t n)
+{
+    float got[MAX + GUARD];
+
+    memcpy(got, y, n * sizeof *y);
+    guard_set(got + n, GUARD * sizeof *got);
+    k->axpy_f32(a, x, n, got);
+    for (size_t i = 0; i < n; i++)
+        assert_true(got[i] == y[i] + a * x[i]);
+    assert_true(guard_is_whole(got + n, GUARD * sizeof *got));
+
+    memcpy(got, y, n * sizeof *y);
+    k->axpy_f16(a, h, n, got);
+    for (size_t i = 0; i < n; i++)
+        assert_true(got[i] == y[i] + a * tr_f16_to_f32(h[i]));
+    assert_true(guard_is_whole(got + n, GUARD * sizeof *got));
+}
+
+static void axpy_rounds_each_product_and_sum_once(void **state)
+{
+    dice d = { tr_test_seed(), 0 };
+    float x[MAX], y[MAX];
+    uint16_t h[MAX];
+
+    (void)state;
+    for (size_t n = 0; n < 70; n++) {
+        dice_floats(&d, x, n);
+        dice_floats(&d, y, n);
+        table_at(0)->to_f16(x, n, h);
+        for (size_t i = 0; table_at(i); i++)
+            axpy_check(table_at(i), dice_float(&d), x, h, y, n);
+    }
+}
+
+static void halves_are_made_alike_in_every_table(void **state)
+{
+    dice d = { tr_test_seed(), 0 };
+    float x[MAX];
+    uint16_t got[MAX + GUARD];
+
+    (void)state;
+    for (size_t n = 0; n < MAX; n++) {
+        for (size_t i = 0; i < n; i++)
+            x[i] =
+                i % 2 ? dice_any_float(&d) : ldexpf(dice_float(&d), (int)dice_below(&d, 50) - 30);
+        if (n > 9) {
+            x[3] = NAN;
+            x[8] = -INFINITY;
+        }
+        for (size_t t = 0; table_at(t); t++) {
+            guard_set(got, sizeof got);
+            table_at(t)->to_f16(x, n, got);
+            for (size_t i = 0; i < n; i++)
+                assert_int_equal(got[i], tr_f32_to_f16(x[i]));
+            assert_true(guard_is_whole(got + n + n % 2, (GUARD - 1) * sizeof *got));
+        }
+    }
+}
+
+/* ---- rows ---------------------------------------------------------------------------- */
+
+static void norm_check(const tr_kernels *k, const float *x, const float *w, size_t n)
+{
+    float got[MAX + GUARD], c[MAX], in_place[MAX];
+    double squares = 0.0;
+
+    guard_set(got, sizeof got);
+    k->rms_norm(x, w, n, 1e-6f, got);
+    for (size_t i = 0; i < n; i++)
+        squares += (double)x[i] * x[i];
+    for (size_t i = 0; i < n; i++) {
+        double want = x[i] / sqrt(squares / (double)n + 1e-6) * w[i];
+        /* the sum's error halves under the root; then five roundings */
+        assert_true(fabs(got[i] - want) <= ((double)n / 32 + 10) * 0x1p-24 * fabs(want));
+    }
+    assert_true(guard_is_whole(got + n, GUARD * sizeof *got));
+    table_at(0)->rms_norm(x, w, n, 1e-6f, c);
+    assert_memory_equal(got, c, n * sizeof *c);
+    memcpy(in_place, x, n * sizeof *x);
+    k->rms_norm(in_place, w, n, 1e-6f, in_place);
+    assert_memory_equal(in_place, c, n * sizeof *c);
+}
+
+static void rms_norm_is_right_in_place_too(void **state)
+{
+    dice d = { tr_test_seed(), 0 };
+    float x[MAX], w[MAX];
+
+    (void)state;
+    for (size_t n = 1; n < MAX; n += 1 + n / 16) {
+        dice_floats(&d, x, n);
+        dice_floats(&d, w, n);
+        for (size_t i = 0; table_at(i); i++)
+            norm_check(table_at(i), x, w, n);
+    }
+}
+
+static void softmax_check(const tr_kernels *k, const float *x, size_t n)
+{
+    float got[MAX + GUARD], c[MAX];
+    double largest = -INFINITY, total = 0.0, sum = 0.0;
+
+    memcpy(got, x, n * sizeof *x);
+    memcpy(c, x, n * sizeof *x);
+    guard_set(got + n, GUARD * sizeof *got);
+    k->softmax(got, n);
+    for (size_t i = 0; i < n; i++)
+        largest = fmax(largest, x[i]);
+    for (size_t i = 0; i < n; i++)
+        total += exp(x[i] - largest);
+    for (size_t i = 0; i < n; i++) {
+        double want = exp(x[i] - largest) / total;
+        /* the difference of two scores is rounded before exp: up to 100 * 2^-24 */
+        assert_true(fabs(got[i] - want) <= 1e-5 * want + 1e-37);
+        sum += got[i];
+    }
+    assert_true(fabs(sum - 1.0) < 1e-5);
+    assert_true(guard_is_whole(got + n, GUARD * sizeof *got));
+    table_at(0)->softmax(c, n);
+    assert_memory_equal(got, c, n * sizeof *c);
+}
+
+static void softmax_gives_probabilities(void **state)
+{
+    dice d = { tr_test_seed(), 0 };
+    float x[MAX];
+
+    (void)state;
+    for (size_t n = 1; n < MAX; n += 1 + n / 16) {
+        for (size_t i = 0; i < n; i++)
+            x[i] = 100.0f * dice_float(&d);
+        if (n > 2)
+            x[dice_below(&d, n - 1)] = -INFINITY;
+        for (size_t i = 0; table_at(i); i++)
+            softmax_check(table_at(i), x, n);
+    }
+}
+
+static void silu_check(const tr_kernels *k, const float *gate, const float *up, size_t n)
+{
+    float got[MAX + GUARD], c[MAX];
+
+    memcpy(got, gate, n * sizeof *gate);
+    memcpy(c, gate, n * sizeof *gate);
+    guard_set(got + n, GUARD * sizeof *got);
+    k->silu_mul(got, up, n);
+    for (size_t i = 0; i < n; i++) {
+        double want = gate[i] / (1.0 + exp(-(double)gate[i])) * up[i];
+        /* where exp(-gate) overflows a float the result is zero */
+        assert_true(fabs(got[i] - want) <= 4e-7 * fabs(want) + 1e-36 * fabs(up[i]));
+    }
+    assert_true(guard_is_whole(got + n, GUARD * sizeof *got));
+    table_at(0)->silu_mul(c, up, n);
+    assert_memory_equal(got, c, n * sizeof *c);
+}
+
+static void silu_mul_is_right_at_both_ends(void **state)
+{
+    dice d = { tr_test_seed(), 0 };
+    float gate[MAX], up[MAX];
+
+    (void)state;
+    for (size_t n = 0; n < 70; n++) {
+        float reach = n % 3 ? 10.0f : 200.0f;
+        for (size_t i = 0; i < n; i++)
+            gate[i] = reach * dice_float(&d);
+        dice_floats(&d, up, n);
+        for (size_t i = 0; table_at(i); i++)
+            silu_check(table_at(i), gate, up, n);
+    }
+}
+
+/* ---- 8-bit activations --------------------------------------------------------------- */
+
+static void q8_check(const float *x, size_t n, const uint8_t *row)
+{
+    const int8_t *q = tr_q8_values(row);
+
+    for (size_t b = 0; b < n / 32; b++, x += 32, q += 32) {
+        float scale = tr_q8_scales(row, n)[b];
+        float largest = 0.0f;
+        int32_t sum = 0;
+        for (size_t i = 0; i < 32; i++) {
+            largest = fmaxf(largest, fabsf(x[i]));
+            sum += q[i];
+        }
+        if (largest < TR_Q8_TINY)
+            largest = 0.0f;
+        assert_true(scale == largest / 127.0f);
+        assert_int_equal(tr_q8_sums(row, n)[b], sum);
+        for (size_t i = 0; i < 32; i++) {
+            assert_in_range(q[i] + 127, 0, 254);
+            double step = largest > 0.0f ? (double)x[i] * 127.0 / largest : 0.0;
+            assert_true(fabs(q[i] - step) <= 0.50002);
+        }
+    }
+}
+
+static void q8_compare(const float *x, size_t n)
+{
+    size_t size = tr_act_row_size(TR_ACT_Q8, n);
+    uint8_t *c = aligned_new(size + 64);
+    uint8_t *got = aligned_new(size + 64);
+
+    guard_set(c, size + 64);
+    table_at(0)->act_q8(x, n, c);
+    for (size_t i = 0; table_at(i); i++) {
+        guard_set(got, size + 64);
+        table_at(i)->act_q8(x, n, got);
+        assert_memory_equal(got, c, size + 64);
+    }
+    for (size_t i = n + n / 32 * 6; i < size; i++)
+        assert_int_equal(c[i], 0);
+    assert_true(guard_is_whole(c + size, 64));
+    q8_check(x, n, c);
+    free(c);
+    free(got);
+}
+
+static void activations_are_within_half_a_step(void **state)
+{
+    dice d = { tr_test_seed(), 0 };
+    float x[MAX];
+
+    (void)state;
+    for (size_t n = 32; n < MAX; n += 32) {
+        for (size_t repeat = 0; repeat < 50; repeat++) {
+            dice_floats(&d, x, n);
+            for (size_t b = 0; b < n / 32; b++) {
+                int exponent = (int)dice_below(&d, 250) - 145;
+                for (size_t i = b * 32; i < b * 32 + 32; i++)
+                    x[i] = ldexpf(x[i], repeat % 2 ? exponent : 0);
+            }
+            q8_compare(x, n);
+        }
+    }
+}
+
+static void blocks_of_zeros_and_of_extremes_are_exact(void **state)
+{
+    float x[32];
+
+    (void)state;
+    for (size_t i = 0; i < 32; i++)
+        x[i] = i % 2 ? -0.0f : 0.0f;
+    q8_compare(x, 32);
+    for (size_t i = 0; i < 32; i++)
+        x[i] = 1e-44f;
+    q8_compare(x, 32);
+    for (size_t i = 0; i < 32; i++)
+        x[i] = i % 2 ? -3.4e38f : 3.4e38f;
+    q8_compare(x, 32);
+}
+
+static void ties_between_steps_go_to_the_even_one(void **state)
+{
+    float x[32] = { 127.0f }; /* a step is exactly 1 */
+
+    (void)state;
+    for (size_t i = 1; i < 32; i++)
+        x[i] = (float)i - 16.5f;
+    uint8_t *row = aligned_new(tr_act_row_size(TR_ACT_Q8, 32));
+    for (size_t t = 0; table_at(t); t++) {
+        table_at(t)->act_q8(x, 32, row);
+        for (size_t i = 0; i < 32; i++)
+            assert_true((float)tr_q8_values(row)[i] == nearbyintf(x[i]));
+    }
+    free(row);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tables_are_chosen_by_features_and_name),
+        cmocka_unit_test(exp_is_right_to_2e7),
+        cmocka_unit_test(dots_are_right_and_the_same_in_every_table),
+        cmocka_unit_test(axpy_rounds_each_product_and_sum_once),
+        cmocka_unit_test(halves_are_made_alike_in_every_table),
+        cmocka_unit_test(rms_norm_is_right_in_place_too),
+        cmocka_unit_test(softmax_gives_probabilities),
+        cmocka_unit_test(silu_mul_is_right_at_both_ends),
+        cmocka_unit_test(activations_are_within_half_a_step),
+        cmocka_unit_test(blocks_of_zeros_and_of_extremes_are_exact),
+        cmocka_unit_test(ties_between_steps_go_to_the_even_one),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
