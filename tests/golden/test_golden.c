@@ -1,0 +1,253 @@
+/* test_golden.c - the reference models give what an independent float64 forward pass gives.
+ *
+ * Exact mode must meet the level "strict" on every position, whatever the weight type; the
+ * default mode the tolerance of its type.  Continuations must be equal up to the first step
+ * where the reference itself is nearly undecided (README.md says how near).
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/golden.h"
+#include "tests/support/tr_test.h"
+
+#include "coordinator/engine/engine.h"
+#include "coordinator/text/tokenizer.h"
+
+#include <math.h>
+
+enum { N_VOCAB = 512, MAX_PROMPT = 40, N_GREEDY = 32, MAX_POSITIONS = 64 };
+
+static const char *const models[] = {
+    "qwen3moe.F32",    "qwen3moe.F16",     "qwen3moe.Q8_0",    "qwen3moe-kq.F32",
+    "qwen3moe-kq.F16", "qwen3moe-kq.BF16", "qwen3moe-kq.Q8_0", "qwen3moe-kq.Q4_0",
+    "olmoe.F32",       "olmoe.F16",        "olmoe.Q8_0",
+};
+
+typedef struct {
+    golden g;
+    tr_gguf *gguf;
+    tr_engine *e;
+    bool exact;
+    double largest[MAX_POSITIONS]; /* per position, of all prompts */
+    size_t n_positions;
+    double kl;
+} fixture;
+
+static void begin(fixture *f, const char *name, bool exact)
+{
+    char path[512];
+    tr_engine_options o = tr_engine_defaults();
+
+    *f = (fixture){ .exact = exact };
+    snprintf(path, sizeof path, "%s.vec", name);
+    golden_open(&f->g, path);
+    snprintf(path, sizeof path, "%s/%s.gguf", TR_GOLDEN_MODELS, name);
+    assert_int_equal(tr_gguf_open(path, &f->gguf), TR_OK);
+    o.gguf = f->gguf;
+    o.threads = 2;
+    o.exact = exact;
+    o.max_logits = MAX_PROMPT;
+    o.context = 128;
+    assert_int_equal(tr_engine_open(&o, &f->e), TR_OK);
+}
+
+static void end(fixture *f)
+{
+    tr_engine_close(&f->e);
+    tr_gguf_close(&f->gguf);
+    golden_close(&f->g);
+}
+
+static double log_sum(const float *x)
+{
+    double largest = -INFINITY;
+    double sum = 0;
+
+    for (size_t i = 0; i < N_VOCAB; i++)
+        largest = fmax(largest, (double)x[i]);
+    for (size_t i = 0; i < N_VOCAB; i++)
+        sum += exp((double)x[i] - largest);
+    return largest + log(sum);
+}
+
+static void compare_row(fixture *f, const float *want, const float *got)
+{
+    double largest = 0;
+    double kl = 0;
+    double a = log_sum(want);
+    double b = log_sum(got);
+
+    for (size_t i = 0; i < N_VOCAB; i++) {
+        double d = fabs((double)want[i] - (double)got[i]);
+        largest = d <= largest ? largest : d; /* a NaN becomes the largest */
+        double p = (double)want[i] - a;
+        kl += exp(p) * (p - ((double)got[i] - b));
+    }
+    assert_true(f->n_positions < MAX_POSITIONS);
+    f->largest[f->n_positions++] = largest;
+    f->kl = kl <= f->kl ? f->kl : kl;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a;
+    double y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static void check_level(fixture *f, const char *level)
+{
+    size_t n;
+    const double *bound = golden_get(&f->g, level, &n);
+
+    assert_int_equal(n, 3);
+    qsort(f->largest, f->n_positions, sizeof f->largest[0], ascending);
+    double largest = f->largest[f->n_positions - 1];
+    double median = f->largest[f->n_positions / 2];
+    print_message("    %s: max %.2g (%.2g)  median %.2g (%.2g)  KL %.2g (%.2g)\n", level, largest,
+                  bound[0], median, bound[1], f->kl, bound[2]);
+    assert_true(largest <= bound[0]);
+    assert_true(median <= bound[1]);
+    assert_true(f->kl <= bound[2]);
+}
+
+/* Where a right implementation of this precision may choose otherwise. */
+static double noise_of(const fixture *f, const char *name)
+{
+    if (f->exact)
+        return 1e-4;
+    return strstr(name, ".Q") ? 1.0 : 0.05;
+}
+
+static uint32_t argmax(const float *x)
+{
+    uint32_t best = 0;
+
+    for (uint32_t i = 1; i < N_VOCAB; i++)
+        if (x[i] > x[best])
+            best = i;
+    return best;
+}
+
+/* Feeds the reference's own tokens, so that one allowed difference does not end the check. */
+static void check_greedy(fixture *f, const char *name, int prompt, tr_sequence *s, float *logits)
+{
+    char key[32];
+    uint32_t greedy[N_GREEDY];
+    size_t n;
+    size_t n_checked = 0;
+
+    snprintf(key, sizeof key, "p%d.greedy", prompt);
+    assert_int_equal(golden_ids(&f->g, key, greedy, N_GREEDY), N_GREEDY);
+    snprintf(key, sizeof key, "p%d.margin", prompt);
+    const double *margin = golden_get(&f->g, key, &n);
+    snprintf(key, sizeof key, "p%d.gap", prompt);
+    const double *gap = golden_get(&f->g, key, &n);
+    bool is_sure = true;
+    for (size_t i = 0; i < N_GREEDY; i++) {
+        is_sure = is_sure && margin[i] >= noise_of(f, name) && gap[i] >= noise_of(f, name);
+        if (is_sure) {
+            assert_int_equal(argmax(logits), greedy[i]);
+            n_checked++;
+        }
+        tr_row row = { s, greedy[i], true };
+        assert_int_equal(tr_engine_step(f->e, &row, 1, logits), TR_OK);
+    }
+    print_message("    prompt %d: %zu of %d greedy tokens checked\n", prompt, n_checked, N_GREEDY);
+}
+
+static void check_prompt(fixture *f, const char *name, int prompt, const float *want, size_t *at)
+{
+    char key[32];
+    uint32_t tokens[MAX_PROMPT];
+    tr_row rows[MAX_PROMPT];
+    tr_sequence *s = NULL;
+    float *logits = malloc((size_t)MAX_PROMPT * N_VOCAB * sizeof *logits);
+
+    assert_non_null(logits);
+    snprintf(key, sizeof key, "p%d.tokens", prompt);
+    size_t n = golden_ids(&f->g, key, tokens, MAX_PROMPT);
+    assert_int_equal(tr_sequence_new(f->e, &s), TR_OK);
+    for (size_t i = 0; i < n; i++)
+        rows[i] = (tr_row){ s, tokens[i], true };
+    assert_int_equal(tr_engine_step(f->e, rows, n, logits), TR_OK);
+    for (size_t i = 0; i < n; i++)
+        compare_row(f, want + (*at + i) * N_VOCAB, logits + i * N_VOCAB);
+    *at += n;
+    memmove(logits, logits + (n - 1) * N_VOCAB, N_VOCAB * sizeof *logits);
+    check_greedy(f, name, prompt, s, logits);
+    tr_sequence_free(&s);
+    free(logits);
+}
+
+static void check_models(bool exact)
+{
+    for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
+        fixture f;
+        char name[64];
+        size_t at = 0;
+        begin(&f, models[m], exact);
+        print_message("  %s\n", models[m]);
+        snprintf(name, sizeof name, "%s.ref.bin", models[m]);
+        float *want = golden_floats(name, (size_t)48 * N_VOCAB);
+        for (int prompt = 0; prompt < (int)golden_number(&f.g, "prompts"); prompt++)
+            check_prompt(&f, models[m], prompt, want, &at);
+        assert_int_equal(at, 48);
+        check_level(&f, exact ? "strict" : "fast");
+        free(want);
+        end(&f);
+    }
+}
+
+static void exact_mode_is_strictly_right_for_every_type(void **state)
+{
+    (void)state;
+    check_models(true);
+}
+
+static void default_mode_is_within_the_tolerance_of_its_type(void **state)
+{
+    (void)state;
+    check_models(false);
+}
+
+static void texts_become_the_tokens_that_other_engines_give(void **state)
+{
+    (void)state;
+    for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
+        fixture f;
+        tr_tokenizer *t = NULL;
+        begin(&f, models[m], true);
+        assert_int_equal(tr_tokenizer_new(f.gguf, &t), TR_OK);
+        for (int i = 0; i < 2; i++) {
+            char key[32];
+            uint8_t text[256];
+            uint32_t want[128];
+            uint32_t bytes[256];
+            uint32_t *got = NULL;
+            size_t n_got;
+            snprintf(key, sizeof key, "text%d.bytes", i);
+            size_t size = golden_ids(&f.g, key, bytes, 256);
+            for (size_t b = 0; b < size; b++)
+                text[b] = (uint8_t)bytes[b];
+            snprintf(key, sizeof key, "text%d.ids", i);
+            size_t n = golden_ids(&f.g, key, want, 128);
+            assert_int_equal(tr_tokenizer_encode(t, (tr_bytes){ text, size }, true, &got, &n_got),
+                             TR_OK);
+            assert_int_equal(n_got, n);
+            assert_memory_equal(got, want, n * sizeof *want);
+            free(got);
+        }
+        tr_tokenizer_free(&t);
+        end(&f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exact_mode_is_strictly_right_for_every_type),
+        cmocka_unit_test(default_mode_is_within_the_tolerance_of_its_type),
+        cmocka_unit_test(texts_become_the_tokens_that_other_engines_give),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
