@@ -6,12 +6,13 @@
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
 
+# libyaml-dev: libcyaml's own package forgets it.
 packages_of() {
   case $1 in
   build)
     echo build-essential cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libzmq3-dev \
-      libprotobuf-c-dev protobuf-c-compiler libcyaml-dev libpcre2-dev libhwloc-dev libxxhash-dev \
-      libjansson-dev
+      libprotobuf-c-dev protobuf-c-compiler libcyaml-dev libyaml-dev libpcre2-dev libhwloc-dev \
+      libxxhash-dev libjansson-dev
     ;;
   test) echo libcmocka-dev python3 python3-numpy ;;
   fuzz) echo clang libclang-rt-dev ;;
