@@ -97,7 +97,8 @@ static tr_status open_members(tr_cluster *c)
         .model = tr_gguf_identity(c->o.gguf),
         .join_timeout = c->o.join_timeout,
         .silence_timeout = c->o.silence_timeout,
-        .heartbeat = c->o.silence_timeout / 16 > 10 * TR_MS ? c->o.silence_timeout / 16 : 10 * TR_MS,
+        .heartbeat =
+            c->o.silence_timeout / 16 > 10 * TR_MS ? c->o.silence_timeout / 16 : 10 * TR_MS,
     };
 
     tr_status st = tr_members_open(&m, c->o.transport, &c->members);

@@ -43,10 +43,10 @@ struct tr_dispatch {
     tr_time deadline;
 
     tr_arena arena;
-    float *local_rows;           /* [max_picks][dim] answers of the local share */
-    uint8_t *local_in;           /* [max_rows] activation rows of the local share */
-    tr_share_pick *local_picks;  /* [max_picks] */
-    const float **pick_answers;  /* [max_picks] */
+    float *local_rows;          /* [max_picks][dim] answers of the local share */
+    uint8_t *local_in;          /* [max_rows] activation rows of the local share */
+    tr_share_pick *local_picks; /* [max_picks] */
+    const float **pick_answers; /* [max_picks] */
 
     uint64_t *peer_rows, *peer_busy; /* [n_peers] */
     tr_dispatch_stats stats;
@@ -287,8 +287,8 @@ static tr_status accept(tr_dispatch *d, tr_peer from, tr_msg **m)
         return TR_OK;
     }
     if (v.header.n_picks != s->n_picks)
-        return tr_fail(TR_E_PEER_LOST, "worker %u answered %u picks of %zu", from,
-                       v.header.n_picks, s->n_picks);
+        return tr_fail(TR_E_PEER_LOST, "worker %u answered %u picks of %zu", from, v.header.n_picks,
+                       s->n_picks);
     a->rows = (const float *)(const void *)v.rows;
     a->message = *m;
     *m = NULL;

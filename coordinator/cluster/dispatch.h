@@ -40,11 +40,11 @@ typedef struct {
 
 /* What happened since new. */
 typedef struct {
-    uint64_t layers;            /* dispatches */
-    uint64_t frames_dropped;    /* late or unknown */
-    tr_time wait;               /* spent waiting for answers */
-    const uint64_t *peer_rows;  /* [n_peers]: picks computed by each */
-    const uint64_t *peer_busy;  /* [n_peers]: nanoseconds computed, as they reported */
+    uint64_t layers;           /* dispatches */
+    uint64_t frames_dropped;   /* late or unknown */
+    tr_time wait;              /* spent waiting for answers */
+    const uint64_t *peer_rows; /* [n_peers]: picks computed by each */
+    const uint64_t *peer_busy; /* [n_peers]: nanoseconds computed, as they reported */
 } tr_dispatch_stats;
 
 tr_status tr_dispatch_new(const tr_dispatch_options *o, tr_dispatch **out);

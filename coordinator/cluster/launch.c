@@ -328,6 +328,7 @@ static tr_status line_run(const tr_run_options *o, const tr_launch_line *line, i
     st = tr_supervise(&(tr_supervise_job){ .argv = line->word,
                                            .input = input,
                                            .output = STDOUT_FILENO,
+                                           .errors = STDERR_FILENO,
                                            .run_dir = dir,
                                            .grace = 2 * TR_SECOND,
                                            .term_grace = TR_SECOND,

@@ -314,8 +314,8 @@ static bool name_missing(const tr_members *m, bool (*is_there)(const tr_member *
     out[0] = '\0';
     for (uint32_t i = 0; i < m->n; i++)
         if (!is_there(&m->member[i]) && used < size)
-            used += (size_t)snprintf(out + used, size - used, "%sworker %u", used ? ", " : "",
-                                     i + 1);
+            used +=
+                (size_t)snprintf(out + used, size - used, "%sworker %u", used ? ", " : "", i + 1);
     return used > 0;
 }
 

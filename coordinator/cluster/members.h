@@ -34,12 +34,12 @@ typedef enum {
 
 typedef struct {
     tr_member_state state;
-    tr_hello hello;        /* valid once accepted */
+    tr_hello hello; /* valid once accepted */
     bool is_accepted;
     uint64_t loaded, to_load; /* bytes */
-    uint32_t n_experts;    /* held */
-    tr_worker_stats stats; /* of its last heartbeat */
-    tr_time heard;         /* when it last said anything */
+    uint32_t n_experts;       /* held */
+    tr_worker_stats stats;    /* of its last heartbeat */
+    tr_time heard;            /* when it last said anything */
 } tr_member;
 
 typedef struct tr_members tr_members;
@@ -48,7 +48,7 @@ typedef struct {
     const char *listen;  /* NULL: loopback */
     const char *version; /* of this program */
     const char *model_path;
-    uint64_t model;      /* identity */
+    uint64_t model; /* identity */
     tr_time join_timeout;
     tr_time silence_timeout; /* of a worker that is ready */
     tr_time heartbeat;

@@ -46,10 +46,9 @@ tr_status tr_placement_new(uint32_t n_layers, uint32_t n_experts, uint32_t n_wor
         return tr_fail(TR_E_MEMORY, "placement: no memory");
     for (uint32_t l = 0; l < n_layers && n_workers > 0; l++) {
         for (uint32_t e = 0; e < n_experts; e++) {
-            uint32_t w = rule == TR_PLACE_ROTATE
-                             ? (e + l) % n_workers
-                             : run_of(e, n_experts, n_workers,
-                                      rule == TR_PLACE_COUNTS ? counts : NULL);
+            uint32_t w = rule == TR_PLACE_ROTATE ? (e + l) % n_workers
+                                                 : run_of(e, n_experts, n_workers,
+                                                          rule == TR_PLACE_COUNTS ? counts : NULL);
             holder[(size_t)l * n_experts + e] = w + 1;
         }
     }

@@ -11,14 +11,14 @@ tr_status tr_plan_init(tr_plan *p, size_t max_rows, size_t top_k, uint32_t n_exp
 {
     size_t n_picks = max_rows * top_k;
     size_t n_peers = (size_t)n_workers + 1;
-    tr_plan plan = { .max_rows = max_rows, .top_k = top_k, .n_experts = n_experts,
-                     .n_peers = n_peers };
+    tr_plan plan = {
+        .max_rows = max_rows, .top_k = top_k, .n_experts = n_experts, .n_peers = n_peers
+    };
 
-    size_t size = tr_arena_size(n_peers * sizeof(tr_share)) +
-                  4 * tr_arena_size(n_picks * sizeof(uint32_t)) +
-                  2 * tr_arena_size(n_peers * sizeof(size_t)) +
-                  tr_arena_size(n_peers * sizeof(uint32_t)) +
-                  tr_arena_size(n_experts * sizeof(size_t));
+    size_t size =
+        tr_arena_size(n_peers * sizeof(tr_share)) + 4 * tr_arena_size(n_picks * sizeof(uint32_t)) +
+        2 * tr_arena_size(n_peers * sizeof(size_t)) + tr_arena_size(n_peers * sizeof(uint32_t)) +
+        tr_arena_size(n_experts * sizeof(size_t));
     tr_status st = tr_arena_init(&plan.arena, size, "plan");
     if (st != TR_OK)
         return st;

@@ -36,18 +36,18 @@ typedef struct {
 
 typedef struct {
     size_t n_rows, n_picks, n_shares;
-    tr_share *share;      /* [n_shares], ascending peer */
-    uint32_t *order;      /* [n_picks]: place in share order -> index of the router's pick */
-    uint32_t *place;      /* [n_picks]: index of the router's pick -> place in share order */
-    uint32_t *share_row;  /* [n_picks]: index of the router's pick -> row within its share */
-    uint32_t *row;        /* rows of each share, one share after the other */
+    tr_share *share;     /* [n_shares], ascending peer */
+    uint32_t *order;     /* [n_picks]: place in share order -> index of the router's pick */
+    uint32_t *place;     /* [n_picks]: index of the router's pick -> place in share order */
+    uint32_t *share_row; /* [n_picks]: index of the router's pick -> row within its share */
+    uint32_t *row;       /* rows of each share, one share after the other */
 
     size_t max_rows, top_k, n_experts, n_peers;
     tr_arena arena;
-    size_t *peer_picks;   /* [n_peers] counts, then cursors */
-    size_t *peer_rows;    /* [n_peers] */
-    uint32_t *peer_last;  /* [n_peers] last row seen + 1 */
-    size_t *expert_at;    /* [n_experts] counts, then cursors */
+    size_t *peer_picks;  /* [n_peers] counts, then cursors */
+    size_t *peer_rows;   /* [n_peers] */
+    uint32_t *peer_last; /* [n_peers] last row seen + 1 */
+    size_t *expert_at;   /* [n_experts] counts, then cursors */
 } tr_plan;
 
 tr_status tr_plan_init(tr_plan *p, size_t max_rows, size_t top_k, uint32_t n_experts,

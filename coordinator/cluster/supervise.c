@@ -5,6 +5,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/cluster/supervise.h"
+#include "coordinator/cluster/relay.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -24,8 +25,8 @@
 enum {
     LOOK_MS = 100, /* how often the status file is looked for */
     ALONE_MS = 500,
+    HOLD_MS = 30,   /* of standard error, so that the text comes before what is said about it */
     MAX_DEPTH = 64, /* of the tree below us */
-    CHUNK = 4096,   /* PIPE_BUF: what poll promises to take without blocking */
 };
 
 typedef enum {
@@ -42,9 +43,7 @@ typedef struct {
     pid_t pid;
     bool is_gone;
     int signals; /* signalfd */
-    int pipe;    /* read end of its standard output, -1: at its end */
-    char chunk[CHUNK];
-    size_t n_chunk, sent;
+    tr_relay output, errors;
     stage stage;
     tr_time deadline;
 } supervisor;
@@ -66,14 +65,15 @@ static void signals_choose(sigset_t *set)
 }
 
 /* In the child; returns only if it can't be done. */
-static void child_become(const tr_supervise_job *job, pid_t parent, int output,
+static void child_become(const tr_supervise_job *job, pid_t parent, int output, int errors,
                          const sigset_t *mask)
 {
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* should this process be killed outright */
     if (getppid() != parent)
         _exit(127);
-    if (dup2(job->input, STDIN_FILENO) < 0 || dup2(output, STDOUT_FILENO) < 0)
+    if (dup2(job->input, STDIN_FILENO) < 0 || dup2(output, STDOUT_FILENO) < 0 ||
+        dup2(errors, STDERR_FILENO) < 0)
         return;
     if (setenv("TROUPE_RUN_DIR", job->run_dir, 1) != 0 || setenv("TMPDIR", job->run_dir, 1) != 0)
         return;
@@ -82,54 +82,63 @@ static void child_become(const tr_supervise_job *job, pid_t parent, int output,
     execvp(job->argv[0], job->argv);
 }
 
+static void pipe_close(int ends[2])
+{
+    for (int i = 0; i < 2; i++)
+        if (ends[i] >= 0)
+            close(ends[i]);
+}
+
 /* The child's errno comes through a pipe that a successful exec closes. */
+static tr_status child_wait_exec(supervisor *s, int failure)
+{
+    int error = 0;
+    ssize_t got;
+
+    do
+        got = read(failure, &error, sizeof error);
+    while (got < 0 && errno == EINTR);
+    if (got <= 0)
+        return TR_OK;
+    waitpid(s->pid, NULL, 0);
+    return tr_fail(TR_E_CONFIG, "%.256s can't be run: %s", s->job->argv[0], strerror(error));
+}
+
 static tr_status child_start(supervisor *s, const sigset_t *mask)
 {
     tr_status st = TR_OK;
-    int out[2], failure[2], error = 0;
+    int out[2] = { -1, -1 }, err[2] = { -1, -1 }, failure[2] = { -1, -1 };
     const pid_t self = getpid();
 
-    if (pipe2(out, O_CLOEXEC) != 0)
-        return tr_fail(TR_E_SYSTEM, "launch: pipe: %s", strerror(errno));
-    if (pipe2(failure, O_CLOEXEC) != 0) {
+    if (pipe2(out, O_CLOEXEC) != 0 || pipe2(err, O_CLOEXEC) != 0 ||
+        pipe2(failure, O_CLOEXEC) != 0) {
         st = tr_fail(TR_E_SYSTEM, "launch: pipe: %s", strerror(errno));
-        goto out_pipe;
+        goto out_pipes;
     }
     s->pid = fork();
     if (s->pid < 0) {
         st = tr_fail(TR_E_SYSTEM, "launch: fork: %s", strerror(errno));
-        goto out_failure;
+        goto out_pipes;
     }
     if (s->pid == 0) {
-        child_become(s->job, self, out[1], mask);
-        error = errno;
-        if (write(failure[1], &error, sizeof error) < 0)
-            _exit(126);
-        _exit(127);
+        child_become(s->job, self, out[1], err[1], mask);
+        int error = errno;
+        _exit(write(failure[1], &error, sizeof error) < 0 ? 126 : 127);
     }
     setpgid(s->pid, s->pid); /* whoever is first */
     close(failure[1]);
     failure[1] = -1;
-    ssize_t got;
-    do
-        got = read(failure[0], &error, sizeof error);
-    while (got < 0 && errno == EINTR);
-    if (got > 0) {
-        waitpid(s->pid, NULL, 0);
-        st = tr_fail(TR_E_CONFIG, "%.256s can't be run: %s", s->job->argv[0], strerror(error));
-        goto out_failure;
-    }
-    s->pipe = out[0];
-    out[0] = -1;
+    st = child_wait_exec(s, failure[0]);
+    if (st != TR_OK)
+        goto out_pipes;
+    s->output = (tr_relay){ .from = out[0], .to = s->job->output };
+    s->errors = (tr_relay){ .from = err[0], .to = s->job->errors, .hold = HOLD_MS * TR_MS };
+    out[0] = err[0] = -1;
 
-out_failure:
-    close(failure[0]);
-    if (failure[1] >= 0)
-        close(failure[1]);
-out_pipe:
-    if (out[0] >= 0)
-        close(out[0]);
-    close(out[1]);
+out_pipes:
+    pipe_close(out);
+    pipe_close(err);
+    pipe_close(failure);
     return st;
 }
 
@@ -262,49 +271,12 @@ static void deadline_check(supervisor *s)
     }
     if (tr_now() < s->deadline)
         return;
-    if (s->stage == STAGE_MAY_END && s->n_chunk > 0)
+    if (s->stage == STAGE_MAY_END && tr_relay_is_blocked(&s->output))
         stage_enter(s, STAGE_MAY_END, s->job->grace); /* our reader pauses: not its fault */
     else if (s->stage == STAGE_MAY_END)
         end_all(s);
     else
         kill_all(s);
-}
-
-static void output_close(supervisor *s)
-{
-    close(s->pipe);
-    s->pipe = -1;
-    s->n_chunk = s->sent = 0;
-}
-
-static void output_read(supervisor *s)
-{
-    ssize_t got = read(s->pipe, s->chunk, sizeof s->chunk);
-
-    if (got > 0) {
-        s->n_chunk = (size_t)got;
-        s->sent = 0;
-    } else if (got == 0 || (errno != EINTR && errno != EAGAIN)) {
-        output_close(s);
-    }
-}
-
-static void output_write(supervisor *s)
-{
-    ssize_t put = write(s->job->output, s->chunk + s->sent, s->n_chunk - s->sent);
-
-    if (put >= 0) {
-        s->sent += (size_t)put;
-        if (s->sent == s->n_chunk)
-            s->n_chunk = s->sent = 0;
-        return;
-    }
-    if (errno == EINTR || errno == EAGAIN)
-        return;
-    s->result.output_error = errno;
-    output_close(s);
-    if (s->stage == STAGE_RUNS || s->stage == STAGE_MAY_END)
-        end_all(s); /* nobody reads on */
 }
 
 static int wait_ms(const supervisor *s)
@@ -318,22 +290,24 @@ static int wait_ms(const supervisor *s)
 /* One turn: wait for something, at most ms, and deal with it. */
 static void turn(supervisor *s, int ms)
 {
-    struct pollfd polled[2] = { { .fd = s->signals, .events = POLLIN },
-                                { .fd = s->pipe, .events = POLLIN } };
+    tr_time now = tr_now();
+    struct pollfd polled[3] = { { .fd = s->signals, .events = POLLIN },
+                                tr_relay_poll(&s->output, now),
+                                tr_relay_poll(&s->errors, now) };
 
-    if (s->n_chunk > 0)
-        polled[1] = (struct pollfd){ .fd = s->job->output, .events = POLLOUT };
-    if (poll(polled, 2, ms) < 0 && errno != EINTR)
-        tr_sleep(10 * TR_MS);
+    if (poll(polled, 3, tr_relay_wait_ms(&s->errors, now, ms)) < 0) {
+        if (errno != EINTR)
+            tr_sleep(10 * TR_MS);
+        return;
+    }
+    now = tr_now();
     if (polled[0].revents)
         signals_take(s);
-    if (polled[1].revents && s->pipe >= 0) {
-        if (s->n_chunk > 0)
-            output_write(s);
-        else
-            output_read(s);
-    }
+    tr_relay_turn(&s->output, polled[1].revents, now);
+    tr_relay_turn(&s->errors, polled[2].revents, now);
     children_reap(s);
+    if (s->output.error != 0 && s->stage < STAGE_ENDING)
+        end_all(s); /* nobody reads on */
 }
 
 /* --- the end ------------------------------------------------------------------------------- */
@@ -353,21 +327,23 @@ static void leave_nothing(supervisor *s)
     }
 }
 
-/* What the dead have written is still in the pipe, and who reads from us may take their time; after
- * a signal only a second of it. */
+/* What the dead have written is still in the pipes, and who reads from us may take their time;
+ * after a signal only a second of it. */
 static void output_drain(supervisor *s)
 {
     const tr_time deadline = tr_deadline_after(tr_now(), TR_SECOND);
 
-    while (s->pipe >= 0 && (s->result.signal == 0 || tr_now() < deadline))
+    while ((s->output.from >= 0 || s->errors.from >= 0) &&
+           (s->result.signal == 0 || tr_now() < deadline))
         turn(s, LOOK_MS);
-    if (s->pipe >= 0)
-        output_close(s);
+    tr_relay_close(&s->output);
+    tr_relay_close(&s->errors);
+    s->result.output_error = s->output.error;
 }
 
 tr_status tr_supervise(const tr_supervise_job *job, tr_supervise_result *out)
 {
-    supervisor s = { .job = job, .pipe = -1, .deadline = TR_FOREVER };
+    supervisor s = { .job = job, .deadline = TR_FOREVER };
     sigset_t handled, before;
 
     signal(SIGCHLD, SIG_DFL); /* ignored, children could not be waited for */

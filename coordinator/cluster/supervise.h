@@ -25,6 +25,7 @@ typedef struct {
     char *const *argv; /* NULL-terminated; argv[0] is looked up in PATH */
     int input;         /* becomes its standard input; stays open here */
     int output;        /* what it writes to standard output goes there */
+    int errors;        /* and to standard error, a little later: text before what is said of it */
 
     /* A private directory; the child finds it in TROUPE_RUN_DIR, and in TMPDIR so that its own
      * temporary files vanish with it. */

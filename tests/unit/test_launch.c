@@ -44,6 +44,7 @@ static const char script[] =
     "deaf_twice) trap '' INT; kill -INT $PPID; sleep 0.2; kill -INT $PPID; stay;;\n"
     "files) mkdir -p \"$TMPDIR/a/b\"; : > \"$TMPDIR/a/b/c\"; ln -s / \"$TMPDIR/root\"; report 0;;\n"
     "endless) trap '' PIPE; while echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; do :; done; stay;;\n"
+    "both) head -c 20000 /dev/zero; echo said >&2; report 0;;\n"
     "large) head -c 300000 /dev/zero; report 0;;\n"
     "esac\n";
 
@@ -368,7 +369,7 @@ static void every_exit_class_maps_back(void **state)
 
 /* --- supervision, with short patience ------------------------------------------------------ */
 
-static tr_supervise_result supervise(const char *mode, int output)
+static tr_supervise_result supervise(const char *mode, int output, int errors)
 {
     char run_dir[] = "/tmp/test_launch_run.XXXXXX", path[64];
     char *argv[] = { fake, NULL };
@@ -381,6 +382,7 @@ static tr_supervise_result supervise(const char *mode, int output)
     assert_int_equal(tr_supervise(&(tr_supervise_job){ .argv = argv,
                                                        .input = input,
                                                        .output = output,
+                                                       .errors = errors,
                                                        .run_dir = run_dir,
                                                        .grace = 200 * TR_MS,
                                                        .term_grace = 200 * TR_MS,
@@ -406,7 +408,7 @@ static int null_output(void)
 static void orphans_are_adopted_and_killed(void **state)
 {
     int null = null_output();
-    tr_supervise_result r = supervise("orphans", null);
+    tr_supervise_result r = supervise("orphans", null, 2);
 
     (void)state;
     close(null);
@@ -420,10 +422,10 @@ static void a_launcher_that_hangs_after_the_report_is_ended(void **state)
     int null = null_output();
 
     (void)state;
-    tr_supervise_result r = supervise("hangs", null);
+    tr_supervise_result r = supervise("hangs", null, 2);
     assert_true(r.was_ended);
     assert_true(WIFSIGNALED(r.wait_status) && WTERMSIG(r.wait_status) == SIGTERM);
-    r = supervise("deaf", null);
+    r = supervise("deaf", null, 2);
     assert_true(r.was_ended);
     assert_true(WIFSIGNALED(r.wait_status) && WTERMSIG(r.wait_status) == SIGKILL);
     close(null);
@@ -434,14 +436,14 @@ static void signals_are_handed_on_and_the_second_kills(void **state)
     int null = null_output();
 
     (void)state;
-    tr_supervise_result r = supervise("interrupted", null);
+    tr_supervise_result r = supervise("interrupted", null, 2);
     assert_int_equal(r.signal, SIGINT);
     assert_true(WIFEXITED(r.wait_status) && WEXITSTATUS(r.wait_status) == 1);
     assert_false(r.was_ended);
-    r = supervise("terminated", null);
+    r = supervise("terminated", null, 2);
     assert_int_equal(r.signal, SIGTERM);
     assert_true(WIFSIGNALED(r.wait_status) && WTERMSIG(r.wait_status) == SIGTERM);
-    r = supervise("deaf_twice", null);
+    r = supervise("deaf_twice", null, 2);
     assert_int_equal(r.signal, SIGINT);
     assert_true(WIFSIGNALED(r.wait_status) && WTERMSIG(r.wait_status) == SIGKILL);
     close(null);
@@ -464,14 +466,14 @@ static void output_that_nobody_takes_ends_the_run(void **state)
 
     (void)state;
     assert_true(full >= 0);
-    tr_supervise_result r = supervise("endless", full);
+    tr_supervise_result r = supervise("endless", full, 2);
     assert_int_equal(r.output_error, ENOSPC);
     assert_true(r.was_ended);
     close(full);
 
     assert_int_equal(pipe(ends), 0);
     close(ends[0]);
-    r = supervise("endless", ends[1]);
+    r = supervise("endless", ends[1], 2);
     assert_int_equal(r.output_error, EPIPE);
     close(ends[1]);
 }
@@ -498,13 +500,27 @@ static void a_slow_reader_gets_everything(void **state)
     }
     assert_int_equal(waitpid(reader, NULL, 0), reader);
     close(ends[0]);
-    tr_supervise_result r = supervise("large", ends[1]);
+    tr_supervise_result r = supervise("large", ends[1], 2);
     close(ends[1]);
     assert_int_equal(read(back[0], &total, sizeof total), sizeof total);
     close(back[0]);
     close(back[1]);
     assert_int_equal(total, 300000);
     assert_false(r.was_ended);
+}
+
+static void text_comes_before_what_is_said_about_it(void **state)
+{
+    char text[30000];
+    FILE *to = tmpfile();
+
+    (void)state;
+    assert_non_null(to);
+    supervise("both", fileno(to), fileno(to));
+    rewind(to);
+    assert_int_equal(fread(text, 1, sizeof text, to), 20005);
+    assert_memory_equal(text + 20000, "said\n", 5);
+    fclose(to);
 }
 
 int main(void)
@@ -530,6 +546,7 @@ int main(void)
         cmocka_unit_test(an_interrupted_run_says_so),
         cmocka_unit_test(output_that_nobody_takes_ends_the_run),
         cmocka_unit_test(a_slow_reader_gets_everything),
+        cmocka_unit_test(text_comes_before_what_is_said_about_it),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }
