@@ -1,7 +1,10 @@
 /* pool.c - threads that claim ranges from a shared counter.
  *
- * A call publishes its job and raises the generation; threads see the new generation, claim
- * ranges with an atomic add until none is left, and the last one to leave wakes the caller.
+ * One word holds the whole state of a job: its generation, whether it is open, and how many
+ * threads are inside.  A thread goes in only while the job is open; the caller works too,
+ * closes the job when no range is left, and waits for those inside alone.  So a thread that
+ * sleeps, or that another process keeps from its core, delays nobody.
+ *
  * The lock protects nothing but sleeping and waking.
  *
  * SPDX-License-Identifier: Apache-2.0 */
@@ -10,25 +13,30 @@
 #include "base/check.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 
-enum { SPINS = 200 }; /* looks at the generation before a thread sleeps: some microseconds */
+enum { SPINS = 200 }; /* looks at the state before a thread sleeps: some microseconds */
+
+/* generation << 32 | OPEN | threads inside */
+#define OPEN ((uint64_t)1 << 31)
 
 struct tr_pool {
     size_t n_threads;
     pthread_t *thread; /* [n_threads - 1] */
     size_t n_started;
 
-    /* the job, written before the generation is raised */
+    /* the job, written while it is closed and empty */
     tr_pool_fn fn;
     void *ctx;
     size_t n, chunk;
 
-    atomic_size_t next;       /* first row not yet claimed */
-    atomic_size_t n_busy;     /* threads that have not finished this generation */
-    atomic_uint generation;
+    atomic_size_t next; /* first row not yet claimed */
+    _Atomic uint64_t state;
+    atomic_size_t n_asleep;
     atomic_bool is_closing;
     atomic_bool is_running;
 
@@ -40,6 +48,16 @@ typedef struct {
     tr_pool *pool;
     size_t index;
 } start;
+
+static uint32_t generation_of(uint64_t state)
+{
+    return (uint32_t)(state >> 32);
+}
+
+static uint64_t inside_of(uint64_t state)
+{
+    return state & (OPEN - 1);
+}
 
 static void relax(void)
 {
@@ -59,21 +77,59 @@ static void claim(tr_pool *p, size_t thread)
     }
 }
 
-/* Wait until the generation differs from seen. */
-static unsigned await_work(tr_pool *p, unsigned seen)
+/* Go into a job that is open and not the one seen last; false if there is none. */
+static bool enter(tr_pool *p, uint32_t *seen)
+{
+    uint64_t state = atomic_load(&p->state);
+
+    while ((state & OPEN) && generation_of(state) != *seen) {
+        if (atomic_compare_exchange_weak(&p->state, &state, state + 1)) {
+            *seen = generation_of(state);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void leave(tr_pool *p)
+{
+    uint64_t before = atomic_fetch_sub_explicit(&p->state, 1, memory_order_acq_rel);
+
+    if ((before & OPEN) || inside_of(before) > 1)
+        return;
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_signal(&p->done);
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* n_asleep is raised before the state is looked at, and the caller opens a job before it looks
+ * at n_asleep: one of the two sees the other. */
+static bool sleep_until_entered(tr_pool *p, uint32_t *seen)
+{
+    bool is_inside = false;
+
+    pthread_mutex_lock(&p->lock);
+    atomic_fetch_add(&p->n_asleep, 1);
+    for (;;) {
+        is_inside = enter(p, seen);
+        if (is_inside || atomic_load(&p->is_closing))
+            break;
+        pthread_cond_wait(&p->work, &p->lock);
+    }
+    atomic_fetch_sub(&p->n_asleep, 1);
+    pthread_mutex_unlock(&p->lock);
+    return is_inside;
+}
+
+/* False when the pool closes. */
+static bool await_work(tr_pool *p, uint32_t *seen)
 {
     for (int i = 0; i < SPINS; i++) {
-        unsigned now = atomic_load_explicit(&p->generation, memory_order_acquire);
-        if (now != seen)
-            return now;
+        if (enter(p, seen))
+            return true;
         relax();
     }
-    pthread_mutex_lock(&p->lock);
-    unsigned now;
-    while ((now = atomic_load_explicit(&p->generation, memory_order_acquire)) == seen)
-        pthread_cond_wait(&p->work, &p->lock);
-    pthread_mutex_unlock(&p->lock);
-    return now;
+    return sleep_until_entered(p, seen);
 }
 
 static void *thread_main(void *ctx)
@@ -81,26 +137,19 @@ static void *thread_main(void *ctx)
     start *s = ctx;
     tr_pool *p = s->pool;
     size_t index = s->index;
-    unsigned seen = 0;
+    uint32_t seen = 0;
 
     free(s);
-    for (;;) {
-        seen = await_work(p, seen);
-        if (atomic_load(&p->is_closing))
-            return NULL;
+    while (await_work(p, &seen)) {
         claim(p, index);
-        if (atomic_fetch_sub_explicit(&p->n_busy, 1, memory_order_acq_rel) == 1) {
-            pthread_mutex_lock(&p->lock);
-            pthread_cond_signal(&p->done);
-            pthread_mutex_unlock(&p->lock);
-        }
+        leave(p);
     }
+    return NULL;
 }
 
-static void raise_generation(tr_pool *p)
+static void wake_all(tr_pool *p)
 {
     pthread_mutex_lock(&p->lock);
-    atomic_fetch_add_explicit(&p->generation, 1, memory_order_release);
     pthread_cond_broadcast(&p->work);
     pthread_mutex_unlock(&p->lock);
 }
@@ -122,6 +171,18 @@ static tr_status start_threads(tr_pool *p)
     return TR_OK;
 }
 
+/* Signals belong to the threads that wait for something; a pool thread takes none. */
+static tr_status start_threads_deaf(tr_pool *p)
+{
+    sigset_t all, before;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    tr_status st = start_threads(p);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return st;
+}
+
 tr_status tr_pool_new(size_t n_threads, tr_pool **out)
 {
     TR_CHECK(n_threads >= 1);
@@ -134,7 +195,8 @@ tr_status tr_pool_new(size_t n_threads, tr_pool **out)
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->done, NULL);
     p->thread = calloc(n_threads, sizeof *p->thread);
-    tr_status st = p->thread ? start_threads(p) : tr_fail(TR_E_MEMORY, "thread pool: no memory");
+    tr_status st =
+        p->thread ? start_threads_deaf(p) : tr_fail(TR_E_MEMORY, "thread pool: no memory");
     if (st != TR_OK) {
         tr_pool_free(&p);
         return st;
@@ -150,7 +212,7 @@ void tr_pool_free(tr_pool **pool)
     if (!p)
         return;
     atomic_store(&p->is_closing, true);
-    raise_generation(p);
+    wake_all(p);
     for (size_t i = 0; i < p->n_started; i++)
         pthread_join(p->thread[i], NULL);
     pthread_cond_destroy(&p->done);
@@ -169,14 +231,32 @@ size_t tr_pool_threads(const tr_pool *p)
 static void await_done(tr_pool *p)
 {
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&p->n_busy, memory_order_acquire) == 0)
+        if (inside_of(atomic_load_explicit(&p->state, memory_order_acquire)) == 0)
             return;
         relax();
     }
     pthread_mutex_lock(&p->lock);
-    while (atomic_load_explicit(&p->n_busy, memory_order_acquire) != 0)
+    while (inside_of(atomic_load_explicit(&p->state, memory_order_acquire)) != 0)
         pthread_cond_wait(&p->done, &p->lock);
     pthread_mutex_unlock(&p->lock);
+}
+
+static void job_open(tr_pool *p)
+{
+    uint32_t generation = generation_of(atomic_load(&p->state)) + 1;
+
+    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    atomic_store(&p->state, (uint64_t)generation << 32 | OPEN);
+    if (atomic_load(&p->n_asleep) > 0)
+        wake_all(p);
+}
+
+static void job_close(tr_pool *p)
+{
+    uint64_t before = atomic_fetch_and(&p->state, ~OPEN);
+
+    if (inside_of(before) > 0)
+        await_done(p);
 }
 
 /* Ranges small enough that threads end together, large enough that claiming costs nothing. */
@@ -199,11 +279,9 @@ void tr_pool_for(tr_pool *p, size_t n, size_t grain, tr_pool_fn fn, void *ctx)
         p->ctx = ctx;
         p->n = n;
         p->chunk = chunk_of(n, grain, p->n_threads);
-        atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-        atomic_store_explicit(&p->n_busy, p->n_started, memory_order_relaxed);
-        raise_generation(p);
+        job_open(p);
         claim(p, 0);
-        await_done(p);
+        job_close(p);
     }
     atomic_store(&p->is_running, false);
 }
