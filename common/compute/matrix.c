@@ -25,7 +25,8 @@ tr_status tr_weights_load(const tr_gguf *g, const tr_gguf_tensor *t, size_t firs
     tr_status st = check_type(g, t);
     if (st != TR_OK)
         return st;
-    TR_CHECK(first + count <= t->dim[2]);
+    TR_CHECK(count <= t->dim[2]);
+    TR_CHECK(first <= t->dim[2] - count);
     TR_CHECK(tr_type_row_size(t->type, t->dim[0], &row_size));
     size_t one = row_size * t->dim[1];
     size_t size = one * count;
@@ -57,7 +58,7 @@ tr_status tr_vector_load(const tr_gguf *g, const tr_gguf_tensor *t, float **out)
     tr_weights w = { 0 };
     void *vector = NULL;
 
-    tr_status st = tr_weights_load(g, t, 0, 1, &w);
+    tr_status st = tr_weights_load(g, t, 0, t->dim[2], &w);
     if (st != TR_OK)
         return st;
     size_t n = w.matrix.n_in * w.matrix.n_out;
@@ -117,7 +118,8 @@ static void act_range(void *ctx, size_t thread, size_t begin, size_t end)
     }
 }
 
-void tr_act_rows(const tr_compute *c, tr_act act, const float *x, size_t n, size_t n_rows, void *out)
+void tr_act_rows(const tr_compute *c, tr_act act, const float *x, size_t n, size_t n_rows,
+                 void *out)
 {
     act_job j = { c->kernels, act, x, n, tr_act_row_size(act, n), out };
 
