@@ -227,7 +227,7 @@ static void matmul_f32(const tr_matrix *w, size_t out_begin, size_t out_end, con
  * output the last row is repeated; its results are not stored. */
 typedef struct {
     const uint8_t *row[TILE];
-    size_t n_out;
+    size_t n_out, row_size;
     const uint8_t *x;
     size_t x_stride, n_in;
     float *y; /* of the first output of the first row */
@@ -236,11 +236,24 @@ typedef struct {
 
 static tile tile_at(const tr_matrix *w, size_t o, size_t out_end)
 {
-    tile t = { .n_out = out_end - o < TILE ? out_end - o : TILE, .n_in = w->n_in };
+    tile t = { .n_out = out_end - o < TILE ? out_end - o : TILE,
+               .row_size = w->row_size,
+               .n_in = w->n_in };
 
     for (size_t i = 0; i < TILE; i++)
         t.row[i] = (const uint8_t *)w->data + (o + (i < t.n_out ? i : t.n_out - 1)) * w->row_size;
     return t;
+}
+
+/* Ask for the bytes of the next tile that lie where this one's blocks do, size bytes of each
+ * row.  Rows are one after the other, so the next tile is one stretch; the processor's own
+ * prefetching doesn't see that in TILE short streams.  Past the last row it asks in vain. */
+static inline void next_tile_prefetch(const tile *t, size_t at, size_t size)
+{
+    uintptr_t next = (uintptr_t)t->row[0] + TILE * t->row_size + TILE * at;
+
+    for (size_t i = 0; i < TILE * size; i += 64)
+        _mm_prefetch((const void *)(next + i), _MM_HINT_T0);
 }
 
 static inline uint16_t half_at(const uint8_t *p)
@@ -312,6 +325,7 @@ static inline __attribute__((always_inline)) void tile_q8_0(const tile *t, size_
         sum[r] = _mm256_setzero_ps();
     for (size_t b = 0; b < t->n_in / 32; b++) {
         size_t at = b * sizeof(tr_block_q8_0);
+        next_tile_prefetch(t, at, sizeof(tr_block_q8_0));
         __m256 scale = tile_scales(t, at);
         __m256i w[TILE][2];
         for (size_t i = 0; i < TILE; i++) {
@@ -354,6 +368,7 @@ static inline __attribute__((always_inline)) void tile_q4_0(const tile *t, size_
         sum[r] = _mm256_setzero_ps();
     for (size_t b = 0; b < t->n_in / 32; b++) {
         size_t at = b * sizeof(tr_block_q4_0);
+        next_tile_prefetch(t, at, sizeof(tr_block_q4_0));
         __m256 scale = tile_scales(t, at);
         __m256i w[TILE];
         for (size_t i = 0; i < TILE; i++)
