@@ -4,7 +4,9 @@
 #include "base/status.h"
 #include "base/version.h"
 #include "coordinator/cluster/launch.h"
+#include "coordinator/commands/inspect.h"
 #include "coordinator/commands/run.h"
+#include "coordinator/commands/synth.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -19,6 +21,8 @@ typedef struct {
 
 static const command commands[] = {
     { "run", tr_command_run, "generate text, alone or as the coordinator of workers" },
+    { "inspect", tr_command_inspect, "show what a model file holds" },
+    { "synth", tr_command_synth, "write a model of a known shape with random weights" },
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

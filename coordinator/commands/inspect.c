@@ -1,0 +1,331 @@
+/* inspect.c - read a header, count, and say it in a table or as JSON.
+ *
+ * Works for any sound GGUF file: what an unknown architecture does not say is left out.  The
+ * facts are collected first, as a JSON object; the table is one way to show them.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/commands/inspect.h"
+
+#include "compute/gguf.h"
+#include "coordinator/model/arch.h"
+
+#include <jansson.h>
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help[] =
+    "usage: troupe inspect FILE [--json]\n"
+    "\n"
+    "Shows what a GGUF model file holds: architecture, sizes, parameters, bytes by type,\n"
+    "tokenizer, and whether troupe can run it.\n"
+    "\n"
+    "  --json        one JSON object\n"
+    "  -h, --help    show this\n";
+
+/* What the tensors add up to. */
+typedef struct {
+    uint64_t parameters, expert_parameters;
+    uint64_t bytes, expert_bytes;
+    uint64_t bytes_of[TR_TYPE_COUNT];
+    uint64_t embedding; /* parameters of the embedding if there is an output matrix beside it */
+} totals;
+
+static uint64_t elements(const tr_gguf_tensor *t)
+{
+    return t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
+}
+
+static totals add_up(const tr_gguf *g)
+{
+    totals sum = { 0 };
+
+    for (size_t i = 0; i < tr_gguf_n_tensors(g); i++) {
+        const tr_gguf_tensor *t = tr_gguf_tensor_at(g, i);
+        sum.parameters += elements(t);
+        sum.bytes += t->size;
+        sum.bytes_of[t->type] += t->size;
+        if (strstr(t->name, "_exps.")) {
+            sum.expert_parameters += elements(t);
+            sum.expert_bytes += t->size;
+        }
+    }
+    const tr_gguf_tensor *embedding = tr_gguf_find(g, "token_embd.weight");
+    if (embedding && tr_gguf_find(g, "output.weight"))
+        sum.embedding = elements(embedding);
+    return sum;
+}
+
+/* A value of the architecture, or -1 where the file does not say; never an error here. */
+static int64_t number_of(const tr_gguf *g, tr_bytes arch, const char *name)
+{
+    char key[192];
+    char reason[256];
+    uint32_t v = 0;
+
+    snprintf(key, sizeof key, "%.*s.%s", (int)(arch.size < 64 ? arch.size : 64),
+             (const char *)arch.data, name);
+    tr_fail_capture_begin(reason, sizeof reason);
+    tr_status st = tr_gguf_get_u32(g, key, &v);
+    tr_fail_capture_end();
+    return st == TR_OK ? (int64_t)v : -1;
+}
+
+static tr_bytes text_of(const tr_gguf *g, const char *key)
+{
+    char reason[256];
+    tr_bytes v = tr_bytes_of("");
+
+    tr_fail_capture_begin(reason, sizeof reason);
+    if (tr_gguf_opt_string(g, key, &v) != TR_OK)
+        v = tr_bytes_of("");
+    tr_fail_capture_end();
+    return v;
+}
+
+static void set_text(json_t *o, const char *key, tr_bytes text)
+{
+    json_t *v = json_stringn((const char *)text.data, text.size);
+
+    json_object_set_new(o, key, v ? v : json_string("(not UTF-8)"));
+}
+
+static void set_number(json_t *o, const char *key, int64_t v)
+{
+    if (v >= 0)
+        json_object_set_new(o, key, json_integer(v));
+}
+
+/* Whether `troupe run` would take it, or in one line why not. */
+static void set_support(json_t *o, const tr_gguf *g)
+{
+    char reason[512];
+    tr_model_config c;
+
+    tr_fail_capture_begin(reason, sizeof reason);
+    tr_status st = tr_model_config_read(g, &c);
+    for (size_t i = 0; i < tr_gguf_n_tensors(g) && st == TR_OK; i++) {
+        const tr_gguf_tensor *t = tr_gguf_tensor_at(g, i);
+        const tr_type_info *info = tr_type_get(t->type);
+        if (!info->computable)
+            st = tr_fail(TR_E_UNSUPPORTED, "tensor %s is of type %s, for which there are no kernels",
+                         t->name, info->name);
+    }
+    tr_fail_capture_end();
+    json_object_set_new(o, "supported", json_boolean(st == TR_OK));
+    if (st != TR_OK)
+        set_text(o, "reason", tr_bytes_of(reason));
+}
+
+static void set_sizes(json_t *o, const tr_gguf *g, tr_bytes arch)
+{
+    static const struct {
+        const char *name, *key;
+    } sizes[] = {
+        { "layers", "block_count" },
+        { "width", "embedding_length" },
+        { "heads", "attention.head_count" },
+        { "kv_heads", "attention.head_count_kv" },
+        { "head_size", "attention.key_length" },
+        { "context", "context_length" },
+        { "experts", "expert_count" },
+        { "experts_used", "expert_used_count" },
+    };
+
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        set_number(o, sizes[i].name, number_of(g, arch, sizes[i].key));
+}
+
+/* Active: what one token's pass reads.  The picked experts' share of the experts, all else, but
+ * of an embedding that is not the output matrix too only one row, which is left out. */
+static void set_parameters(json_t *o, const totals *t, int64_t n_experts, int64_t n_used)
+{
+    uint64_t dense = t->parameters - t->expert_parameters;
+    uint64_t active = dense - t->embedding;
+
+    if (n_experts > 0 && n_used >= 0 && n_used <= n_experts)
+        active += t->expert_parameters / (uint64_t)n_experts * (uint64_t)n_used;
+    set_number(o, "parameters", (int64_t)t->parameters);
+    set_number(o, "active_parameters", (int64_t)active);
+    set_number(o, "dense_bytes", (int64_t)(t->bytes - t->expert_bytes));
+    set_number(o, "expert_bytes", (int64_t)t->expert_bytes);
+}
+
+static json_t *facts_of(const tr_gguf *g)
+{
+    json_t *o = json_object();
+    json_t *types = json_object();
+    totals t = add_up(g);
+    tr_bytes arch = text_of(g, "general.architecture");
+    const tr_gguf_entry *tokens = tr_gguf_entry_find(g, "tokenizer.ggml.tokens");
+
+    set_text(o, "file", tr_bytes_of(tr_gguf_path(g)));
+    set_number(o, "file_bytes", (int64_t)tr_gguf_file_size(g));
+    set_number(o, "gguf_version", tr_gguf_version(g));
+    set_text(o, "architecture", arch);
+    set_text(o, "name", text_of(g, "general.name"));
+    set_support(o, g);
+    set_sizes(o, g, arch);
+    set_parameters(o, &t, number_of(g, arch, "expert_count"),
+                   number_of(g, arch, "expert_used_count"));
+    for (uint32_t i = 0; i < TR_TYPE_COUNT; i++)
+        if (t.bytes_of[i] > 0)
+            set_number(types, tr_type_get(i)->name, (int64_t)t.bytes_of[i]);
+    json_object_set_new(o, "bytes_by_type", types);
+    set_number(o, "tensors", (int64_t)tr_gguf_n_tensors(g));
+    set_text(o, "tokenizer", text_of(g, "tokenizer.ggml.model"));
+    set_text(o, "pretokenizer", text_of(g, "tokenizer.ggml.pre"));
+    set_number(o, "vocabulary", tokens ? (int64_t)tokens->n : 0);
+    return o;
+}
+
+/* ---- the table ------------------------------------------------------------------------ */
+
+static int64_t get(const json_t *o, const char *key)
+{
+    const json_t *v = json_object_get(o, key);
+
+    return v ? (int64_t)json_integer_value(v) : -1;
+}
+
+static void row_text(const json_t *o, const char *title, const char *key)
+{
+    const char *text = json_string_value(json_object_get(o, key));
+
+    if (!text || !text[0])
+        return;
+    printf("%-18s ", title);
+    for (; *text; text++) /* a hostile name must not steer the terminal */
+        putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
+    putchar('\n');
+}
+
+/* 12345678 as 12,345,678 */
+static void print_grouped(int64_t v)
+{
+    char digits[32];
+    int n = snprintf(digits, sizeof digits, "%lld", (long long)v);
+
+    for (int i = 0; i < n; i++) {
+        putchar(digits[i]);
+        if ((n - 1 - i) % 3 == 0 && i + 1 < n)
+            putchar(',');
+    }
+}
+
+static void row_number(const json_t *o, const char *title, const char *key, const char *unit)
+{
+    int64_t v = get(o, key);
+
+    if (v < 0)
+        return;
+    printf("%-18s ", title);
+    print_grouped(v);
+    printf("%s\n", unit);
+}
+
+static void row_experts(const json_t *o)
+{
+    int64_t n = get(o, "experts");
+    int64_t layers = get(o, "layers");
+
+    if (n < 0)
+        return;
+    printf("%-18s %lld a layer, %lld of them used by a token", "experts", (long long)n,
+           (long long)get(o, "experts_used"));
+    if (n > 0 && layers > 0) {
+        printf("; about ");
+        print_grouped(get(o, "expert_bytes") / (n * layers));
+        printf(" bytes each");
+    }
+    putchar('\n');
+}
+
+static void show_table(const json_t *o)
+{
+    const char *type;
+    json_t *bytes;
+    bool is_supported = json_is_true(json_object_get(o, "supported"));
+
+    row_text(o, "file", "file");
+    row_number(o, "size", "file_bytes", " bytes");
+    row_text(o, "architecture", "architecture");
+    row_text(o, "name", "name");
+    printf("%-18s %s\n", "runs", is_supported ? "yes" : "no");
+    row_text(o, "", "reason");
+    row_number(o, "layers", "layers", "");
+    row_number(o, "width", "width", "");
+    row_number(o, "heads", "heads", "");
+    row_number(o, "key/value heads", "kv_heads", "");
+    row_number(o, "head size", "head_size", "");
+    row_experts(o);
+    row_number(o, "parameters", "parameters", "");
+    row_number(o, "active a token", "active_parameters", "");
+    row_number(o, "dense", "dense_bytes", " bytes, in the coordinator");
+    row_number(o, "experts, all", "expert_bytes", " bytes, in the workers");
+    json_object_foreach(json_object_get(o, "bytes_by_type"), type, bytes)
+    {
+        printf("  %-16s ", type);
+        print_grouped((int64_t)json_integer_value(bytes));
+        printf(" bytes\n");
+    }
+    row_number(o, "context", "context", " tokens");
+    row_text(o, "tokenizer", "tokenizer");
+    row_text(o, "pre-tokenizer", "pretokenizer");
+    row_number(o, "vocabulary", "vocabulary", " tokens");
+}
+
+static tr_status parse(int argc, char **argv, const char **path, bool *is_json, bool *done)
+{
+    static const struct option options[] = {
+        { "json", no_argument, NULL, 'j' },
+        { "help", no_argument, NULL, 'h' },
+        { NULL, 0, NULL, 0 },
+    };
+    int c;
+
+    optind = 1;
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+        if (c == 'h') {
+            fputs(help, stdout);
+            *done = true;
+            return TR_OK;
+        }
+        if (c != 'j')
+            return tr_fail(TR_E_USAGE, "unknown option %s; see troupe inspect --help",
+                           argv[optind - 1]);
+        *is_json = true;
+    }
+    if (optind + 1 != argc)
+        return tr_fail(TR_E_USAGE, "give one model file: troupe inspect FILE");
+    *path = argv[optind];
+    return TR_OK;
+}
+
+tr_status tr_command_inspect(int argc, char **argv)
+{
+    const char *path = NULL;
+    bool is_json = false;
+    bool done = false;
+    tr_gguf *g = NULL;
+
+    tr_status st = parse(argc, argv, &path, &is_json, &done);
+    if (st != TR_OK || done)
+        return st;
+    st = tr_gguf_open(path, &g);
+    if (st != TR_OK)
+        return st;
+    json_t *facts = facts_of(g);
+    if (is_json) {
+        json_dumpf(facts, stdout, JSON_INDENT(1));
+        putchar('\n');
+    } else {
+        show_table(facts);
+    }
+    json_decref(facts);
+    tr_gguf_close(&g);
+    return TR_OK;
+}
