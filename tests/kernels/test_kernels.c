@@ -364,6 +364,28 @@ static void blocks_of_zeros_and_of_extremes_are_exact(void **state)
     q8_compare(x, 32);
 }
 
+/* What they become matters little, but every table must agree. */
+static void tables_agree_on_activations_that_are_no_numbers(void **state)
+{
+    const float odd[] = { NAN, -NAN, INFINITY, -INFINITY };
+    uint8_t c[64], got[64];
+    float x[32];
+
+    (void)state;
+    for (size_t i = 0; i < 4; i++) {
+        for (size_t at = 0; at < 32; at++) {
+            for (size_t j = 0; j < 32; j++)
+                x[j] = (float)j - 3.0f;
+            x[at] = odd[i];
+            table_at(0)->act_q8(x, 32, c);
+            for (size_t t = 1; table_at(t); t++) {
+                table_at(t)->act_q8(x, 32, got);
+                assert_memory_equal(got, c, sizeof c);
+            }
+        }
+    }
+}
+
 static void ties_between_steps_go_to_the_even_one(void **state)
 {
     float x[32] = { 127.0f }; /* a step is exactly 1 */
@@ -393,6 +415,7 @@ int main(void)
         cmocka_unit_test(silu_mul_is_right_at_both_ends),
         cmocka_unit_test(activations_are_within_half_a_step),
         cmocka_unit_test(blocks_of_zeros_and_of_extremes_are_exact),
+        cmocka_unit_test(tables_agree_on_activations_that_are_no_numbers),
         cmocka_unit_test(ties_between_steps_go_to_the_even_one),
     };
 

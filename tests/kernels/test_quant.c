@@ -146,6 +146,17 @@ static void blocks_of_zeros_and_of_tiny_values_stay_finite(void **state)
     }
 }
 
+static void ties_of_q8_0_go_away_from_zero(void **state)
+{
+    float x[32] = { 127.0f, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -2.5f, 0.49f }; /* a step is 1 */
+    const int8_t want[8] = { 127, 1, 2, 3, -1, -2, -3, 0 };
+    tr_block_q8_0 b;
+
+    (void)state;
+    assert_true(tr_quantise_row(TR_TYPE_Q8_0, x, 32, &b));
+    assert_memory_equal(b.q, want, sizeof want);
+}
+
 static void quantising_errs_by_half_a_step_at_most(void **state)
 {
     dice d = { tr_test_seed(), 0 };
@@ -181,6 +192,7 @@ int main(void)
         cmocka_unit_test(every_half_converts_exactly_and_back),
         cmocka_unit_test(floats_round_to_the_nearest_half),
         cmocka_unit_test(blocks_of_zeros_and_of_tiny_values_stay_finite),
+        cmocka_unit_test(ties_of_q8_0_go_away_from_zero),
         cmocka_unit_test(quantising_errs_by_half_a_step_at_most),
     };
 

@@ -103,26 +103,34 @@ static void many_short_calls_follow_each_other(void **state)
     tr_pool_free(&p);
 }
 
+typedef struct {
+    atomic_uint threads; /* a bit each */
+    atomic_uint n_done;
+} slow_job;
+
 static void sleep_a_little(void *ctx, size_t thread, size_t begin, size_t end)
 {
-    atomic_uint *threads = ctx;
+    slow_job *j = ctx;
 
-    (void)begin;
-    (void)end;
-    atomic_fetch_or(threads, 1u << thread);
+    atomic_fetch_or(&j->threads, 1u << thread);
     usleep(20000);
+    atomic_fetch_add(&j->n_done, (unsigned)(end - begin));
 }
 
-static void all_threads_take_part(void **state)
+static void sleeping_threads_wake_and_the_call_waits_for_them(void **state)
 {
-    atomic_uint threads = 0;
+    slow_job j = { 0 };
     tr_pool *p;
 
     (void)state;
     assert_int_equal(tr_pool_new(3, &p), TR_OK);
-    tr_pool_for(p, 12, 1, sleep_a_little, &threads);
+    usleep(50000); /* long past the spinning */
+    for (unsigned i = 1; i <= 3; i++) {
+        tr_pool_for(p, 11, 1, sleep_a_little, &j);
+        assert_int_equal(atomic_load(&j.n_done), 11 * i);
+    }
     tr_pool_free(&p);
-    assert_int_equal(atomic_load(&threads), 7);
+    assert_int_equal(atomic_load(&j.threads), 7);
 }
 
 static double process_seconds(void)
@@ -226,7 +234,7 @@ int main(void)
         cmocka_unit_test(misuse_aborts), /* first: it forks */
         cmocka_unit_test(every_row_is_in_one_range),
         cmocka_unit_test(many_short_calls_follow_each_other),
-        cmocka_unit_test(all_threads_take_part),
+        cmocka_unit_test(sleeping_threads_wake_and_the_call_waits_for_them),
         cmocka_unit_test(an_idle_pool_uses_no_core),
         cmocka_unit_test(free_does_nothing_twice_or_on_null),
     };
