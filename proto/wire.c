@@ -229,6 +229,7 @@ static tr_status unpack_any(const envelope *e, tr_control *out)
         return unpack_reason("failure", e->failure->reason, out->reason);
     case TROUPE__CONTROL__ENVELOPE__MESSAGE_SHUTDOWN:
         out->kind = TR_CONTROL_SHUTDOWN;
+        out->job_failed = e->shutdown->failed;
         return TR_OK;
     case TROUPE__CONTROL__ENVELOPE__MESSAGE_BYE:
         out->kind = TR_CONTROL_BYE;
@@ -458,6 +459,7 @@ static tr_status pack_small(const tr_control *m, uint8_t *buffer, size_t size, s
         e.alive = &alive;
         break;
     case TR_CONTROL_SHUTDOWN:
+        shutdown.failed = m->job_failed;
         e.message_case = TROUPE__CONTROL__ENVELOPE__MESSAGE_SHUTDOWN;
         e.shutdown = &shutdown;
         break;

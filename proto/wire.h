@@ -100,6 +100,7 @@ typedef struct {
             uint64_t bytes;
         } ready;
         tr_worker_stats heartbeat;
+        bool job_failed; /* SHUTDOWN */
     };
 } tr_control;
 

@@ -29,7 +29,7 @@ struct tr_join {
     tr_gguf *gguf;
     tr_invite invite; /* without the keys */
     tr_assignment assignment;
-    bool is_assigned, is_over, may_say_bye;
+    bool is_assigned, is_over, job_failed, may_say_bye;
     tr_status failed; /* sticky */
     tr_time looked, heard, said;
     uint8_t *buffer; /* [TR_MAX_CONTROL] for messages to send */
@@ -131,6 +131,7 @@ static tr_status on_message(tr_join *j, tr_control *c)
     case TR_CONTROL_SHUTDOWN:
         j->is_over = true;
         j->may_say_bye = true;
+        j->job_failed = c->job_failed;
         return TR_OK;
     default:
         return TR_OK; /* ALIVE, or what a worker has no use for */
@@ -274,6 +275,11 @@ void tr_join_close(tr_join **join)
     free(j->buffer);
     free(j);
     *join = NULL;
+}
+
+bool tr_join_job_failed(const tr_join *j)
+{
+    return j->job_failed;
 }
 
 const tr_gguf *tr_join_model(const tr_join *j)

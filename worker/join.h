@@ -31,6 +31,9 @@ tr_status tr_join_open(tr_transport *t, const char *version, const char *model, 
 /* Says bye if the worker leaves in order. */
 void tr_join_close(tr_join **j);
 
+/* After the coordinator ended the job: did another peer's loss end it? */
+bool tr_join_job_failed(const tr_join *j);
+
 /* Opened, header only; belongs to the join. */
 const tr_gguf *tr_join_model(const tr_join *j);
 

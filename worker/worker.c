@@ -15,6 +15,9 @@
 /* How long an idle worker waits for a share before it looks after its heartbeat. */
 static const tr_time idle_period = 20 * TR_MS;
 
+/* How long a worker that was told to end by a signal waits for the coordinator to say so. */
+static const tr_time interrupt_patience = 700 * TR_MS;
+
 static_assert(sizeof(tr_frame_pick) == sizeof(tr_share_pick), "one pick, two names");
 static_assert(offsetof(tr_frame_pick, expert) == offsetof(tr_share_pick, expert),
               "one pick, two names");
@@ -31,6 +34,7 @@ typedef struct {
     tr_worker_stats stats;
     tr_status pumped; /* what looking after the control plane gave; sticky */
     bool is_over;
+    tr_time interrupted; /* when a signal was seen; 0: none */
 } worker;
 
 /* ---- loading ------------------------------------------------------------------------ */
@@ -280,13 +284,24 @@ static tr_status handle(worker *w, tr_msg *m)
     return TR_OK;
 }
 
+/* A signal mostly goes to all processes of a job: the coordinator is left the time to end the job
+ * itself, so that it does not take this worker's end for a loss. */
+static bool has_waited_after_signal(worker *w)
+{
+    if (!tr_interrupted())
+        return false;
+    if (w->interrupted == 0)
+        w->interrupted = tr_now();
+    return tr_now() - w->interrupted > interrupt_patience;
+}
+
 static tr_status serve(worker *w)
 {
     while (!w->is_over) {
         tr_peer from;
         tr_msg *m = NULL;
 
-        if (tr_interrupted())
+        if (has_waited_after_signal(w))
             return TR_E_INTERRUPTED;
         tr_status st = tr_transport_recv(w->transport, tr_now() + idle_period, &from, &m);
         if (st == TR_OK) {
@@ -328,6 +343,8 @@ tr_status tr_worker_run(tr_transport *transport, const tr_worker_options *o)
         st = prepare_or_tell(&w, o);
     if (st == TR_OK && !w.is_over)
         st = serve(&w);
+    if (st == TR_OK && w.join && tr_join_job_failed(w.join))
+        st = TR_E_PEER_LOST; /* the coordinator has said which */
     close_all(&w);
     return st;
 }

@@ -239,24 +239,24 @@ static tr_status input_open(const tr_run_options *o, int *out)
 
 /* --- how it ended -------------------------------------------------------------------------- */
 
-void tr_launch_report_status(int exit_code)
+bool tr_launch_report_status(int exit_code)
 {
     const char *dir = getenv("TROUPE_RUN_DIR");
     char temporary[PATH_MAX], path[PATH_MAX], text[16];
 
     if (!dir || dir[0] != '/' || strlen(dir) > PATH_MAX - 64)
-        return;
+        return false;
     snprintf(temporary, sizeof temporary, "%s/%s.new", dir, status_file);
     snprintf(path, sizeof path, "%s/%s", dir, status_file);
     int n = snprintf(text, sizeof text, "%d\n", exit_code);
     /* On another host than the launcher's there is no such directory: mpirun's status must do. */
     int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
-        return;
+        return false;
     bool whole = write(fd, text, (size_t)n) == n;
     close(fd);
-    if (whole) /* rename: the launcher must not see half a file */
-        rename(temporary, path);
+    /* rename: the launcher must not see half a file */
+    return whole && rename(temporary, path) == 0;
 }
 
 static bool status_read(const char *dir, int *code)
@@ -330,7 +330,7 @@ static tr_status line_run(const tr_run_options *o, const tr_launch_line *line, i
                                            .output = STDOUT_FILENO,
                                            .errors = STDERR_FILENO,
                                            .run_dir = dir,
-                                           .grace = 2 * TR_SECOND,
+                                           .grace = TR_SECOND,
                                            .term_grace = TR_SECOND,
                                            .signal_grace = 5 * TR_SECOND },
                       &result);

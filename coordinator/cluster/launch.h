@@ -29,8 +29,9 @@ tr_status tr_launch_run(const tr_run_options *o, const tr_cluster_config *c, int
 /* A status of the class that an exit status stands for, so that a caller can end the same way. */
 tr_status tr_launch_status(int exit_code);
 
-/* Tells the launcher, if there is one, how this coordinator ends.  Only the first call counts. */
-void tr_launch_report_status(int exit_code);
+/* Tells the launcher, if there is one, how this coordinator ends; true if it was told.  Only the
+ * first call counts. */
+bool tr_launch_report_status(int exit_code);
 
 /* The first line of `mpirun --version`; false if that is no Open MPI. */
 bool tr_launch_version_read(const char *text, unsigned *major, unsigned *minor);

@@ -74,6 +74,11 @@ static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format,
     if (w->state == TR_MEMBER_LOST || w->state == TR_MEMBER_LEFT)
         return;
     w->state = TR_MEMBER_LOST;
+    tr_transport_drop(m->transport, peer);
+    if (tr_interrupted()) { /* the signal that ends us ended it first */
+        m->lost = m->lost == TR_OK ? TR_E_INTERRUPTED : m->lost;
+        return;
+    }
     va_start(args, format);
     vsnprintf(why, sizeof why, format, args);
     va_end(args);
@@ -83,7 +88,6 @@ static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format,
         tr_fail(st, "worker %u %s", peer, why);
     if (m->lost == TR_OK)
         m->lost = st;
-    tr_transport_drop(m->transport, peer);
 }
 
 /* ---- what workers say ------------------------------------------------------------------ */
@@ -423,7 +427,7 @@ static bool has_left(const tr_member *w)
 void tr_members_close(tr_members **members)
 {
     tr_members *m = *members;
-    const tr_control shutdown = { .kind = TR_CONTROL_SHUTDOWN };
+    const tr_control shutdown = { .kind = TR_CONTROL_SHUTDOWN, .job_failed = m && m->lost != TR_OK };
     char missing[256];
 
     if (!m)
