@@ -17,6 +17,11 @@
  *   - Finite input of sane size gives finite output; infinities and NaN may spread but never
  *     write outside.
  *
+ * SUMS  have an order that is a function of their length alone, and each product is rounded
+ * before it is added.  Float products: element i goes into partial sum i % 16, the 16 are added
+ * in a fixed tree.  8-bit products: a block's integer sum is exact, and scale(w) * scale(x) *
+ * sum is added in block order.
+ *
  * ACTIVATIONS  A row goes into a product in one of two forms:
  *   TR_ACT_F32  n floats.  Weights are dequantised and multiplied in float32: slow and exact.
  *   TR_ACT_Q8   8-bit blocks of 32, made once where the row is produced (act_q8) and sent over

@@ -42,6 +42,7 @@ void tr_linear(const tr_compute *c, const tr_matrix *w, tr_act act, const void *
 
 /* Make activation rows of n values from float rows (n floats apart), over the pool.
  * For TR_ACT_F32 this copies. out rows are tr_act_row_size(act, n) apart. */
-void tr_act_rows(const tr_compute *c, tr_act act, const float *x, size_t n, size_t n_rows, void *out);
+void tr_act_rows(const tr_compute *c, tr_act act, const float *x, size_t n, size_t n_rows,
+                 void *out);
 
 #endif
