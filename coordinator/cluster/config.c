@@ -155,7 +155,8 @@ typedef struct {
     unsigned line;     /* 0: unknown */
 } complaint;
 
-static void complaint_take(cyaml_log_t level, void *ctx, const char *format, va_list args)
+__attribute__((format(printf, 3, 0))) static void complaint_take(cyaml_log_t level, void *ctx,
+                                                                 const char *format, va_list args)
 {
     static const char prefix[] = "Load: ", field[] = "in mapping field '", at[] = "(line: ";
     complaint *c = ctx;
