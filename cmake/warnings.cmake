@@ -18,7 +18,8 @@ endif()
 if(TROUPE_FUZZ)
   target_compile_options(troupe_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
-target_include_directories(troupe_flags INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/common)
+target_include_directories(troupe_flags INTERFACE ${PROJECT_SOURCE_DIR}
+  ${PROJECT_SOURCE_DIR}/common)
 
 # troupe_library(NAME [PUBLIC libs...]): every .c of the current folder is the library.
 function(troupe_library name)

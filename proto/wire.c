@@ -507,8 +507,8 @@ tr_status tr_wire_pack_invite(const tr_invite *i, uint8_t *buffer, size_t size, 
 
 const char *tr_control_name(tr_control_kind kind)
 {
-    static const char *const name[] = { "none",     "hello", "refuse",    "assign",
-                                        "progress", "ready", "heartbeat", "alive",
+    static const char *const name[] = { "none",     "hello",    "refuse",    "assign",
+                                        "progress", "ready",    "heartbeat", "alive",
                                         "failure",  "shutdown", "bye" };
 
     return (size_t)kind < sizeof name / sizeof name[0] ? name[kind] : "unknown";

@@ -25,7 +25,7 @@
 enum {
     TR_PROTOCOL = 1, /* version of the conversation; see PROTOCOL.md */
     TR_KEY_SIZE = 32,
-    TR_MAX_NAME = 64,         /* bytes of a version, host or kernel name, final zero included */
+    TR_MAX_NAME = 64, /* bytes of a version, host or kernel name, final zero included */
     TR_MAX_KERNEL_TABLES = 16,
 };
 

@@ -101,8 +101,9 @@ static tr_status run(int argc, char **argv)
     if (st != TR_OK || done)
         return st;
     if (!tr_mpi_launched(&n_ranks, &local_ranks) || n_ranks < 2)
-        return tr_fail(TR_E_USAGE, "not started by mpirun beside a coordinator: use troupe run -w N, "
-                                   "or mpirun -n 1 troupe run ... : -n N troupe-worker");
+        return tr_fail(TR_E_USAGE,
+                       "not started by mpirun beside a coordinator: use troupe run -w N, "
+                       "or mpirun -n 1 troupe run ... : -n N troupe-worker");
     if (o.threads == 0)
         o.threads = default_threads(local_ranks);
     st = tr_mpi_open(MAX_MESSAGE, &transport);

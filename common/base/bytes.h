@@ -38,7 +38,8 @@ static inline bool tr_add_size(size_t a, size_t b, size_t *out)
     return true;
 }
 
-/* The smallest multiple of align (a power of two) that is >= n.  n must be below SIZE_MAX - align. */
+/* The smallest multiple of align (a power of two) that is >= n.  n must be below SIZE_MAX - align.
+ */
 static inline size_t tr_align_up(size_t n, size_t align)
 {
     return (n + align - 1) & ~(align - 1);

@@ -11,9 +11,9 @@
 
 typedef int64_t tr_time; /* nanoseconds */
 
-#define TR_US ((tr_time)1000)
-#define TR_MS ((tr_time)1000000)
-#define TR_SECOND ((tr_time)1000000000)
+#define TR_US      ((tr_time)1000)
+#define TR_MS      ((tr_time)1000000)
+#define TR_SECOND  ((tr_time)1000000000)
 #define TR_FOREVER INT64_MAX
 
 tr_time tr_now(void);

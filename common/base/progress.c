@@ -33,8 +33,9 @@ void tr_progress_show(tr_progress *p, uint64_t done)
     for (int i = 0; i < WIDTH; i++)
         bar[i] = i < (int)(part * WIDTH) ? '#' : '.';
     bar[WIDTH] = '\0';
-    int n = snprintf(line, sizeof line, "\r%s [%s] %3.0f %%  %.2f of %.2f GB  %.1f s\033[K", p->what,
-                     bar, 100.0 * part, (double)done * 1e-9, (double)p->total * 1e-9, seconds);
+    int n =
+        snprintf(line, sizeof line, "\r%s [%s] %3.0f %%  %.2f of %.2f GB  %.1f s\033[K", p->what,
+                 bar, 100.0 * part, (double)done * 1e-9, (double)p->total * 1e-9, seconds);
     draw(line, n);
 }
 

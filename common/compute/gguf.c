@@ -20,9 +20,9 @@
 #include <unistd.h>
 
 enum {
-    MAGIC = 0x46554747, /* "GGUF" */
-    MIN_KEY = 8 + 1 + 4 + 1,              /* bytes of the shortest key and value */
-    MIN_TENSOR = 8 + 1 + 4 + 8 + 4 + 8,   /* bytes of the shortest tensor line */
+    MAGIC = 0x46554747,                 /* "GGUF" */
+    MIN_KEY = 8 + 1 + 4 + 1,            /* bytes of the shortest key and value */
+    MIN_TENSOR = 8 + 1 + 4 + 8 + 4 + 8, /* bytes of the shortest tensor line */
     DEFAULT_ALIGNMENT = 32,
     MAX_ALIGNMENT = 1 << 20,
 };
@@ -33,8 +33,6 @@ typedef struct {
     uint64_t alignment;
     uint64_t data; /* offset of the tensor data in the file */
 } parser;
-
-
 
 static tr_status truncated(const parser *p, const char *in)
 {
@@ -51,10 +49,11 @@ static int shown(tr_bytes b)
 /* UTF-8 by the table of well-formed byte sequences, Unicode standard 3.9. */
 static size_t utf8_length(const uint8_t *s, size_t left)
 {
-    size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
-               : (s[0] & 0xf0) == 0xe0                       ? 3
-               : s[0] >= 0xf0 && s[0] < 0xf5                 ? 4
-                                                             : 0;
+    size_t n = s[0] < 0x80                   ? 1
+               : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
+               : (s[0] & 0xf0) == 0xe0       ? 3
+               : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
+                                             : 0;
     if (n == 0 || n > left)
         return 0;
     for (size_t i = 1; i < n; i++)
@@ -91,13 +90,15 @@ static tr_status read_name(parser *p, const char *what, size_t max, tr_bytes *ou
     if (!tr_cursor_ok(&p->c))
         return truncated(p, what);
     if (n == 0 || n > max)
-        return tr_fail(TR_E_FORMAT, "model %s: %s at byte %zu has a name of %llu bytes, allowed are 1..%zu",
-                    p->g->path, what, at, (unsigned long long)n, max);
+        return tr_fail(TR_E_FORMAT,
+                       "model %s: %s at byte %zu has a name of %llu bytes, allowed are 1..%zu",
+                       p->g->path, what, at, (unsigned long long)n, max);
     tr_bytes name = tr_cursor_take(&p->c, n);
     if (!tr_cursor_ok(&p->c))
         return truncated(p, what);
     if (!is_utf8(name) || has_zero(name))
-        return tr_fail(TR_E_FORMAT, "model %s: the name of %s at byte %zu is not valid UTF-8", p->g->path, what, at);
+        return tr_fail(TR_E_FORMAT, "model %s: the name of %s at byte %zu is not valid UTF-8",
+                       p->g->path, what, at);
     *out = name;
     return TR_OK;
 }
@@ -146,12 +147,14 @@ static tr_status read_array(parser *p, tr_gguf_entry *e)
     e->item = (tr_gguf_kind)item;
     size_t size = tr_gguf_kind_size(e->item);
     if (item != TR_GGUF_STRING && (item > TR_GGUF_F64 || size == 0))
-        return tr_fail(TR_E_FORMAT, "model %s: key %.*s is an array of kind %u, which is not supported", p->g->path,
-                    shown(e->key), (const char *)e->key.data, item);
+        return tr_fail(TR_E_FORMAT,
+                       "model %s: key %.*s is an array of kind %u, which is not supported",
+                       p->g->path, shown(e->key), (const char *)e->key.data, item);
     uint64_t least = size ? size : sizeof(uint64_t);
     if (e->n > tr_cursor_left(&p->c) / least)
-        return tr_fail(TR_E_FORMAT, "model %s: key %.*s promises %llu items, more than the file has bytes for",
-                    p->g->path, shown(e->key), (const char *)e->key.data, (unsigned long long)e->n);
+        return tr_fail(
+            TR_E_FORMAT, "model %s: key %.*s promises %llu items, more than the file has bytes for",
+            p->g->path, shown(e->key), (const char *)e->key.data, (unsigned long long)e->n);
     size_t begin = p->c.pos;
     if (size)
         tr_cursor_take(&p->c, e->n * size);
@@ -173,8 +176,8 @@ static tr_status read_entry(parser *p, tr_gguf_entry *e)
     if (!tr_cursor_ok(&p->c))
         return truncated(p, "a key");
     if (kind > TR_GGUF_F64)
-        return tr_fail(TR_E_FORMAT, "model %s: key %.*s has unknown kind %u", p->g->path, shown(e->key),
-                    (const char *)e->key.data, kind);
+        return tr_fail(TR_E_FORMAT, "model %s: key %.*s has unknown kind %u", p->g->path,
+                       shown(e->key), (const char *)e->key.data, kind);
     e->kind = (tr_gguf_kind)kind;
     e->n = 1;
     if (e->kind == TR_GGUF_ARRAY)
@@ -233,8 +236,9 @@ static tr_status read_entries(parser *p, uint64_t n)
     tr_gguf *g = p->g;
 
     if (n > TR_GGUF_MAX_KEYS || n > tr_cursor_left(&p->c) / MIN_KEY)
-        return tr_fail(TR_E_FORMAT, "model %s: promises %llu keys, more than the file or the limit %d allows", g->path,
-                    (unsigned long long)n, TR_GGUF_MAX_KEYS);
+        return tr_fail(TR_E_FORMAT,
+                       "model %s: promises %llu keys, more than the file or the limit %d allows",
+                       g->path, (unsigned long long)n, TR_GGUF_MAX_KEYS);
     g->entry = calloc(n ? n : 1, sizeof *g->entry);
     if (!g->entry)
         return tr_fail(TR_E_MEMORY, "model %s: no memory for %llu keys", g->path,
@@ -249,7 +253,8 @@ static tr_status read_entries(parser *p, uint64_t n)
     for (size_t i = 1; i < n && st == TR_OK; i++)
         if (compare_keys(&g->entry_by_key[i - 1], &g->entry_by_key[i], g) == 0) {
             tr_bytes key = g->entry[g->entry_by_key[i]].key;
-            st = tr_fail(TR_E_FORMAT, "model %s: key %.*s appears twice", g->path, shown(key), (const char *)key.data);
+            st = tr_fail(TR_E_FORMAT, "model %s: key %.*s appears twice", g->path, shown(key),
+                         (const char *)key.data);
         }
     return st;
 }
@@ -262,8 +267,9 @@ static tr_status read_alignment(parser *p)
     if (st != TR_OK)
         return st;
     if (alignment == 0 || alignment > MAX_ALIGNMENT || (alignment & (alignment - 1)) != 0)
-        return tr_fail(TR_E_FORMAT, "model %s: general.alignment is %u, but must be a power of two up to %d",
-                    p->g->path, alignment, MAX_ALIGNMENT);
+        return tr_fail(TR_E_FORMAT,
+                       "model %s: general.alignment is %u, but must be a power of two up to %d",
+                       p->g->path, alignment, MAX_ALIGNMENT);
     p->alignment = alignment;
     return TR_OK;
 }
@@ -276,8 +282,8 @@ static tr_status read_dims(parser *p, tr_gguf_tensor *t)
     if (!tr_cursor_ok(&p->c))
         return truncated(p, "a tensor's shape");
     if (t->n_dims == 0 || t->n_dims > TR_GGUF_MAX_DIMS)
-        return tr_fail(TR_E_FORMAT, "model %s: tensor %s has %u dimensions, allowed are 1..%d", p->g->path, t->name,
-                    t->n_dims, TR_GGUF_MAX_DIMS);
+        return tr_fail(TR_E_FORMAT, "model %s: tensor %s has %u dimensions, allowed are 1..%d",
+                       p->g->path, t->name, t->n_dims, TR_GGUF_MAX_DIMS);
     for (uint32_t i = 0; i < TR_GGUF_MAX_DIMS; i++)
         t->dim[i] = 1;
     for (uint32_t i = 0; i < t->n_dims; i++) {
@@ -285,8 +291,8 @@ static tr_status read_dims(parser *p, tr_gguf_tensor *t)
         if (!tr_cursor_ok(&p->c))
             return truncated(p, "a tensor's shape");
         if (t->dim[i] == 0 || t->dim[i] > INT64_MAX)
-            return tr_fail(TR_E_FORMAT, "model %s: tensor %s has a dimension of %llu", p->g->path, t->name,
-                        (unsigned long long)t->dim[i]);
+            return tr_fail(TR_E_FORMAT, "model %s: tensor %s has a dimension of %llu", p->g->path,
+                           t->name, (unsigned long long)t->dim[i]);
     }
     return TR_OK;
 }
@@ -297,15 +303,19 @@ static tr_status measure(parser *p, tr_gguf_tensor *t, uint32_t type)
     size_t size;
 
     if (!info)
-        return tr_fail(TR_E_FORMAT, "model %s: tensor %s has unknown type %u", p->g->path, t->name, type);
+        return tr_fail(TR_E_FORMAT, "model %s: tensor %s has unknown type %u", p->g->path, t->name,
+                       type);
     t->type = (tr_type)type;
     if (t->dim[0] % info->block != 0)
-        return tr_fail(TR_E_FORMAT, "model %s: tensor %s has rows of %llu elements, but %s needs multiples of %u",
-                    p->g->path, t->name, (unsigned long long)t->dim[0], info->name, info->block);
+        return tr_fail(
+            TR_E_FORMAT,
+            "model %s: tensor %s has rows of %llu elements, but %s needs multiples of %u",
+            p->g->path, t->name, (unsigned long long)t->dim[0], info->name, info->block);
     if (!tr_type_row_size(t->type, t->dim[0], &size) || !tr_mul_size(size, t->dim[1], &size) ||
         !tr_mul_size(size, t->dim[2], &size) || !tr_mul_size(size, t->dim[3], &size) ||
         size > INT64_MAX)
-        return tr_fail(TR_E_FORMAT, "model %s: tensor %s is larger than any file", p->g->path, t->name);
+        return tr_fail(TR_E_FORMAT, "model %s: tensor %s is larger than any file", p->g->path,
+                       t->name);
     t->size = size;
     return TR_OK;
 }
@@ -329,8 +339,9 @@ static tr_status read_tensor(parser *p, tr_gguf_tensor *t)
     if (st != TR_OK)
         return st;
     if (t->offset % p->alignment != 0)
-        return tr_fail(TR_E_FORMAT, "model %s: tensor %s lies at offset %llu, no multiple of %llu", p->g->path,
-                    t->name, (unsigned long long)t->offset, (unsigned long long)p->alignment);
+        return tr_fail(TR_E_FORMAT, "model %s: tensor %s lies at offset %llu, no multiple of %llu",
+                       p->g->path, t->name, (unsigned long long)t->offset,
+                       (unsigned long long)p->alignment);
     return TR_OK;
 }
 
@@ -339,8 +350,9 @@ static tr_status read_tensors(parser *p, uint64_t n)
     tr_gguf *g = p->g;
 
     if (n > TR_GGUF_MAX_TENSORS || n > tr_cursor_left(&p->c) / MIN_TENSOR)
-        return tr_fail(TR_E_FORMAT, "model %s: promises %llu tensors, more than the file or the limit %d allows",
-                    g->path, (unsigned long long)n, TR_GGUF_MAX_TENSORS);
+        return tr_fail(TR_E_FORMAT,
+                       "model %s: promises %llu tensors, more than the file or the limit %d allows",
+                       g->path, (unsigned long long)n, TR_GGUF_MAX_TENSORS);
     g->tensor = calloc(n ? n : 1, sizeof *g->tensor);
     if (!g->tensor)
         return tr_fail(TR_E_MEMORY, "model %s: no memory for %llu tensors", g->path,
@@ -355,7 +367,7 @@ static tr_status read_tensors(parser *p, uint64_t n)
     for (size_t i = 1; i < n && st == TR_OK; i++)
         if (compare_names(&g->tensor_by_name[i - 1], &g->tensor_by_name[i], g) == 0)
             st = tr_fail(TR_E_FORMAT, "model %s: tensor %s appears twice", g->path,
-                      g->tensor[g->tensor_by_name[i]].name);
+                         g->tensor[g->tensor_by_name[i]].name);
     return st;
 }
 
@@ -380,12 +392,14 @@ static tr_status place_tensors(parser *p)
         tr_gguf_tensor *t = &g->tensor[order[i]];
         if (t->offset > g->file_size || p->data > g->file_size - t->offset ||
             t->size > g->file_size - p->data - t->offset)
-            st = tr_fail(TR_E_FORMAT, "model %s: tensor %s ends behind the end of the file (%llu bytes): the file is "
-                         "incomplete",
-                      g->path, t->name, (unsigned long long)g->file_size);
+            st = tr_fail(
+                TR_E_FORMAT,
+                "model %s: tensor %s ends behind the end of the file (%llu bytes): the file is "
+                "incomplete",
+                g->path, t->name, (unsigned long long)g->file_size);
         else if (t->offset + p->data < end)
             st = tr_fail(TR_E_FORMAT, "model %s: tensor %s overlaps tensor %s", g->path, t->name,
-                      g->tensor[order[i - 1]].name);
+                         g->tensor[order[i - 1]].name);
         else
             end = (t->offset += p->data) + t->size;
     }
@@ -404,13 +418,16 @@ static tr_status read_start(parser *p, uint64_t *n_tensors, uint64_t *n_keys)
     *n_tensors = tr_cursor_u64(&p->c);
     *n_keys = tr_cursor_u64(&p->c);
     if (magic != MAGIC && p->c.bytes.size >= 4)
-        return tr_fail(TR_E_FORMAT, "model %s: no GGUF file (its first bytes are not \"GGUF\")", g->path);
+        return tr_fail(TR_E_FORMAT, "model %s: no GGUF file (its first bytes are not \"GGUF\")",
+                       g->path);
     if (!tr_cursor_ok(&p->c))
         return truncated(p, "the first 24 bytes");
     if (g->version == __builtin_bswap32(2) || g->version == __builtin_bswap32(3))
-        return tr_fail(TR_E_FORMAT, "model %s: a big-endian file: convert it to little-endian", g->path);
+        return tr_fail(TR_E_FORMAT, "model %s: a big-endian file: convert it to little-endian",
+                       g->path);
     if (g->version != 2 && g->version != 3)
-        return tr_fail(TR_E_FORMAT, "model %s: GGUF version %u: versions 2 and 3 are supported", g->path, g->version);
+        return tr_fail(TR_E_FORMAT, "model %s: GGUF version %u: versions 2 and 3 are supported",
+                       g->path, g->version);
     return TR_OK;
 }
 

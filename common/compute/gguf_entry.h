@@ -7,8 +7,8 @@
 
 struct tr_gguf {
     char *path;
-    int fd;          /* -1: parsed from memory */
-    void *map;       /* the file, if it is mapped */
+    int fd;    /* -1: parsed from memory */
+    void *map; /* the file, if it is mapped */
     size_t map_size;
     uint64_t file_size;
     tr_bytes header; /* everything before the tensor data */

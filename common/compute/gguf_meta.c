@@ -94,7 +94,7 @@ const tr_gguf_entry *tr_gguf_entry_find(const tr_gguf *g, const char *key)
 
 const char *tr_gguf_kind_name(tr_gguf_kind kind)
 {
-    static const char *const name[] = { "u8",   "i8",   "u16",    "i16",   "u32", "i32", "f32",
+    static const char *const name[] = { "u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
                                         "bool", "string", "array", "u64", "i64", "f64" };
 
     return (size_t)kind < sizeof name / sizeof name[0] ? name[kind] : "unknown";

@@ -8,10 +8,10 @@
 #include <string.h>
 
 enum {
-    SCRATCH = 12 << 20,  /* bytes that a chunk's buffers should fit in */
-    MIN_CHUNK = 32,      /* picks, however wide the model */
+    SCRATCH = 12 << 20, /* bytes that a chunk's buffers should fit in */
+    MIN_CHUNK = 32,     /* picks, however wide the model */
     MAX_CHUNK = 2048,
-    RANGE = 64,          /* outputs of one task */
+    RANGE = 64, /* outputs of one task */
 };
 
 struct tr_apply {
@@ -20,10 +20,10 @@ struct tr_apply {
     size_t dim, ffn;
     size_t chunk; /* picks */
     tr_arena arena;
-    uint8_t *in;     /* [chunk][activation row of dim] */
-    float *gate;     /* [chunk][ffn], becomes the hidden row */
-    float *up;       /* [chunk][ffn] */
-    uint8_t *hidden; /* [chunk][activation row of ffn] */
+    uint8_t *in;      /* [chunk][activation row of dim] */
+    float *gate;      /* [chunk][ffn], becomes the hidden row */
+    float *up;        /* [chunk][ffn] */
+    uint8_t *hidden;  /* [chunk][activation row of ffn] */
     tr_group *groups; /* [chunk] */
 };
 
@@ -32,10 +32,10 @@ typedef struct {
     tr_apply *a;
     const tr_apply_share_in *share;
     size_t first, n_picks, n_groups;
-    size_t ranges;       /* tasks per group */
-    size_t hidden_size;  /* bytes of a hidden row */
+    size_t ranges;      /* tasks per group */
+    size_t hidden_size; /* bytes of a hidden row */
     tr_act hidden_act;
-    float *answers;      /* of the chunk's first pick */
+    float *answers; /* of the chunk's first pick */
 } chunk_job;
 
 static size_t chunk_picks(size_t dim, size_t ffn)

@@ -57,7 +57,10 @@ static tr_status read_layer(const tr_gguf *g, tr_expert_map *m, uint32_t i)
         return TR_OK;
     if (!e.gate || !e.up || !e.down)
         return tr_fail(TR_E_FORMAT, "model %s: layer %u lacks blk.%u.ffn_%s_exps.weight",
-                       tr_gguf_path(g), i, i, !e.gate ? "gate" : !e.up ? "up" : "down");
+                       tr_gguf_path(g), i, i,
+                       !e.gate ? "gate"
+                       : !e.up ? "up"
+                               : "down");
     if (m->ffn == 0) {
         if (e.gate->dim[1] == 0 || e.gate->dim[1] > MAX_DIM)
             return tr_fail(TR_E_FORMAT, "model %s: tensor %s: %llu hidden units, at most %d",
@@ -125,7 +128,8 @@ tr_act tr_expert_map_act(const tr_expert_map *m, uint32_t layer, bool exact)
     const tr_expert_tensors *e = &m->layer[layer];
 
     /* One form serves gate and up; float32 suits every weight type. */
-    if (tr_act_for(e->gate->type, exact) == TR_ACT_Q8 && tr_act_for(e->up->type, exact) == TR_ACT_Q8)
+    if (tr_act_for(e->gate->type, exact) == TR_ACT_Q8 &&
+        tr_act_for(e->up->type, exact) == TR_ACT_Q8)
         return TR_ACT_Q8;
     return TR_ACT_F32;
 }

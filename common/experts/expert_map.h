@@ -25,10 +25,10 @@ typedef struct {
 
 typedef struct {
     uint32_t n_layers;
-    uint32_t n_experts; /* of each layer that has experts */
-    uint32_t top_k;     /* picks of a row */
-    uint32_t dim;       /* values of a row */
-    uint32_t ffn;       /* hidden units of an expert */
+    uint32_t n_experts;       /* of each layer that has experts */
+    uint32_t top_k;           /* picks of a row */
+    uint32_t dim;             /* values of a row */
+    uint32_t ffn;             /* hidden units of an expert */
     tr_expert_tensors *layer; /* [n_layers]; all NULL where a layer has none */
 } tr_expert_map;
 

@@ -1,8 +1,9 @@
 /* link.c - a ROUTER or DEALER socket with CURVE, its monitor, and the server's door-keeper.
  *
- * libzmq asks on "inproc://zeromq.zap.01" whether a client may come in (ZAP, rfc.zeromq.org/spec/27).
- * The server answers in tr_link_poll, in its own thread: a known public key gets the peer's
- * number as user id, which libzmq then attaches to each message of that connection.
+ * libzmq asks on "inproc://zeromq.zap.01" whether a client may come in (ZAP,
+ * rfc.zeromq.org/spec/27). The server answers in tr_link_poll, in its own thread: a known public
+ * key gets the peer's number as user id, which libzmq then attaches to each message of that
+ * connection.
  *
  * A connection's end is seen on the socket's monitor, which names file descriptors; the peer of a
  * descriptor is learnt from the messages that came over it.
@@ -228,7 +229,8 @@ const char *tr_link_endpoint(const tr_link *l)
 
 bool tr_link_is_loopback(const tr_link *l)
 {
-    return strncmp(l->endpoint, "tcp://127.", 10) == 0 || strncmp(l->endpoint, "tcp://[::1]", 11) == 0;
+    return strncmp(l->endpoint, "tcp://127.", 10) == 0 ||
+           strncmp(l->endpoint, "tcp://[::1]", 11) == 0;
 }
 
 tr_status tr_link_send(tr_link *l, uint32_t peer, tr_bytes message)

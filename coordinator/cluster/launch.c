@@ -146,7 +146,7 @@ static tr_status names_find(const tr_run_options *o, const tr_cluster_config *c,
     if (given) {
         if (strlen(given) >= sizeof n->worker)
             return tr_fail(TR_E_USAGE, "--worker-binary: longer than %d bytes", PATH_MAX);
-        strcpy(n->worker, given);
+        snprintf(n->worker, sizeof n->worker, "%s", given);
         return TR_OK;
     }
     const char *slash = strrchr(n->program, '/');

@@ -156,7 +156,8 @@ static void put_option(void *ctx, const char *name, const char *value, bool laun
 
 static void put_experts(writer *w, const tr_cluster_config *c)
 {
-    char *list = malloc(c->n_workers * (size_t)12);
+    size_t size = c->n_workers * (size_t)12;
+    char *list = malloc(size);
     size_t at = 0;
 
     if (!list) {
@@ -164,7 +165,7 @@ static void put_experts(writer *w, const tr_cluster_config *c)
         return;
     }
     for (uint32_t i = 0; i < c->n_workers; i++)
-        at += (size_t)sprintf(list + at, "%s%u", i ? "," : "", c->experts[i]);
+        at += (size_t)snprintf(list + at, size - at, "%s%u", i ? "," : "", c->experts[i]);
     put(w, "--experts=%s", list);
     free(list);
 }

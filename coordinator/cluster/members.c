@@ -427,7 +427,8 @@ static bool has_left(const tr_member *w)
 void tr_members_close(tr_members **members)
 {
     tr_members *m = *members;
-    const tr_control shutdown = { .kind = TR_CONTROL_SHUTDOWN, .job_failed = m && m->lost != TR_OK };
+    const tr_control shutdown = { .kind = TR_CONTROL_SHUTDOWN,
+                                  .job_failed = m && m->lost != TR_OK };
     char missing[256];
 
     if (!m)

@@ -17,12 +17,12 @@ struct tr_answer {
     const tr_tokenizer *tokenizer;
     tr_utf8_filter filter;
     tr_stop *stop;
-    json_t *tokens;  /* with --json */
-    char *text;      /* with --json: all that was shown */
+    json_t *tokens; /* with --json */
+    char *text;     /* with --json: all that was shown */
     size_t text_size, text_capacity;
     uint8_t *buffer; /* for the filter's output */
     size_t buffer_size;
-    tr_status st;    /* of output; sticky */
+    tr_status st; /* of output; sticky */
 };
 
 tr_status tr_answer_new(const tr_run_options *o, const tr_tokenizer *t, tr_answer **out)
@@ -132,9 +132,9 @@ static tr_status keep_token(tr_answer *a, const tr_generated *token)
 
     for (size_t i = 0; i < token->n_alternatives; i++) {
         const tr_alternative *alt = &token->alternatives[i];
-        json_array_append_new(top, json_pack("{s:i,s:f,s:o}", "id", (int)alt->id, "logprob",
-                                             alt->log_prob, "text",
-                                             piece_json(tr_tokenizer_piece(a->tokenizer, alt->id))));
+        json_array_append_new(
+            top, json_pack("{s:i,s:f,s:o}", "id", (int)alt->id, "logprob", alt->log_prob, "text",
+                           piece_json(tr_tokenizer_piece(a->tokenizer, alt->id))));
     }
     json_t *one = json_pack("{s:i,s:f,s:o}", "id", (int)token->id, "logprob", token->log_prob,
                             "text", piece_json(tr_tokenizer_piece(a->tokenizer, token->id)));
@@ -174,10 +174,10 @@ static json_t *workers_json(const tr_report *r)
     json_t *list = json_array();
 
     for (uint32_t w = 1; w <= r->n_workers; w++)
-        json_array_append_new(
-            list, json_pack("{s:i,s:I,s:f}", "worker", (int)w, "rows",
-                            (json_int_t)r->stats->dispatch.peer_rows[w], "busy_seconds",
-                            (double)r->stats->dispatch.peer_busy[w] * 1e-9));
+        json_array_append_new(list,
+                              json_pack("{s:i,s:I,s:f}", "worker", (int)w, "rows",
+                                        (json_int_t)r->stats->dispatch.peer_rows[w], "busy_seconds",
+                                        (double)r->stats->dispatch.peer_busy[w] * 1e-9));
     return list;
 }
 
@@ -191,11 +191,12 @@ static json_t *report_json(const tr_answer *a, const tr_report *r)
     return json_pack("{s:s, s:o, s:O, s:o, s:s, s:o, s:s, s:i, s:i, s:f, s:f, s:f, s:I, s:I, s:o}",
                      "model", r->options->model, "prompt_tokens", prompt, "tokens", a->tokens,
                      "text", json_stringn(a->text ? a->text : "", a->text_size), "finish",
-                     tr_finish_name(g->finish), "seed", json_sprintf("%llu", (unsigned long long)r->seed),
-                     "kernels", r->kernels, "n_prompt", (int)g->n_prompt, "n_generated",
-                     (int)g->n_generated, "load_seconds", r->stats->load_seconds,
-                     "prefill_seconds", seconds(g->prefill), "decode_seconds", seconds(g->decode),
-                     "bytes_sent", (json_int_t)r->stats->transport.bytes_sent, "bytes_received",
+                     tr_finish_name(g->finish), "seed",
+                     json_sprintf("%llu", (unsigned long long)r->seed), "kernels", r->kernels,
+                     "n_prompt", (int)g->n_prompt, "n_generated", (int)g->n_generated,
+                     "load_seconds", r->stats->load_seconds, "prefill_seconds", seconds(g->prefill),
+                     "decode_seconds", seconds(g->decode), "bytes_sent",
+                     (json_int_t)r->stats->transport.bytes_sent, "bytes_received",
                      (json_int_t)r->stats->transport.bytes_received, "workers", workers_json(r));
 }
 

@@ -110,8 +110,9 @@ static void set_support(json_t *o, const tr_gguf *g)
         const tr_gguf_tensor *t = tr_gguf_tensor_at(g, i);
         const tr_type_info *info = tr_type_get(t->type);
         if (!info->computable)
-            st = tr_fail(TR_E_UNSUPPORTED, "tensor %s is of type %s, for which there are no kernels",
-                         t->name, info->name);
+            st =
+                tr_fail(TR_E_UNSUPPORTED, "tensor %s is of type %s, for which there are no kernels",
+                        t->name, info->name);
     }
     tr_fail_capture_end();
     json_object_set_new(o, "supported", json_boolean(st == TR_OK));

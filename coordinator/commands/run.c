@@ -98,9 +98,9 @@ static tr_status open_engine(run *r)
     e.transport = r->transport;
     e.n_workers = r->n_workers;
     e.listen = r->o.listen;
-    e.placement = r->o.n_experts                              ? TR_PLACE_COUNTS
+    e.placement = r->o.n_experts                          ? TR_PLACE_COUNTS
                   : r->o.placement == TR_RUN_PLACE_ROTATE ? TR_PLACE_ROTATE
-                                                              : TR_PLACE_EVEN;
+                                                          : TR_PLACE_EVEN;
     e.expert_counts = r->o.n_experts ? r->o.experts : NULL;
     e.n_expert_counts = r->o.n_experts;
     e.join_timeout = (tr_time)r->o.join_timeout_ms * TR_MS;
@@ -173,7 +173,7 @@ static tr_status generate(run *r)
     if (st != TR_OK)
         return st;
     tr_engine_stats s = tr_engine_get_stats(r->engine);
-    tr_report report = { &r->o, &r->prompt, &g, &s, tr_engine_kernels(r->engine)->name,
+    tr_report report = { &r->o,   &r->prompt,  &g, &s, tr_engine_kernels(r->engine)->name,
                          r->seed, r->n_workers };
     st = tr_answer_finish(r->answer, &report);
     if (st == TR_OK)

@@ -45,9 +45,8 @@ static tr_status read_type(const char *name, const char *text, tr_type *out)
 {
     tr_type t;
 
-    if (!tr_type_find(text, &t) ||
-        (t != TR_TYPE_F32 && t != TR_TYPE_F16 && t != TR_TYPE_BF16 && t != TR_TYPE_Q8_0 &&
-         t != TR_TYPE_Q4_0))
+    if (!tr_type_find(text, &t) || (t != TR_TYPE_F32 && t != TR_TYPE_F16 && t != TR_TYPE_BF16 &&
+                                    t != TR_TYPE_Q8_0 && t != TR_TYPE_Q4_0))
         return tr_fail(TR_E_USAGE, "--%s \"%.40s\": give F32, F16, BF16, Q8_0 or Q4_0", name, text);
     *out = t;
     return TR_OK;
@@ -79,11 +78,16 @@ typedef struct {
 } synth_given;
 
 static const struct option long_options[] = {
-    { "like", required_argument, NULL, 'l' },       { "output", required_argument, NULL, 'o' },
-    { "type", required_argument, NULL, 't' },       { "dense-type", required_argument, NULL, 'd' },
-    { "layers", required_argument, NULL, 'n' },     { "experts", required_argument, NULL, 'e' },
-    { "context", required_argument, NULL, 'c' },    { "seed", required_argument, NULL, 's' },
-    { "list", no_argument, NULL, 'L' },             { "help", no_argument, NULL, 'h' },
+    { "like", required_argument, NULL, 'l' },
+    { "output", required_argument, NULL, 'o' },
+    { "type", required_argument, NULL, 't' },
+    { "dense-type", required_argument, NULL, 'd' },
+    { "layers", required_argument, NULL, 'n' },
+    { "experts", required_argument, NULL, 'e' },
+    { "context", required_argument, NULL, 'c' },
+    { "seed", required_argument, NULL, 's' },
+    { "list", no_argument, NULL, 'L' },
+    { "help", no_argument, NULL, 'h' },
     { NULL, 0, NULL, 0 },
 };
 

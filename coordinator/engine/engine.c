@@ -22,8 +22,8 @@ struct tr_engine {
     tr_compute compute;
     tr_expert_map map;
     tr_placement placement;
-    tr_cluster *cluster;  /* NULL without workers */
-    tr_shards *local;     /* NULL with workers */
+    tr_cluster *cluster; /* NULL without workers */
+    tr_shards *local;    /* NULL with workers */
     tr_model *model;
     tr_kv *kv;
     tr_dispatch *dispatch;
@@ -32,7 +32,7 @@ struct tr_engine {
     size_t kv_bytes;
     double load_seconds;
 
-    tr_arena arena;  /* the batch of a step */
+    tr_arena arena; /* the batch of a step */
     uint32_t *token, *position;
     const tr_kv_table **table;
     uint8_t *wants_logits;
@@ -129,11 +129,10 @@ static tr_status join_and_load(tr_engine *e)
     } else {
         e->compute.kernels = tr_kernels_select(tr_cpu_features(), e->o.isa);
         if (!e->compute.kernels)
-            return tr_fail(TR_E_USAGE, "--isa %s: this machine has no such kernel table",
-                           e->o.isa);
+            return tr_fail(TR_E_USAGE, "--isa %s: this machine has no such kernel table", e->o.isa);
     }
-    tr_progress_begin(&w.bar, "loading", tr_model_dense_bytes(e->o.gguf) + all_expert_bytes(&e->map),
-                      e->o.progress);
+    tr_progress_begin(&w.bar, "loading",
+                      tr_model_dense_bytes(e->o.gguf) + all_expert_bytes(&e->map), e->o.progress);
     st = tr_model_open(e->o.gguf, watch_dense, &w, &e->model);
     if (st == TR_OK)
         st = e->cluster ? tr_cluster_wait_ready(e->cluster, e->o.load_timeout, watch_experts, &w)
@@ -147,11 +146,11 @@ static tr_status reserve_batch(tr_engine *e)
 {
     size_t rows = e->o.max_rows;
 
-    tr_status st = tr_arena_init(&e->arena,
-                                 2 * tr_arena_size(rows * sizeof(uint32_t)) +
-                                     tr_arena_size(rows * sizeof(tr_kv_table *)) +
-                                     tr_arena_size(rows),
-                                 "batch");
+    tr_status st =
+        tr_arena_init(&e->arena,
+                      2 * tr_arena_size(rows * sizeof(uint32_t)) +
+                          tr_arena_size(rows * sizeof(tr_kv_table *)) + tr_arena_size(rows),
+                      "batch");
     if (st != TR_OK)
         return st;
     e->token = tr_arena_get(&e->arena, rows * sizeof(uint32_t));
@@ -305,15 +304,15 @@ static tr_status place_rows(tr_engine *e, const tr_row *rows, size_t n_rows)
 {
     for (size_t r = 0; r < n_rows; r++) {
         tr_sequence *s = rows[r].sequence;
-        tr_status st = s->length >= e->o.context ? TR_E_BUSY
-                                                 : tr_kv_reserve(e->kv, &s->table, s->length + 1);
+        tr_status st =
+            s->length >= e->o.context ? TR_E_BUSY : tr_kv_reserve(e->kv, &s->table, s->length + 1);
         if (st != TR_OK) {
             while (r-- > 0)
                 rows[r].sequence->length--;
-            return st == TR_E_BUSY ? tr_fail(TR_E_REQUEST,
-                                             "the context of %zu tokens is full: raise --ctx",
-                                             e->o.context)
-                                   : st;
+            return st == TR_E_BUSY
+                       ? tr_fail(TR_E_REQUEST, "the context of %zu tokens is full: raise --ctx",
+                                 e->o.context)
+                       : st;
         }
         e->token[r] = rows[r].token;
         e->position[r] = (uint32_t)s->length++;

@@ -25,15 +25,15 @@
 typedef struct tr_engine tr_engine;
 
 typedef struct {
-    const tr_gguf *gguf;     /* must outlive the engine */
-    size_t threads;          /* of this process; 0: one per core */
-    const char *isa;         /* kernel table; NULL: the best that all processes have */
-    bool exact;              /* float32 activations and caches: slow, the judge of the rest */
+    const tr_gguf *gguf; /* must outlive the engine */
+    size_t threads;      /* of this process; 0: one per core */
+    const char *isa;     /* kernel table; NULL: the best that all processes have */
+    bool exact;          /* float32 activations and caches: slow, the judge of the rest */
     bool kv_f32;
-    size_t max_rows;         /* of one step */
-    size_t max_logits;       /* rows of one step that want logits */
-    size_t context;          /* positions of a sequence */
-    size_t n_sequences;      /* alive at once */
+    size_t max_rows;    /* of one step */
+    size_t max_logits;  /* rows of one step that want logits */
+    size_t context;     /* positions of a sequence */
+    size_t n_sequences; /* alive at once */
 
     tr_transport *transport; /* to workers; NULL if n_workers is 0; must outlive the engine */
     uint32_t n_workers;      /* 0: all experts are hosted here */
@@ -43,7 +43,7 @@ typedef struct {
     size_t n_expert_counts;
     tr_time join_timeout, silence_timeout, share_timeout, load_timeout;
 
-    bool progress;           /* draw a bar on stderr while loading */
+    bool progress; /* draw a bar on stderr while loading */
     void (*on_picks)(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows);
     void *ctx;
 } tr_engine_options;

@@ -44,7 +44,8 @@ static tr_status check(const generation *g)
         return tr_fail(TR_E_REQUEST, "the prompt is empty: give at least one token");
     for (size_t i = 0; i < r->n_prompt; i++)
         if (r->prompt[i] >= g->n_vocab)
-            return tr_fail(TR_E_REQUEST, "token %u of the prompt is %u, but the model has %zu tokens",
+            return tr_fail(TR_E_REQUEST,
+                           "token %u of the prompt is %u, but the model has %zu tokens",
                            (unsigned)i, r->prompt[i], g->n_vocab);
     return TR_OK;
 }
@@ -90,8 +91,8 @@ static tr_status feed(generation *g)
         size_t done = tr_sequence_length(g->sequence);
         size_t n = g->n_history - done < max_rows ? g->n_history - done : max_rows;
         for (size_t i = 0; i < n; i++)
-            g->rows[i] = (tr_row){ g->sequence, g->history[done + i],
-                                   done + i + 1 == g->n_history };
+            g->rows[i] =
+                (tr_row){ g->sequence, g->history[done + i], done + i + 1 == g->n_history };
         if (tr_interrupted())
             return TR_E_INTERRUPTED;
         tr_status st = tr_engine_step(g->e, g->rows, n, g->logits);

@@ -29,11 +29,11 @@ typedef struct {
 typedef struct {
     const uint32_t *prompt; /* [n_prompt], at least 1 */
     size_t n_prompt;
-    size_t max_tokens;      /* to generate */
+    size_t max_tokens; /* to generate */
     tr_sampling sampling;
-    uint64_t number;        /* of the request: a random stream of its own */
+    uint64_t number; /* of the request: a random stream of its own */
     bool wants_log_probs;
-    size_t n_alternatives;  /* at most TR_MAX_ALTERNATIVES */
+    size_t n_alternatives; /* at most TR_MAX_ALTERNATIVES */
 
     /* Ends the answer before id is given out: end-of-text tokens.  May be NULL. */
     bool (*is_end)(void *ctx, uint32_t id);

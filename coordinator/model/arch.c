@@ -28,9 +28,9 @@ static tr_status find_arch(const tr_gguf *g, const tr_arch **out)
     for (size_t i = 0; i < N_KNOWN && used < sizeof list; i++)
         used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "",
                                  known[i]->name);
-    return tr_fail(TR_E_UNSUPPORTED, "model %s: architecture '%.*s' is not supported; supported: %s",
-                   tr_gguf_path(g), (int)(name.size < 64 ? name.size : 64),
-                   (const char *)name.data, list);
+    return tr_fail(TR_E_UNSUPPORTED,
+                   "model %s: architecture '%.*s' is not supported; supported: %s", tr_gguf_path(g),
+                   (int)(name.size < 64 ? name.size : 64), (const char *)name.data, list);
 }
 
 /* ARCH.name within 1..max; if fallback is not 0 the key may be absent. */
@@ -83,7 +83,8 @@ static tr_status only_head_size(const tr_gguf *g, const tr_model_config *c, cons
     tr_status st = tr_gguf_opt_u32(g, key, &v);
     if (st != TR_OK || v == c->head_dim)
         return st;
-    return tr_fail(TR_E_UNSUPPORTED, "model %s: %s is %u; other than the head size %u is not supported",
+    return tr_fail(TR_E_UNSUPPORTED,
+                   "model %s: %s is %u; other than the head size %u is not supported",
                    tr_gguf_path(g), key, v, c->head_dim);
 }
 
@@ -111,8 +112,7 @@ static tr_status read_heads(const tr_gguf *g, tr_model_config *c)
 {
     tr_status st = size_of(g, c->arch, "attention.head_count", 0, TR_MAX_DIM, &c->n_heads);
     if (st == TR_OK)
-        st = size_of(g, c->arch, "attention.head_count_kv", c->n_heads, c->n_heads,
-                     &c->n_kv_heads);
+        st = size_of(g, c->arch, "attention.head_count_kv", c->n_heads, c->n_heads, &c->n_kv_heads);
     if (st != TR_OK)
         return st;
     if (c->n_heads % c->n_kv_heads != 0)

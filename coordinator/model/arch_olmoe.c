@@ -1,4 +1,5 @@
-/* arch_olmoe.c - OLMoE (Muennighoff et al., "OLMoE: open Mixture-of-Experts language models", 2024).
+/* arch_olmoe.c - OLMoE (Muennighoff et al., "OLMoE: open Mixture-of-Experts language models",
+ * 2024).
  *
  * Queries and keys are normed over the whole projection, all heads at once.  Softmax over all
  * experts, top-k, weights as they are.

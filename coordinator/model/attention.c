@@ -50,13 +50,13 @@ static void row_head(const tr_attention *a, size_t row, size_t head, float *scor
     const tr_kv_table *table = a->table[row];
 
     for (size_t p = 0; p < n_pages; p++)
-        score_page(a, a->q + at, tr_kv_get(a->kv, table, a->layer, kv_head, p).keys,
-                   in_page(n, p), scores + p * TR_KV_PAGE);
+        score_page(a, a->q + at, tr_kv_get(a->kv, table, a->layer, kv_head, p).keys, in_page(n, p),
+                   scores + p * TR_KV_PAGE);
     a->compute->kernels->softmax(scores, n);
     memset(a->out + at, 0, s->head_dim * sizeof(float));
     for (size_t p = 0; p < n_pages; p++)
-        add_page(a, scores + p * TR_KV_PAGE,
-                 tr_kv_get(a->kv, table, a->layer, kv_head, p).values, in_page(n, p), a->out + at);
+        add_page(a, scores + p * TR_KV_PAGE, tr_kv_get(a->kv, table, a->layer, kv_head, p).values,
+                 in_page(n, p), a->out + at);
 }
 
 static void rows_heads(void *ctx, size_t thread, size_t begin, size_t end)

@@ -2,9 +2,9 @@
  *
  *   out_h = sum over positions p <= row's of softmax_p(scale * q_h . k_p) * v_p
  *
- * with query head h reading key/value head h / (n_heads / n_kv_heads) (Ainslie et al., "GQA", 2023).
- * Scores of all positions first, then one softmax, then the sum in position order: the result
- * depends on the row and its cache alone, not on the batch or on how a prompt was cut.
+ * with query head h reading key/value head h / (n_heads / n_kv_heads) (Ainslie et al., "GQA",
+ * 2023). Scores of all positions first, then one softmax, then the sum in position order: the
+ * result depends on the row and its cache alone, not on the batch or on how a prompt was cut.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_COORDINATOR_MODEL_ATTENTION_H

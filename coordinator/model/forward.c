@@ -30,18 +30,18 @@ struct tr_forward {
     uint32_t layer;
 
     tr_arena arena;
-    float *x;            /* [max_rows][dim] residual stream */
-    float *normed;       /* [max_rows][dim] */
-    uint8_t *act;        /* [max_rows] activation rows of max(dim, q_dim) values */
-    float *q;            /* [max_rows][q_dim] */
-    float *k, *v;        /* [max_rows][kv_dim] */
-    float *heads;        /* [max_rows][q_dim] what attention gives */
-    float *added;        /* [max_rows][dim] a branch's output before it is added */
-    float *router;       /* [max_rows][n_experts] */
-    tr_pick *picks;      /* [max_rows][top_k] */
+    float *x;             /* [max_rows][dim] residual stream */
+    float *normed;        /* [max_rows][dim] */
+    uint8_t *act;         /* [max_rows] activation rows of max(dim, q_dim) values */
+    float *q;             /* [max_rows][q_dim] */
+    float *k, *v;         /* [max_rows][kv_dim] */
+    float *heads;         /* [max_rows][q_dim] what attention gives */
+    float *added;         /* [max_rows][dim] a branch's output before it is added */
+    float *router;        /* [max_rows][n_experts] */
+    tr_pick *picks;       /* [max_rows][top_k] */
     float *cosine, *sine; /* [max_rows][half] */
-    double *inverse;     /* [half] */
-    float *scores;       /* [threads][score_stride] */
+    double *inverse;      /* [half] */
+    float *scores;        /* [threads][score_stride] */
     size_t score_stride;
 
     tr_forward_times times;

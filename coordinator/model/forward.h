@@ -27,10 +27,10 @@ typedef struct tr_forward tr_forward;
 
 typedef struct {
     size_t n_rows;
-    const uint32_t *token;             /* [n_rows] below n_vocab */
-    const uint32_t *position;          /* [n_rows] */
-    const tr_kv_table *const *table;   /* [n_rows] the row's sequence; has pages for position */
-    const uint8_t *wants_logits;       /* [n_rows] */
+    const uint32_t *token;           /* [n_rows] below n_vocab */
+    const uint32_t *position;        /* [n_rows] */
+    const tr_kv_table *const *table; /* [n_rows] the row's sequence; has pages for position */
+    const uint8_t *wants_logits;     /* [n_rows] */
 } tr_batch;
 
 /* Where the time of steps went. */

@@ -13,7 +13,7 @@ struct tr_kv {
     size_t element;   /* bytes */
     size_t span_size; /* bytes of keys (or values) of one layer and head in a page */
     size_t page_size, n_pages;
-    uint8_t *pages;   /* [n_pages][page_size] */
+    uint8_t *pages; /* [n_pages][page_size] */
     uint32_t *free_list;
     size_t n_free;
 };

@@ -90,9 +90,10 @@ static tr_status put_vocabulary(synth *s)
         st = tr_fail(TR_E_MEMORY, "synth: no memory for %u tokens", n);
     for (uint32_t i = 0; i < n && st == TR_OK; i++) {
         char *at = text + (size_t)i * ROOM;
-        size_t size = i < N_BYTES ? byte_token(i, at)
-                                  : (size_t)snprintf(at, ROOM, i + 1 == n ? "<|endoftext|>"
-                                                                          : "<|unused%u|>", i);
+        size_t size =
+            i < N_BYTES
+                ? byte_token(i, at)
+                : (size_t)snprintf(at, ROOM, i + 1 == n ? "<|endoftext|>" : "<|unused%u|>", i);
         token[i] = (tr_bytes){ (const uint8_t *)at, size };
         kind[i] = i < N_BYTES ? 1 : i + 1 == n ? 3 : 5; /* normal, control, unused */
     }
@@ -138,8 +139,7 @@ static tr_status put_metadata(synth *s)
 
 /* ---- tensors -------------------------------------------------------------------------- */
 
-static void put_tensor(synth *s, const char *name, const uint64_t *dim, uint32_t n_dims,
-                       filling f)
+static void put_tensor(synth *s, const char *name, const uint64_t *dim, uint32_t n_dims, filling f)
 {
     f.n = dim[0] * dim[1] * dim[2];
     tr_gguf_put_tensor(s->w, name, f.type, dim, n_dims);
@@ -172,7 +172,7 @@ static void put_layer(synth *s, uint32_t i)
     bool is_whole = strcmp(m->arch, "olmoe") == 0; /* query/key norm over the whole projection */
     tr_type dense = s->o->dense;
     char name[8][64];
-    static const char *const part[] = { "attn_norm", "attn_q",      "attn_k",   "attn_v",
+    static const char *const part[] = { "attn_norm",   "attn_q",      "attn_k",      "attn_v",
                                         "attn_q_norm", "attn_k_norm", "attn_output", "ffn_norm" };
 
     for (size_t p = 0; p < 8; p++)

@@ -32,8 +32,8 @@ static uint32_t largest(const float *p, const tr_pick *taken, size_t n_taken, ui
     return best;
 }
 
-void tr_router_pick(const tr_kernels *k, const tr_model_config *config, float *logits,
-                    uint32_t row, tr_pick *picks)
+void tr_router_pick(const tr_kernels *k, const tr_model_config *config, float *logits, uint32_t row,
+                    tr_pick *picks)
 {
     k->softmax(logits, config->n_experts);
     for (size_t i = 0; i < config->top_k; i++) {

@@ -13,7 +13,7 @@
 #include "coordinator/model/arch.h"
 
 /* logits is [n_experts] and is overwritten; picks gets config->top_k entries for row. */
-void tr_router_pick(const tr_kernels *k, const tr_model_config *config, float *logits,
-                    uint32_t row, tr_pick *picks);
+void tr_router_pick(const tr_kernels *k, const tr_model_config *config, float *logits, uint32_t row,
+                    tr_pick *picks);
 
 #endif

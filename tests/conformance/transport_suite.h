@@ -9,8 +9,8 @@
  *                              transport_suite_stop(&suite);
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef TR_TESTS_TRANSPORT_SUITE_H
-#define TR_TESTS_TRANSPORT_SUITE_H
+#ifndef TR_TESTS_CONFORMANCE_TRANSPORT_SUITE_H
+#define TR_TESTS_CONFORMANCE_TRANSPORT_SUITE_H
 
 #include "transport/transport.h"
 

@@ -32,7 +32,8 @@ static void check_entries(const tr_gguf *g, tr_bytes header)
         if (e->kind == TR_GGUF_ARRAY && e->item == TR_GGUF_STRING) {
             TR_CHECK(tr_gguf_get_strings(g, key, &list, &n) == TR_OK);
             for (size_t k = 0; k < n; k++)
-                TR_CHECK(list[k].size == 0 || list[k].data + list[k].size <= header.data + header.size);
+                TR_CHECK(list[k].size == 0 ||
+                         list[k].data + list[k].size <= header.data + header.size);
             free(list);
         }
     }

@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 """Convert reference results to files that plain C can read.  Run by hand when they change:
 
-  make_golden.py REFERENCE_DIR DEMO_DIR     writes vec/NAME.TYPE.vec, vec/NAME.TYPE.ref.bin, vec/demo.vec
+  make_golden.py REFERENCE_DIR DEMO_DIR     writes vec/NAME.TYPE.{vec,ref.bin}, vec/demo.vec
 
-A .vec line is `KEY COUNT VALUE...`; a .ref.bin holds float32 logits [positions of all prompts][vocabulary].
+A .vec line is `KEY COUNT VALUE...`; a .ref.bin holds float32 logits [positions][vocabulary] of all
+prompts.
 README.md says where the results come from.
 
 SPDX-License-Identifier: Apache-2.0"""

@@ -111,8 +111,9 @@ static void check_experts(const golden *g, int prompt)
         for (size_t i = 0; i < TOP_K; i++) {
             bool is_found = false;
             for (size_t j = 0; j < TOP_K; j++)
-                is_found = is_found || (seen[l][j].expert == expert[l * TOP_K + i] &&
-                                        fabs((double)seen[l][j].weight - weight[l * TOP_K + i]) < 1e-3);
+                is_found =
+                    is_found || (seen[l][j].expert == expert[l * TOP_K + i] &&
+                                 fabs((double)seen[l][j].weight - weight[l * TOP_K + i]) < 1e-3);
             assert_true(is_found);
         }
     }
@@ -191,7 +192,8 @@ static void prompts_are_tokenised_alike(void **state)
         assert_int_equal(ids_of(&g, prompt, "bos", &has_bos, 1), 1);
         for (size_t i = 0; i < size; i++)
             text[i] = (uint8_t)bytes[i];
-        assert_int_equal(tr_tokenizer_encode(t, (tr_bytes){ text, size }, true, &got, &n_got), TR_OK);
+        assert_int_equal(tr_tokenizer_encode(t, (tr_bytes){ text, size }, true, &got, &n_got),
+                         TR_OK);
         assert_int_equal(n_got + has_bos, n);
         assert_true(n_got == 0 || memcmp(got, want + has_bos, n_got * sizeof *got) == 0);
         assert_true(tr_tokenizer_bos(t, &bos));

@@ -23,8 +23,8 @@ static void sound(gguf_bytes *b)
     gb_text_entry(b, "general.architecture", "test");
     gb_u32_entry(b, "test.n", 7);
     gb_u32_entry(b, "general.alignment", 64);
-    gb_tensor(b, "a", square, 2, TR_TYPE_Q8_0, 0);     /* 1088 bytes */
-    gb_tensor(b, "b", square, 1, TR_TYPE_F32, 1088);   /* 128 bytes at a multiple of 64 */
+    gb_tensor(b, "a", square, 2, TR_TYPE_Q8_0, 0);   /* 1088 bytes */
+    gb_tensor(b, "b", square, 1, TR_TYPE_F32, 1088); /* 128 bytes at a multiple of 64 */
 }
 
 static void big_endian(gguf_bytes *b)

@@ -27,8 +27,7 @@ static void groups_cover_every_pick_once_and_in_order(void **state)
         size_t at = 0;
         while (at < n) {
             size_t next;
-            size_t n_groups =
-                tr_group_picks(picks, n, at, max_picks, groups, max_groups, &next);
+            size_t n_groups = tr_group_picks(picks, n, at, max_picks, groups, max_groups, &next);
             assert_in_range(n_groups, 1, max_groups);
             assert_in_range(next, at + 1, at + max_picks);
             for (size_t g = 0; g < n_groups; g++) {

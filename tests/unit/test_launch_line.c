@@ -223,7 +223,8 @@ static void contradictions_with_the_file_are_refused(void **state)
         int argc = 3;
 
         snprintf(extra, sizeof extra, "%s", bad[i].extra);
-        for (char *word = strtok(extra, " "); word; word = strtok(NULL, " "))
+        char *rest = NULL;
+        for (char *word = strtok_r(extra, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
             argv[argc++] = word;
         assert_int_equal(tr_run_options_parse(argc, argv, &o, &done), TR_OK);
         tr_fail_capture_begin(reason, sizeof reason);

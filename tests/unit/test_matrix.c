@@ -78,7 +78,7 @@ static void fixture_init(fixture *f, tr_type type)
     assert_non_null(f->data);
     data_fill(f, type);
     header_write(header, type);
-    strcpy(f->path, "/tmp/test_matrix.XXXXXX");
+    snprintf(f->path, sizeof f->path, "/tmp/test_matrix.XXXXXX");
     int fd = mkstemp(f->path);
     assert_true(fd >= 0);
     size_t used = 8 + 8 + 8 + 8 + 1 + 4 + 24 + 4 + 8;

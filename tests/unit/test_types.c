@@ -18,7 +18,8 @@ static void a_type_is_found_by_its_name_in_any_case(void **state)
         n_types++;
         assert_true(t->block > 0 && t->size > 0);
         for (size_t c = 0; t->name[c]; c++)
-            lower[c] = (char)(t->name[c] >= 'A' && t->name[c] <= 'Z' ? t->name[c] + 32 : t->name[c]);
+            lower[c] =
+                (char)(t->name[c] >= 'A' && t->name[c] <= 'Z' ? t->name[c] + 32 : t->name[c]);
         assert_true(tr_type_find(lower, &found));
         assert_int_equal(found, i);
     }
