@@ -330,8 +330,8 @@ static tr_status line_run(const tr_run_options *o, const tr_launch_line *line, i
                                            .output = STDOUT_FILENO,
                                            .errors = STDERR_FILENO,
                                            .run_dir = dir,
-                                           .grace = TR_SECOND,
-                                           .term_grace = TR_SECOND,
+                                           .grace = 500 * TR_MS,
+                                           .term_grace = 500 * TR_MS,
                                            .signal_grace = 5 * TR_SECOND },
                       &result);
     if (st == TR_OK)

@@ -1,0 +1,100 @@
+#!/bin/bash
+# test_bad_input.sh - whatever is wrong gets one line that says what, its own class of exit status, and
+# no process stays.  Alone and with workers.
+# SPDX-License-Identifier: Apache-2.0
+. "$(dirname "$0")/lib.sh"
+
+cut=$WORK/cut.gguf
+head -c 1000000 "$MODEL" >"$cut"
+head -c 20 "$MODEL" >"$WORK/short.gguf"
+: >"$WORK/empty.gguf"
+printf 'GGUF\0\0\0\3\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\1' >"$WORK/big-endian.gguf"
+printf 'GGUF\3\0\0\0\377\377\377\377\377\377\377\177\1\0\0\0\0\0\0\0' >"$WORK/counts.gguf"
+# replace OLD NEW FILE: the shipped model with one text of equal length changed
+replace() {
+  [ "${#1}" = "${#2}" ] || fail "replace: lengths differ"
+  LC_ALL=C sed "s/$1/$2/" "$MODEL" >"$WORK/$3"
+}
+replace 'qwen3moe\x03' 'qwen3mof\x03' unused.gguf
+LC_ALL=C sed '0,/architecture.\{12\}qwen3moe/s/\(architecture.\{12\}\)qwen3moe/\1nosuchon/' "$MODEL" \
+  >"$WORK/architecture.gguf"
+replace 'blk.1.attn_norm.weight' 'blk.0.attn_norm.weight' duplicate.gguf
+replace 'blk.1.attn_q.weight' 'blk.1.attn_z.weight' missing.gguf
+replace 'blk.1.attn_k.weight' 'blk.1.attn_y.weight' swap.gguf
+LC_ALL=C sed 's/blk.1.attn_q.weight/blk.1.attn_T.weight/; s/blk.1.attn_k.weight/blk.1.attn_q.weight/;
+  s/blk.1.attn_T.weight/blk.1.attn_k.weight/' "$MODEL" >"$WORK/shape.gguf"
+
+go=("$TROUPE" run -n 4 -p hello)
+for workers in 0 2; do
+  w=(-w "$workers")
+  expect_error "missing file, $workers" 6 'No such file' "${go[@]}" "${w[@]}" -m "$WORK/none.gguf"
+  expect_error "a directory, $workers" 6 'regular file' "${go[@]}" "${w[@]}" -m "$WORK"
+  expect_error "empty file, $workers" 3 'empty' "${go[@]}" "${w[@]}" -m "$WORK/empty.gguf"
+  expect_error "cut file, $workers" 3 'incomplete' "${go[@]}" "${w[@]}" -m "$cut"
+  expect_error "cut header, $workers" 3 'incomplete' "${go[@]}" "${w[@]}" -m "$WORK/short.gguf"
+  expect_error "big-endian, $workers" 3 'big-endian' "${go[@]}" "${w[@]}" -m "$WORK/big-endian.gguf"
+  expect_error "counts, $workers" 3 'promises' "${go[@]}" "${w[@]}" -m "$WORK/counts.gguf"
+  expect_error "architecture, $workers" 3 'nosuchon' "${go[@]}" "${w[@]}" -m "$WORK/architecture.gguf"
+  expect_error "tensor twice, $workers" 3 'twice' "${go[@]}" "${w[@]}" -m "$WORK/duplicate.gguf"
+  expect_error "tensor missing, $workers" 3 'attn_q.weight is missing' \
+    "${go[@]}" "${w[@]}" -m "$WORK/missing.gguf"
+  expect_error "shape lies, $workers" 3 'attn_q.weight has shape' \
+    "${go[@]}" "${w[@]}" -m "$WORK/shape.gguf"
+  expect_error "prompt too long, $workers" 4 'context only 4' \
+    "${go[@]}" "${w[@]}" -m "$MODEL" -p 'a prompt of more than four tokens' --ctx 4
+  expect_error "invalid UTF-8, $workers" 4 'UTF-8' "${go[@]}" "${w[@]}" -m "$MODEL" -p $'a\xff'
+  expect_error "token out of range, $workers" 4 'model has 4096 tokens' \
+    "$TROUPE" run -n 4 "${w[@]}" -m "$MODEL" --ids "1 2 4096"
+  expect_error "unknown kernels, $workers" 2 'isa' "${go[@]}" "${w[@]}" -m "$MODEL" --isa sse1
+done
+
+expect_error "more workers than experts" 2 '17 workers' "${go[@]}" -m "$MODEL" -w 17
+expect_error "experts that don't add up" 2 'adds up to 9' "${go[@]}" -m "$MODEL" -w 2 --experts 4,5
+expect_error "temperature" 2 'temp' "${go[@]}" -m "$MODEL" --temp -1
+expect_error "top-p" 2 'top-p' "${go[@]}" -m "$MODEL" --top-p 1.5
+expect_error "no number" 2 'tokens' "${go[@]}" -m "$MODEL" -n 4x
+expect_error "unknown option" 2 'no-such' "${go[@]}" -m "$MODEL" --no-such
+expect_error "no model" 2 'no model' "${go[@]}"
+expect_error "unknown command" 2 'no command' "$TROUPE" walk
+expect_error "cluster file with an unknown key" 2 'wrokers' \
+  "${go[@]}" -m "$MODEL" --cluster <(printf 'hosts: [{name: localhost, slots: 2}]\nwrokers: 2\n')
+expect_error "worker without mpirun" 2 'not started by mpirun' "$BIN/troupe-worker"
+expect_error "worker with a bad option" 2 'threads' "$BIN/troupe-worker" --threads 0
+expect_error "synth to nowhere" 6 'can.t be written' \
+  "$TROUPE" synth --like tiny -o "$WORK/none/x.gguf"
+expect_error "synth of an unknown shape" 2 'no such shape' \
+  "$TROUPE" synth --like gpt-5 -o "$WORK/x.gguf"
+expect_error "inspect nothing" 2 'one model file' "$TROUPE" inspect
+expect_error "inspect a text" 3 'no GGUF file' "$TROUPE" inspect "$0"
+
+# An output that takes nothing.
+for workers in 0 2; do
+  "$TROUPE" run -n 50 -m "$MODEL" -p hello -w "$workers" >/dev/full 2>"$WORK/err"
+  [ $? = 6 ] || fail "full disk, $workers workers: exit status not 6"
+  grep -q 'error: standard output.*No space left' "$WORK/err" ||
+    fail "full disk, $workers: $(cat "$WORK/err")"
+  expect_nothing_left "full disk"
+done
+
+# A worker of another version: both sides say so.
+run "another version" mpirun --oversubscribe -n 1 "$TROUPE" run -m "$MODEL" -p hello \
+  : -n 1 "$BIN/troupe-worker" : -n 1 "$OTHER_WORKER"
+[ "$status" = 5 ] || fail "another version: exit status $status, not 5"
+grep -a -q 'troupe: error: worker 2 .*version 0.0.9' "$WORK/err" ||
+  fail "another version: the coordinator says: $(cat "$WORK/err")"
+grep -a -q 'worker 2: error: .*version 0.0.9' "$WORK/err" ||
+  fail "another version: the worker says: $(cat "$WORK/err")"
+expect_nothing_left "another version"
+
+# A worker that is given another model.
+cp "$MODEL" "$WORK/other.gguf"
+printf 'x' >>"$WORK/other.gguf"
+run "another model" mpirun --oversubscribe -n 1 "$TROUPE" run -m "$MODEL" -p hello \
+  : -n 1 "$BIN/troupe-worker" -m "$WORK/other.gguf"
+[ "$status" = 5 ] || fail "another model: exit status $status, not 5"
+grep -a -q 'troupe: error: worker 1 .*is refused: its model file' "$WORK/err" ||
+  fail "another model: the coordinator says: $(cat "$WORK/err")"
+grep -a -q 'worker 1: error: the coordinator refuses this worker: its model' "$WORK/err" ||
+  fail "another model: the worker says: $(cat "$WORK/err")"
+expect_nothing_left "another model"
+finish

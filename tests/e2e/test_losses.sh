@@ -1,0 +1,69 @@
+#!/bin/bash
+# test_losses.sh - a worker that is killed or hangs ends the run within 5 seconds, with one line that
+# names it and nothing left behind; so does a signal, or the loss of the coordinator.
+# SPDX-License-Identifier: Apache-2.0
+. "$(dirname "$0")/lib.sh"
+
+# A run that would go on for minutes.
+endless=(-m "$MODEL" -p "ROMEO:" -n 1000000 --ctx 1000000 --ignore-eos --temp 0.8 --seed 1)
+
+pids_of() { # of the processes of this test that run the program $1
+  local pid
+  for pid in $(left_behind); do
+    [ "$(basename "$(tr '\0' '\n' <"/proc/$pid/cmdline" | head -1)")" = "$1" ] && echo "$pid"
+  done
+}
+
+# strike SIGNAL PROGRAM WHICH: once text comes, send the signal to a process; note the time.
+strike() {
+  local i pid
+  for i in $(seq 100); do
+    [ -s "$WORK/out" ] && break
+    sleep 0.1
+  done
+  sleep 0.3
+  pid=$(pids_of "$2" | "$3" -n 1)
+  date +%s%N >"$WORK/struck"
+  [ -n "$pid" ] && kill "-$1" "$pid"
+}
+
+# lose NAME SIGNAL PROGRAM WHICH COMMAND...: run, strike, and measure what is left of the run.
+lose() {
+  local name=$1 signal=$2 program=$3 which=$4
+  shift 4
+  : >"$WORK/out"
+  strike "$signal" "$program" "$which" &
+  run "$name" "$@"
+  took=$((($(date +%s%N) - $(cat "$WORK/struck")) / 1000000))
+  wait
+  echo "  $name: status $status after $took ms: $(grep -a -m1 'error: ' "$WORK/err")"
+  [ "$took" -lt 5000 ] || fail "$name: took $took ms"
+  expect_nothing_left "$name"
+}
+
+for how in launched plain; do
+  if [ "$how" = launched ]; then
+    command=("$TROUPE" run -w 3 "${endless[@]}")
+  else
+    command=(mpirun --oversubscribe -n 1 "$TROUPE" run "${endless[@]}" : -n 3 "$BIN/troupe-worker")
+  fi
+  lose "$how, worker killed" KILL troupe-worker tail "${command[@]}"
+  [ "$status" != 0 ] || fail "$how, killed: exit status 0"
+  # Plain mpirun may end the coordinator before it can say what happened; mpirun then names the rank.
+  grep -a -q -E 'error: worker [123] \(pid [0-9]+ on .*\) died|process rank [123] with PID' \
+    "$WORK/err" || fail "$how, killed: nobody names the worker: $(cat "$WORK/err")"
+  lose "$how, worker stopped" STOP troupe-worker tail "${command[@]}"
+  [ "$status" != 0 ] || fail "$how, stopped: exit status 0"
+  grep -a -q -E 'error: worker [123] \(pid .* is silent' "$WORK/err" ||
+    fail "$how, stopped: the worker is not named: $(cat "$WORK/err")"
+done
+
+command=("$TROUPE" run -w 3 "${endless[@]}")
+lose "launched, worker killed" KILL troupe-worker head "${command[@]}"
+[ "$status" = 5 ] || fail "killed: exit status $status, not 5"
+[ "$(error_lines)" = 1 ] || fail "killed: $(error_lines) error lines: $(cat "$WORK/err")"
+lose "launched, interrupted" INT troupe head "${command[@]}"
+[ "$status" = 130 ] || fail "interrupted: exit status $status, not 130"
+lose "launched, coordinator killed" KILL troupe tail "${command[@]}"
+[ "$status" != 0 ] || fail "coordinator killed: exit status 0"
+finish

@@ -1,0 +1,49 @@
+#!/bin/bash
+# test_same_text.sh - real processes: the same bytes with any number of workers, any threads,
+# any cut of the prompt, any placement; greedy and sampled; launched by us or by plain mpirun.
+# SPDX-License-Identifier: Apache-2.0
+. "$(dirname "$0")/lib.sh"
+
+prompt='ROMEO:
+But soft, what light through yonder window breaks? It is the east, and Juliet is the sun.'
+
+# check NAME COMMAND...: the text of the command must be that of $WORK/want.
+check() {
+  local name=$1
+  shift
+  run "$name" "$@"
+  [ "$status" = 0 ] || fail "$name: exit status $status: $(cat "$WORK/err")"
+  cmp -s "$WORK/out" "$WORK/want" || fail "$name: another text"
+}
+
+for temperature in 0 0.8; do
+  common=(-m "$MODEL" -p "$prompt" -n 40 --temp "$temperature" --seed 7)
+  run reference "$TROUPE" run "${common[@]}" --threads 1
+  [ "$status" = 0 ] || fail "reference: exit status $status: $(cat "$WORK/err")"
+  [ "$(wc -c <"$WORK/out")" -gt 40 ] || fail "reference: hardly any text"
+  cp "$WORK/out" "$WORK/want"
+  check "two threads" "$TROUPE" run "${common[@]}" --threads 2
+  check "token by token" "$TROUPE" run "${common[@]}" --batch 1
+  check "chunks of 7" "$TROUPE" run "${common[@]}" --batch 7
+  check "plain C kernels" "$TROUPE" run "${common[@]}" --isa c
+  for workers in 1 2 3 5; do
+    check "$workers workers" "$TROUPE" run "${common[@]}" -w "$workers"
+  done
+  check "rotated, two threads each" "$TROUPE" run "${common[@]}" -w 3 --placement rotate \
+    --worker-threads 2 --batch 7
+  check "uneven experts" "$TROUPE" run "${common[@]}" -w 2 --experts 13,3
+  check "plain mpirun" mpirun --oversubscribe -n 1 "$TROUPE" run "${common[@]}" \
+    : -n 3 "$BIN/troupe-worker"
+  check "cluster file" "$TROUPE" run "${common[@]}" \
+    --cluster "$(dirname "$0")/../../cluster-configs/local-3.yaml"
+  run "dry run" "$TROUPE" run "${common[@]}" -w 2 --dry-run
+  cp "$WORK/out" "$WORK/line.sh"
+  check "the line of a dry run" bash "$WORK/line.sh"
+done
+printf '%s' "$prompt" >"$WORK/prompt.txt"
+check "prompt from a file" "$TROUPE" run -m "$MODEL" -f "$WORK/prompt.txt" -n 40 --temp 0.8 --seed 7
+timeout 60 "$TROUPE" run -m "$MODEL" -p - -n 40 --temp 0.8 --seed 7 -w 2 \
+  <"$WORK/prompt.txt" >"$WORK/out" 2>"$WORK/err" || fail "prompt from standard input"
+cmp -s "$WORK/out" "$WORK/want" || fail "prompt from standard input: another text"
+expect_nothing_left "all"
+finish
