@@ -118,7 +118,7 @@ static const spec specs[] = {
       AT(listen) },
     { "timeout-ms", "N", "longest wait for a worker's answer (30000)", .kind = KIND_COUNT,
       AT(timeout_ms), .low = 1, .high = 3600000 },
-    { "silence-ms", "N", "longest silence of a worker before it counts as lost (3000)",
+    { "silence-ms", "N", "longest silence of a worker before it counts as lost (2500)",
       .kind = KIND_COUNT, AT(silence_ms), .low = 100, .high = 3600000 },
     { "join-timeout-ms", "N", "longest wait for all workers to be ready (60000)",
       .kind = KIND_COUNT, AT(join_timeout_ms), .low = 100, .high = 86400000 },
@@ -136,7 +136,7 @@ static const tr_run_options defaults = {
     .min_p = 0.05,
     .repeat_penalty = 1.0,
     .timeout_ms = 30000,
-    .silence_ms = 3000,
+    .silence_ms = 2500,
     .join_timeout_ms = 60000,
 };
 

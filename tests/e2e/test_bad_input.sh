@@ -1,6 +1,6 @@
 #!/bin/bash
-# test_bad_input.sh - whatever is wrong gets one line that says what, its own class of exit status, and
-# no process stays.  Alone and with workers.
+# test_bad_input.sh - whatever is wrong gets one line that says what, its own class of exit status,
+# and no process stays.  Alone and with workers.
 # SPDX-License-Identifier: Apache-2.0
 . "$(dirname "$0")/lib.sh"
 
@@ -16,12 +16,13 @@ replace() {
   LC_ALL=C sed "s/$1/$2/" "$MODEL" >"$WORK/$3"
 }
 replace 'qwen3moe\x03' 'qwen3mof\x03' unused.gguf
-LC_ALL=C sed '0,/architecture.\{12\}qwen3moe/s/\(architecture.\{12\}\)qwen3moe/\1nosuchon/' "$MODEL" \
+LC_ALL=C sed '0,/architecture.\{12\}qwen3moe/s/\(tecture.\{12\}\)qwen3moe/\1nosuchon/' "$MODEL" \
   >"$WORK/architecture.gguf"
 replace 'blk.1.attn_norm.weight' 'blk.0.attn_norm.weight' duplicate.gguf
 replace 'blk.1.attn_q.weight' 'blk.1.attn_z.weight' missing.gguf
 replace 'blk.1.attn_k.weight' 'blk.1.attn_y.weight' swap.gguf
-LC_ALL=C sed 's/blk.1.attn_q.weight/blk.1.attn_T.weight/; s/blk.1.attn_k.weight/blk.1.attn_q.weight/;
+LC_ALL=C sed 's/blk.1.attn_q.weight/blk.1.attn_T.weight/
+  s/blk.1.attn_k.weight/blk.1.attn_q.weight/
   s/blk.1.attn_T.weight/blk.1.attn_k.weight/' "$MODEL" >"$WORK/shape.gguf"
 
 go=("$TROUPE" run -n 4 -p hello)
@@ -34,7 +35,8 @@ for workers in 0 2; do
   expect_error "cut header, $workers" 3 'incomplete' "${go[@]}" "${w[@]}" -m "$WORK/short.gguf"
   expect_error "big-endian, $workers" 3 'big-endian' "${go[@]}" "${w[@]}" -m "$WORK/big-endian.gguf"
   expect_error "counts, $workers" 3 'promises' "${go[@]}" "${w[@]}" -m "$WORK/counts.gguf"
-  expect_error "architecture, $workers" 3 'nosuchon' "${go[@]}" "${w[@]}" -m "$WORK/architecture.gguf"
+  expect_error "architecture, $workers" 3 'nosuchon' \
+    "${go[@]}" "${w[@]}" -m "$WORK/architecture.gguf"
   expect_error "tensor twice, $workers" 3 'twice' "${go[@]}" "${w[@]}" -m "$WORK/duplicate.gguf"
   expect_error "tensor missing, $workers" 3 'attn_q.weight is missing' \
     "${go[@]}" "${w[@]}" -m "$WORK/missing.gguf"
