@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { ALIGNMENT = 32, MAGIC = 0x46554747, VERSION = 3 };
@@ -18,7 +19,9 @@ typedef struct {
 
 struct tr_gguf_writer {
     char *path, *part;
-    FILE *file;
+    FILE *file;      /* NULL before it is created and after it is closed */
+    bool is_created; /* part exists */
+    bool is_placed;  /* and was renamed to path */
     buffer entries, tensors;
     uint64_t n_entries, n_tensors;
     uint64_t data_size; /* of the tensors declared, each padded */
@@ -34,10 +37,22 @@ static tr_status io_failed(tr_gguf_writer *w, const char *what)
     return w->st;
 }
 
+/* The rename at the end would replace a device such as /dev/null, too. */
+static tr_status refuse_special(const char *path)
+{
+    struct stat s;
+
+    if (stat(path, &s) != 0 || S_ISREG(s.st_mode))
+        return TR_OK;
+    return tr_fail(TR_E_IO, "%s: exists and is no regular file; give another name", path);
+}
+
 tr_status tr_gguf_writer_new(const char *path, tr_gguf_writer **out)
 {
+    tr_status st = refuse_special(path);
+    if (st != TR_OK)
+        return st;
     tr_gguf_writer *w = calloc(1, sizeof *w);
-
     if (w && (w->path = strdup(path)) && asprintf(&w->part, "%s.part", path) < 0)
         w->part = NULL;
     if (!w || !w->path || !w->part) {
@@ -46,10 +61,11 @@ tr_status tr_gguf_writer_new(const char *path, tr_gguf_writer **out)
     }
     w->file = fopen(w->part, "we");
     if (!w->file) {
-        tr_status st = io_failed(w, "can't be written");
+        st = io_failed(w, "can't be written");
         tr_gguf_writer_abandon(&w);
         return st;
     }
+    w->is_created = true;
     *out = w;
     return TR_OK;
 }
@@ -220,17 +236,15 @@ tr_status tr_gguf_writer_finish(tr_gguf_writer **writer)
     tr_gguf_writer *w = *writer;
 
     TR_CHECK(w->st != TR_OK || w->current == w->n_tensors);
-    if (w->st == TR_OK && fflush(w->file) != 0)
-        io_failed(w, "write");
-    if (w->st == TR_OK && fclose(w->file) != 0)
-        io_failed(w, "close");
-    else if (w->st == TR_OK && rename(w->part, w->path) != 0)
-        io_failed(w, "rename");
     if (w->st == TR_OK) {
-        w->file = NULL;
-        free(w->part);
-        w->part = NULL;
+        int closed = fclose(w->file);
+        w->file = NULL; /* it is gone in either case */
+        if (closed != 0)
+            io_failed(w, "write");
     }
+    if (w->st == TR_OK && rename(w->part, w->path) != 0)
+        io_failed(w, "rename");
+    w->is_placed = w->st == TR_OK;
     tr_status st = w->st;
     tr_gguf_writer_abandon(writer);
     return st;
@@ -242,10 +256,10 @@ void tr_gguf_writer_abandon(tr_gguf_writer **writer)
 
     if (!w)
         return;
-    if (w->file) {
+    if (w->file)
         fclose(w->file);
+    if (w->is_created && !w->is_placed)
         unlink(w->part);
-    }
     free(w->entries.data);
     free(w->tensors.data);
     free(w->end);

@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "compute/gguf_write.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { DATA = 4096 }; /* bytes that the pretended file has behind its header */
@@ -391,6 +392,36 @@ static void what_the_writer_writes_the_reader_reads(void **state)
     unlink(path);
 }
 
+/* The name is free when writing begins, and taken by a folder when it ends. */
+static void a_failed_finish_leaves_nothing_behind(void **state)
+{
+    const char *path = "taken.gguf";
+    const float data[32] = { 0 };
+    char line[256];
+    tr_gguf_writer *w = NULL;
+
+    (void)state;
+    assert_int_equal(tr_gguf_writer_new(path, &w), TR_OK);
+    tr_gguf_put_tensor(w, "t", TR_TYPE_F32, square, 1);
+    assert_int_equal(tr_gguf_writer_begin_data(w), TR_OK);
+    tr_bytes bytes = { (const uint8_t *)data, sizeof data };
+    assert_int_equal(tr_gguf_writer_data(w, bytes), TR_OK);
+    assert_int_equal(mkdir(path, 0700), 0);
+    tr_fail_capture_begin(line, sizeof line);
+    assert_int_equal(tr_gguf_writer_finish(&w), TR_E_IO);
+    assert_non_null(strstr(line, "rename"));
+    assert_null(w);
+    assert_int_equal(access("taken.gguf.part", F_OK), -1);
+
+    /* Nor is a folder or a device taken for a file to replace. */
+    assert_int_equal(tr_gguf_writer_new(path, &w), TR_E_IO);
+    assert_non_null(strstr(line, "no regular file"));
+    assert_int_equal(tr_gguf_writer_new("/dev/null", &w), TR_E_IO);
+    tr_fail_capture_end();
+    assert_int_equal(access("taken.gguf.part", F_OK), -1);
+    rmdir(path);
+}
+
 static void what_can_not_be_opened_or_written_is_said(void **state)
 {
     char line[256];
@@ -417,6 +448,7 @@ int main(void)
         cmocka_unit_test(values_convert_only_where_they_fit),
         cmocka_unit_test(two_files_are_told_apart_by_header_and_size),
         cmocka_unit_test(what_the_writer_writes_the_reader_reads),
+        cmocka_unit_test(a_failed_finish_leaves_nothing_behind),
         cmocka_unit_test(what_can_not_be_opened_or_written_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
