@@ -4,6 +4,10 @@
  * and all blocks of a tensor share one scale, chosen so that the weights' variance is
  * gain^2 / inputs and activations stay of the order of one.  That is as fast as the disk.
  *
+ * Their mean must be zero.  A mean shared by all weights of a matrix adds the same value to each
+ * output; layer by layer it grows until all rows look alike and the router sends all of them to
+ * the same experts.  So the most negative code, which has no positive twin, is written as zero.
+ *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/model/random_model.h"
 
@@ -18,7 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { CHUNK = 1 << 20, MAX_TENSORS = 16 * TR_MAX_LAYERS, N_BYTES = 256 };
+enum { CHUNK = 1 << 20, BATCH = 256, MAX_TENSORS = 16 * TR_MAX_LAYERS, N_BYTES = 256 };
 
 /* What a tensor is filled with. */
 typedef struct {
@@ -207,22 +211,41 @@ static void fill_floats(const filling *f, uint64_t key, uint64_t first, size_t n
                         size_t size)
 {
     const float width = f->sigma * 1.7320508f; /* a uniform distribution of that deviation */
+    float v[BATCH];
 
-    for (size_t i = 0; i < n; i++) {
-        float v = f->mean + width * symmetric((uint32_t)tr_rng_mix(key ^ (first + i)));
-        tr_quantise_row(f->type, &v, 1, out + i * size);
+    for (size_t at = 0; at < n; at += BATCH) {
+        size_t m = n - at < BATCH ? n - at : BATCH;
+        for (size_t i = 0; i < m; i++)
+            v[i] = f->mean + width * symmetric((uint32_t)tr_rng_mix(key ^ (first + at + i)));
+        tr_quantise_row(f->type, v, m, out + at * size);
     }
 }
 
-/* Codes are uniform: of deviation 256/sqrt(12) in Q8_0, 16/sqrt(12) in Q4_0 (each around -0.5). */
+/* Eight codes of -127..127; a byte of 0x80 becomes 0. */
+static uint64_t codes_q8_0(uint64_t bits)
+{
+    const uint64_t low = 0x7f7f7f7f7f7f7f7full;
+    uint64_t is_low = (bits & low) + low; /* high bit: some of the low seven are set */
+
+    return bits & ~(~is_low & ~low);
+}
+
+/* Sixteen codes of 1..15, which stand for -7..7; 0 becomes 8. */
+static uint64_t codes_q4_0(uint64_t bits)
+{
+    uint64_t any = bits | bits >> 1 | bits >> 2 | bits >> 3;
+
+    return bits | (~any & 0x1111111111111111ull) << 3;
+}
+
 static void fill_q8_0(const filling *f, uint64_t key, uint64_t first, size_t n, tr_block_q8_0 *b)
 {
-    uint16_t d = tr_f32_to_f16(f->sigma / 73.9f);
+    uint16_t d = tr_f32_to_f16(f->sigma / 73.47f); /* the deviation of those codes */
 
     for (size_t i = 0; i < n; i++) {
         b[i].d = d;
         for (size_t j = 0; j < 4; j++) {
-            uint64_t bits = tr_rng_mix(key ^ ((first + i) * 4 + j));
+            uint64_t bits = codes_q8_0(tr_rng_mix(key ^ ((first + i) * 4 + j)));
             memcpy(b[i].q + 8 * j, &bits, 8);
         }
     }
@@ -230,12 +253,12 @@ static void fill_q8_0(const filling *f, uint64_t key, uint64_t first, size_t n, 
 
 static void fill_q4_0(const filling *f, uint64_t key, uint64_t first, size_t n, tr_block_q4_0 *b)
 {
-    uint16_t d = tr_f32_to_f16(f->sigma / 4.62f);
+    uint16_t d = tr_f32_to_f16(f->sigma / 4.18f); /* the deviation of those codes */
 
     for (size_t i = 0; i < n; i++) {
         b[i].d = d;
         for (size_t j = 0; j < 2; j++) {
-            uint64_t bits = tr_rng_mix(key ^ ((first + i) * 2 + j));
+            uint64_t bits = codes_q4_0(tr_rng_mix(key ^ ((first + i) * 2 + j)));
             memcpy(b[i].q + 8 * j, &bits, 8);
         }
     }
