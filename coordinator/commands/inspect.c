@@ -8,6 +8,7 @@
 
 #include "compute/gguf.h"
 #include "coordinator/model/arch.h"
+#include "experts/expert_map.h"
 
 #include <jansson.h>
 
@@ -29,6 +30,7 @@ static const char help[] =
 typedef struct {
     uint64_t parameters, expert_parameters;
     uint64_t bytes, expert_bytes;
+    uint64_t n_experts; /* of all layers together */
     uint64_t bytes_of[TR_TYPE_COUNT];
     uint64_t embedding; /* parameters of the embedding if there is an output matrix beside it */
 } totals;
@@ -50,6 +52,8 @@ static totals add_up(const tr_gguf *g)
         if (strstr(t->name, "_exps.")) {
             sum.expert_parameters += elements(t);
             sum.expert_bytes += t->size;
+            if (strstr(t->name, ".ffn_down_exps.weight"))
+                sum.n_experts += t->dim[2];
         }
     }
     const tr_gguf_tensor *embedding = tr_gguf_find(g, "token_embd.weight");
@@ -105,7 +109,12 @@ static void set_support(json_t *o, const tr_gguf *g)
     tr_model_config c;
 
     tr_fail_capture_begin(reason, sizeof reason);
+    tr_expert_map map;
     tr_status st = tr_model_config_read(g, &c);
+    if (st == TR_OK)
+        st = tr_expert_map_read(g, &map);
+    if (st == TR_OK)
+        tr_expert_map_fini(&map);
     for (size_t i = 0; i < tr_gguf_n_tensors(g) && st == TR_OK; i++) {
         const tr_gguf_tensor *t = tr_gguf_tensor_at(g, i);
         const tr_type_info *info = tr_type_get(t->type);
@@ -152,6 +161,8 @@ static void set_parameters(json_t *o, const totals *t, int64_t n_experts, int64_
     set_number(o, "active_parameters", (int64_t)active);
     set_number(o, "dense_bytes", (int64_t)(t->bytes - t->expert_bytes));
     set_number(o, "expert_bytes", (int64_t)t->expert_bytes);
+    if (t->n_experts > 0)
+        set_number(o, "bytes_per_expert", (int64_t)(t->expert_bytes / t->n_experts));
 }
 
 static json_t *facts_of(const tr_gguf *g)
@@ -198,8 +209,12 @@ static void row_text(const json_t *o, const char *title, const char *key)
     if (!text || !text[0])
         return;
     printf("%-18s ", title);
-    for (; *text; text++) /* a hostile name must not steer the terminal */
-        putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
+    for (; *text; text++) { /* a hostile name must not steer the terminal */
+        unsigned char b = (unsigned char)*text;
+        bool is_c1 = b == 0xc2 && (unsigned char)text[1] < 0xa0; /* U+0080..U+009F */
+        putchar(b < 0x20 || b == 0x7f || is_c1 ? '?' : b);
+        text += is_c1;
+    }
     putchar('\n');
 }
 
@@ -230,15 +245,17 @@ static void row_number(const json_t *o, const char *title, const char *key, cons
 static void row_experts(const json_t *o)
 {
     int64_t n = get(o, "experts");
-    int64_t layers = get(o, "layers");
+    int64_t used = get(o, "experts_used");
+    int64_t bytes = get(o, "bytes_per_expert");
 
-    if (n < 0)
+    if (n <= 0)
         return;
-    printf("%-18s %lld a layer, %lld of them used by a token", "experts", (long long)n,
-           (long long)get(o, "experts_used"));
-    if (n > 0 && layers > 0) {
+    printf("%-18s %lld a layer", "experts", (long long)n);
+    if (used >= 0)
+        printf(", %lld of them used by a token", (long long)used);
+    if (bytes >= 0) {
         printf("; about ");
-        print_grouped(get(o, "expert_bytes") / (n * layers));
+        print_grouped(bytes);
         printf(" bytes each");
     }
     putchar('\n');
@@ -278,6 +295,14 @@ static void show_table(const json_t *o)
     row_number(o, "vocabulary", "vocabulary", " tokens");
 }
 
+/* getopt moves on to the next word only behind the last of several letters. */
+static tr_status unknown_option(const char *word)
+{
+    if (optopt && strncmp(word, "--", 2) != 0)
+        return tr_fail(TR_E_USAGE, "unknown option -%c; see troupe inspect --help", optopt);
+    return tr_fail(TR_E_USAGE, "unknown option %.80s; see troupe inspect --help", word);
+}
+
 static tr_status parse(int argc, char **argv, const char **path, bool *is_json, bool *done)
 {
     static const struct option options[] = {
@@ -296,8 +321,7 @@ static tr_status parse(int argc, char **argv, const char **path, bool *is_json, 
             return TR_OK;
         }
         if (c != 'j')
-            return tr_fail(TR_E_USAGE, "unknown option %s; see troupe inspect --help",
-                           argv[optind - 1]);
+            return unknown_option(argv[optind - 1]);
         *is_json = true;
     }
     if (optind + 1 != argc)

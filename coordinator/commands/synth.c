@@ -114,8 +114,10 @@ static tr_status read_option(int c, tr_random_model *o, synth_given *g, char *wo
         return read_number("seed", optarg, 0, UINT64_MAX, &o->seed);
     case ':':
         return tr_fail(TR_E_USAGE, "%s needs a value; see troupe synth --help", word);
-    default:
-        return tr_fail(TR_E_USAGE, "unknown option %s; see troupe synth --help", word);
+    default: /* getopt moves on to the next word only behind the last of several letters */
+        if (optopt && strncmp(word, "--", 2) != 0)
+            return tr_fail(TR_E_USAGE, "unknown option -%c; see troupe synth --help", optopt);
+        return tr_fail(TR_E_USAGE, "unknown option %.80s; see troupe synth --help", word);
     }
 }
 
