@@ -34,6 +34,8 @@ static const tr_type_info table[TR_TYPE_COUNT] = {
     [TR_TYPE_F64] = { "F64", 1, 8, false },
     [TR_TYPE_IQ1_M] = { "IQ1_M", 256, 56, false },
     [TR_TYPE_BF16] = { "BF16", 1, 2, true },
+    [TR_TYPE_TQ1_0] = { "TQ1_0", 256, 54, false },
+    [TR_TYPE_TQ2_0] = { "TQ2_0", 256, 66, false },
     [TR_TYPE_MXFP4] = { "MXFP4", 32, 17, false },
 };
 

@@ -40,6 +40,8 @@ typedef enum {
     TR_TYPE_F64 = 28,
     TR_TYPE_IQ1_M = 29,
     TR_TYPE_BF16 = 30,
+    TR_TYPE_TQ1_0 = 34,
+    TR_TYPE_TQ2_0 = 35,
     TR_TYPE_MXFP4 = 39,
     TR_TYPE_COUNT = 40, /* size of a table indexed by type */
 } tr_type;

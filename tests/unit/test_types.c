@@ -23,7 +23,7 @@ static void a_type_is_found_by_its_name_in_any_case(void **state)
         assert_true(tr_type_find(lower, &found));
         assert_int_equal(found, i);
     }
-    assert_int_equal(n_types, 30);
+    assert_int_equal(n_types, 32);
     assert_null(tr_type_get(UINT32_MAX));
     assert_false(tr_type_find("Q9_9", &(tr_type){ 0 }));
 }
