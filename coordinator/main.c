@@ -93,6 +93,7 @@ int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN); /* who stops reading is an error of write, not our death */
     tr_log_init("troupe", TR_LOG_INFO);
+    tr_launch_report_start();
 
     tr_status st = dispatch(argc, argv);
     if (fflush(stdout) != 0 && st == TR_OK)

@@ -239,24 +239,37 @@ static tr_status input_open(const tr_run_options *o, int *out)
 
 /* --- how it ended -------------------------------------------------------------------------- */
 
-bool tr_launch_report_status(int exit_code)
+/* One number in a new file of the run directory; true if there is one now. */
+static bool report(const char *name, long number)
 {
     const char *dir = getenv("TROUPE_RUN_DIR");
-    char temporary[PATH_MAX], path[PATH_MAX], text[16];
+    char temporary[PATH_MAX], path[PATH_MAX], text[24];
 
     if (!dir || dir[0] != '/' || strlen(dir) > PATH_MAX - 64)
         return false;
-    snprintf(temporary, sizeof temporary, "%s/%s.new", dir, status_file);
-    snprintf(path, sizeof path, "%s/%s", dir, status_file);
-    int n = snprintf(text, sizeof text, "%d\n", exit_code);
+    snprintf(temporary, sizeof temporary, "%s/%s.new", dir, name);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    int n = snprintf(text, sizeof text, "%ld\n", number);
     /* On another host than the launcher's there is no such directory: mpirun's status must do. */
     int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return false;
-    bool whole = write(fd, text, (size_t)n) == n;
+    bool ok = write(fd, text, (size_t)n) == n;
     close(fd);
-    /* rename: the launcher must not see half a file */
-    return whole && rename(temporary, path) == 0;
+    if (ok) /* link: the launcher must not see half a file, and the first one stays */
+        ok = link(temporary, path) == 0 || errno == EEXIST;
+    unlink(temporary);
+    return ok;
+}
+
+void tr_launch_report_start(void)
+{
+    report("pid", (long)getpid());
+}
+
+bool tr_launch_report_status(int exit_code)
+{
+    return report(status_file, exit_code);
 }
 
 static bool status_read(const char *dir, int *code)

@@ -2,10 +2,11 @@
  *
  * mpirun's own exit status can't be trusted (0 after a lost daemon, 137 after a worker that
  * did not matter).  So the coordinator leaves its exit status in a private directory, and
- * that is the one that counts.
+ * that is the one that counts.  Its process number is there too: once it is gone, the run is over.
  *
  * USE     st = tr_launch_run(&o, c, argc, argv, &code);     the user's process
- *         tr_launch_report_status(code);                    the coordinator, as its last act
+ *         tr_launch_report_start();                         the coordinator, as its first act
+ *         tr_launch_report_status(code);                    and as its last
  *
  * FAILS   TR_E_USAGE        options contradict each other, or mpirun runs already
  *         TR_E_CONFIG       no mpirun, no worker binary, not Open MPI, too old
@@ -28,6 +29,9 @@ tr_status tr_launch_run(const tr_run_options *o, const tr_cluster_config *c, int
 
 /* A status of the class that an exit status stands for, so that a caller can end the same way. */
 tr_status tr_launch_status(int exit_code);
+
+/* Tells the launcher, if there is one, which process is the coordinator. */
+void tr_launch_report_start(void);
 
 /* Tells the launcher, if there is one, how this coordinator ends; true if it was told.  Only the
  * first call counts. */

@@ -71,57 +71,46 @@ static const char *network_of(const tr_cluster_config *c, const tr_launch_facts 
     return "lo";
 }
 
+/* One parameter of Open MPI, unless the file gives it: mpirun refuses it twice. */
+static void put_parameter(writer *w, const tr_cluster_config *c, const char *flag, const char *name,
+                          const char *value)
+{
+    for (size_t i = 0; c && i < c->n_arguments; i++)
+        if (strcmp(c->argument[i], name) == 0)
+            return;
+    put(w, "%s", flag);
+    put(w, "%s", name);
+    put(w, "%s", value);
+}
+
 /* A rank that dies must not take the job with it: --enable-recovery in 4.x.  Idle ranks give
  * their core away.  tcp is in the list since shared memory alone can't reach a later process. */
-static void put_options_4(writer *w, const char *network)
+static void put_options_4(writer *w, const tr_cluster_config *c, const char *network)
 {
-    static const char *const fixed[] = { "--enable-recovery",
-                                         "--oversubscribe",
-                                         "--bind-to",
-                                         "none",
-                                         "--mca",
-                                         "mpi_yield_when_idle",
-                                         "1",
-                                         "--mca",
-                                         "btl",
-                                         "self,vader,tcp",
-                                         NULL };
-
-    put_all(w, fixed);
+    put_all(w, (const char *const[]){ "--enable-recovery", "--oversubscribe", "--bind-to", "none",
+                                      NULL });
+    put_parameter(w, c, "--mca", "mpi_yield_when_idle", "1");
+    put_parameter(w, c, "--mca", "btl", "self,vader,tcp");
     if (network) {
-        put_all(w, (const char *const[]){ "--mca", "btl_tcp_if_include", network, NULL });
-        put_all(w, (const char *const[]){ "--mca", "oob_tcp_if_include", network, NULL });
+        put_parameter(w, c, "--mca", "btl_tcp_if_include", network);
+        put_parameter(w, c, "--mca", "oob_tcp_if_include", network);
     }
 }
 
 /* 5.x has ULFM; --enable-recovery alone would let a dead rank's socket kill the coordinator. */
-static void put_options_5(writer *w, const char *network, bool several_hosts)
+static void put_options_5(writer *w, const tr_cluster_config *c, const char *network)
 {
-    static const char *const fixed[] = { "--with-ft",
-                                         "ulfm",
-                                         "--map-by",
-                                         ":OVERSUBSCRIBE",
-                                         "--bind-to",
-                                         "none",
-                                         "--runtime-options",
-                                         "error-nonzero-status=0",
-                                         "--prtemca",
-                                         "prte_allowed_exit_without_sync",
-                                         "1",
-                                         "--mca",
-                                         "mpi_yield_when_idle",
-                                         "1",
-                                         "--mca",
-                                         "btl",
-                                         "self,sm,tcp",
-                                         NULL };
-
-    put_all(w, fixed);
-    if (several_hosts) /* a silent daemon would otherwise end the job after 8 minutes */
-        put_all(w, (const char *const[]){ "--prtemca", "oob_tcp_keepalive_time", "0", NULL });
+    put_all(w,
+            (const char *const[]){ "--with-ft", "ulfm", "--map-by", ":OVERSUBSCRIBE", "--bind-to",
+                                   "none", "--runtime-options", "error-nonzero-status=0", NULL });
+    put_parameter(w, c, "--prtemca", "prte_allowed_exit_without_sync", "1");
+    put_parameter(w, c, "--mca", "mpi_yield_when_idle", "1");
+    put_parameter(w, c, "--mca", "btl", "self,sm,tcp");
+    if (c && c->n_hosts > 1) /* a silent daemon would otherwise end the job after 8 minutes */
+        put_parameter(w, c, "--prtemca", "oob_tcp_keepalive_time", "0");
     if (network) {
-        put_all(w, (const char *const[]){ "--mca", "btl_tcp_if_include", network, NULL });
-        put_all(w, (const char *const[]){ "--prtemca", "prte_if_include", network, NULL });
+        put_parameter(w, c, "--mca", "btl_tcp_if_include", network);
+        put_parameter(w, c, "--prtemca", "prte_if_include", network);
     }
 }
 
@@ -133,9 +122,9 @@ static void put_mpirun(writer *w, const tr_cluster_config *c, const tr_launch_fa
     if (f->is_root) /* refused otherwise */
         put(w, "--allow-run-as-root");
     if (f->open_mpi >= 5)
-        put_options_5(w, network, c && c->n_hosts > 1);
+        put_options_5(w, c, network);
     else
-        put_options_4(w, network);
+        put_options_4(w, c, network);
     if (f->reports)
         put_all(w, (const char *const[]){ "-x", "TROUPE_RUN_DIR", NULL });
     for (size_t i = 0; c && i < c->n_arguments; i++)

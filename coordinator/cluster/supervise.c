@@ -259,13 +259,28 @@ static void signals_take(supervisor *s)
     }
 }
 
+/* It reported, or it died without: mpirun, told to survive dead ranks, would not mind. */
+static bool run_is_over(const supervisor *s)
+{
+    char path[PATH_MAX], pid[16];
+
+    snprintf(path, sizeof path, "%s/status", s->job->run_dir);
+    if (access(path, F_OK) == 0)
+        return true;
+    snprintf(path, sizeof path, "%s/pid", s->job->run_dir);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return false;
+    bool is_gone = fgets(pid, sizeof pid, file) && strchr(pid, '\n') &&
+                   kill((pid_t)strtol(pid, NULL, 10), 0) != 0 && errno == ESRCH;
+    fclose(file);
+    return is_gone;
+}
+
 static void deadline_check(supervisor *s)
 {
     if (s->stage == STAGE_RUNS) {
-        char path[PATH_MAX];
-
-        snprintf(path, sizeof path, "%s/status", s->job->run_dir);
-        if (access(path, F_OK) == 0)
+        if (run_is_over(s))
             stage_enter(s, STAGE_MAY_END, s->job->grace);
         return;
     }

@@ -2,8 +2,8 @@
  *
  * The child gets a process group of its own, this process adopts every orphan below it, and
  * at the end what is left below is killed.  Signals (INT, TERM, HUP) are handed on; a second one
- * kills.  Once the run has reported its status (the file run_dir/status) the child has a grace
- * period to end by itself.
+ * kills.  Once the run has reported its status (the file run_dir/status), or the process whose
+ * number is in run_dir/pid is gone, the child has a grace period to end by itself.
  *
  * USE     tr_supervise_result r;
  *         st = tr_supervise(&(tr_supervise_job){ .argv = argv, .input = fd, .run_dir = dir }, &r);

@@ -44,6 +44,8 @@ static const char script[] =
     "deaf_twice) trap '' INT; kill -INT $PPID; sleep 0.2; kill -INT $PPID; stay;;\n"
     "files) mkdir -p \"$TMPDIR/a/b\"; : > \"$TMPDIR/a/b/c\"; ln -s / \"$TMPDIR/root\"; report 0;;\n"
     "endless) trap '' PIPE; while echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; do :; done; stay;;\n"
+    "crashes) sleep 0.1 & echo $! > \"$TROUPE_RUN_DIR/x\"; mv \"$TROUPE_RUN_DIR/x\" "
+    "\"$TROUPE_RUN_DIR/pid\"; trap '' TERM; stay;;\n"
     "both) head -c 20000 /dev/zero; echo said >&2; report 0;;\n"
     "large) head -c 300000 /dev/zero; report 0;;\n"
     "esac\n";
@@ -342,11 +344,13 @@ static void only_the_first_report_counts(void **state)
     char path[128], text[16] = "";
 
     (void)state;
-    tr_launch_report_status(1); /* nobody asked */
+    assert_false(tr_launch_report_status(1)); /* nobody asked */
     setenv("TROUPE_RUN_DIR", "/no/such/directory", 1);
-    tr_launch_report_status(1); /* another host's */
+    assert_false(tr_launch_report_status(1)); /* another host's */
     setenv("TROUPE_RUN_DIR", dir, 1);
-    tr_launch_report_status(6);
+    assert_true(tr_launch_report_status(6));
+    assert_true(tr_launch_report_status(7));
+    tr_launch_report_start();
     unsetenv("TROUPE_RUN_DIR");
     snprintf(path, sizeof path, "%s/status", dir);
     FILE *file = fopen(path, "r");
@@ -354,6 +358,13 @@ static void only_the_first_report_counts(void **state)
     assert_non_null(fgets(text, sizeof text, file));
     fclose(file);
     assert_string_equal(text, "6\n");
+    unlink(path);
+    snprintf(path, sizeof path, "%s/pid", dir);
+    file = fopen(path, "r");
+    assert_non_null(file);
+    assert_non_null(fgets(text, sizeof text, file));
+    fclose(file);
+    assert_int_equal(strtol(text, NULL, 10), getpid());
     unlink(path);
 }
 
@@ -392,6 +403,8 @@ static tr_supervise_result supervise(const char *mode, int output, int errors)
     close(input);
     snprintf(path, sizeof path, "%s/status", run_dir);
     unlink(path);
+    snprintf(path, sizeof path, "%s/pid", run_dir);
+    unlink(path);
     assert_int_equal(rmdir(run_dir), 0);
     nothing_is_left();
     return r;
@@ -429,6 +442,18 @@ static void a_launcher_that_hangs_after_the_report_is_ended(void **state)
     assert_true(r.was_ended);
     assert_true(WIFSIGNALED(r.wait_status) && WTERMSIG(r.wait_status) == SIGKILL);
     close(null);
+}
+
+/* mpirun is told to survive dead ranks, and takes the coordinator for one of them. */
+static void a_coordinator_that_dies_without_a_report_ends_the_run(void **state)
+{
+    int null = null_output();
+    tr_supervise_result r = supervise("crashes", null, 2);
+
+    (void)state;
+    close(null);
+    assert_true(r.was_ended);
+    assert_int_equal(r.signal, 0);
 }
 
 static void signals_are_handed_on_and_the_second_kills(void **state)
@@ -542,6 +567,7 @@ int main(void)
         cmocka_unit_test(every_exit_class_maps_back),
         cmocka_unit_test(orphans_are_adopted_and_killed),
         cmocka_unit_test(a_launcher_that_hangs_after_the_report_is_ended),
+        cmocka_unit_test(a_coordinator_that_dies_without_a_report_ends_the_run),
         cmocka_unit_test(signals_are_handed_on_and_the_second_kills),
         cmocka_unit_test(an_interrupted_run_says_so),
         cmocka_unit_test(output_that_nobody_takes_ends_the_run),

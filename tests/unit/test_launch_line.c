@@ -146,6 +146,23 @@ static void a_cluster_file_decides_hosts_threads_and_paths(void **state)
     tr_cluster_config_free(&c);
 }
 
+/* mpirun refuses a parameter that is given twice. */
+static void a_parameter_in_the_file_replaces_ours(void **state)
+{
+    const char *words[] = { "run", "--cluster=c", "-mm", "-px", NULL };
+    tr_cluster_config *c = config("hosts: [{name: localhost}]\n"
+                                  "mpirun: {arguments: [--mca, btl, 'self,tcp']}\n");
+    tr_launch_line line;
+    char *text = compose(words, c, here, &line);
+
+    (void)state;
+    assert_non_null(strstr(text, "--mca btl self,tcp "));
+    assert_null(strstr(text, "vader"));
+    free(text);
+    tr_launch_line_fini(&line);
+    tr_cluster_config_free(&c);
+}
+
 /* The coordinator's own parser must accept what it is given. */
 static void the_handed_on_options_mean_the_same(void **state)
 {
@@ -292,6 +309,7 @@ int main(void)
         cmocka_unit_test(workers_of_this_machine_get_the_measured_line),
         cmocka_unit_test(only_what_the_coordinator_needs_is_handed_on),
         cmocka_unit_test(a_cluster_file_decides_hosts_threads_and_paths),
+        cmocka_unit_test(a_parameter_in_the_file_replaces_ours),
         cmocka_unit_test(the_handed_on_options_mean_the_same),
         cmocka_unit_test(where_the_programs_run_is_known),
         cmocka_unit_test(contradictions_with_the_file_are_refused),
