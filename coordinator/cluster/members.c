@@ -333,6 +333,23 @@ static bool is_ready(const tr_member *w)
     return w->state == TR_MEMBER_READY;
 }
 
+/* MPI moves an invitation only while somebody calls it: over TCP it has to connect first. */
+static tr_status push_invites(tr_members *m)
+{
+    tr_peer from = 0;
+    tr_msg *msg = NULL;
+    tr_status st = tr_transport_recv(m->transport, 0, &from, &msg);
+
+    if (st == TR_E_DEADLINE)
+        return TR_OK;
+    if (st == TR_E_PEER_LOST)
+        return tr_fail(st, "worker %u is gone before it has joined", from);
+    if (st != TR_OK)
+        return st;
+    tr_msg_free(&msg);
+    return tr_fail(TR_E_PROTOCOL, "worker %u sent rows before it has joined", from);
+}
+
 static tr_status await_hellos(tr_members *m)
 {
     tr_time deadline = tr_deadline_after(tr_now(), m->o.join_timeout);
@@ -340,6 +357,8 @@ static tr_status await_hellos(tr_members *m)
 
     while (name_missing(m, has_joined, missing, sizeof missing)) {
         tr_status st = tr_interrupted() ? TR_E_INTERRUPTED : look(m, wait_period);
+        if (st == TR_OK)
+            st = push_invites(m);
         if (st != TR_OK)
             return st;
         if (tr_now() > deadline)

@@ -36,6 +36,10 @@ for temperature in 0 0.8; do
     : -n 3 "$BIN/troupe-worker"
   check "cluster file" "$TROUPE" run "${common[@]}" \
     --cluster "$(dirname "$0")/../../cluster-configs/local-3.yaml"
+  # As between machines: no shared memory, connections that are made on the way.
+  printf 'hosts: [{name: localhost, slots: 3}]\nmpirun: {arguments: [--mca, btl, "self,tcp"]}\n' \
+    >"$WORK/tcp.yaml"
+  check "over TCP" "$TROUPE" run "${common[@]}" --cluster "$WORK/tcp.yaml"
   run "dry run" "$TROUPE" run "${common[@]}" -w 2 --dry-run
   cp "$WORK/out" "$WORK/line.sh"
   check "the line of a dry run" bash "$WORK/line.sh"
