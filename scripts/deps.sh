@@ -11,7 +11,7 @@ packages_of() {
   case $1 in
   build)
     echo build-essential cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libzmq3-dev \
-      libprotobuf-c-dev protobuf-c-compiler libcyaml-dev libyaml-dev libpcre2-dev libhwloc-dev \
+      libprotobuf-c-dev protobuf-c-compiler libcyaml-dev libyaml-dev libpcre2-dev \
       libxxhash-dev libjansson-dev
     ;;
   test) echo libcmocka-dev python3 python3-numpy ;;
@@ -33,7 +33,7 @@ commands_of() {
 }
 modules_of() {
   case $1 in
-  build) echo "libzmq libprotobuf-c libcyaml libpcre2-8 libxxhash jansson hwloc" ;;
+  build) echo "libzmq libprotobuf-c libcyaml libpcre2-8 libxxhash jansson" ;;
   test) echo cmocka ;;
   fuzz) ;;
   esac
@@ -78,7 +78,7 @@ list_others() {
     echo "This system has no apt-get, so please install these first:"
     printf '  %s\n' "${missing[@]}"
     echo "Versions: CMake 3.25, Open MPI 4.0, libzmq 4.3 with CURVE, libprotobuf-c 1.4,"
-    echo "libcyaml 1.3, PCRE2 10.40, xxHash 0.8, Jansson 2.13, hwloc 2.0, cmocka 1.1, or later."
+    echo "libcyaml 1.3, PCRE2 10.40, xxHash 0.8, Jansson 2.13, cmocka 1.1, or later."
   } >&2
   exit 1
 }

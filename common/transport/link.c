@@ -87,10 +87,9 @@ static tr_status new_link(int type, uint32_t n, tr_link **out)
         st = zmq_failed("context");
     if (st == TR_OK && !(l->socket = zmq_socket(l->context, type)))
         st = zmq_failed("socket");
-    if (st == TR_OK &&
-        (!set_int(l->socket, ZMQ_LINGER, LINGER_MS) || !set_int(l->socket, ZMQ_IPV6, 1) ||
-         !set_int(l->socket, ZMQ_HANDSHAKE_IVL, 10000) ||
-         zmq_setsockopt(l->socket, ZMQ_MAXMSGSIZE, &max_size, sizeof max_size) != 0))
+    if (st == TR_OK && (!set_int(l->socket, ZMQ_LINGER, LINGER_MS) ||
+                        !set_int(l->socket, ZMQ_HANDSHAKE_IVL, 10000) ||
+                        zmq_setsockopt(l->socket, ZMQ_MAXMSGSIZE, &max_size, sizeof max_size) != 0))
         st = zmq_failed("socket options");
     if (st != TR_OK) {
         tr_link_close(&l);
@@ -126,7 +125,11 @@ static tr_status bind_to(tr_link *l, const char *address)
 {
     char text[MAX_ENDPOINT];
     size_t size = sizeof l->endpoint;
-    bool has_port = address && strrchr(address, ':') && !strstr(address, "::");
+    const char *after = address ? strrchr(address, ']') : NULL; /* of an IPv6 address */
+    bool has_port = address && strchr(after ? after : address, ':');
+
+    if (after && !set_int(l->socket, ZMQ_IPV6, 1))
+        return zmq_failed("socket options");
 
     snprintf(text, sizeof text, "tcp://%s%s", address ? address : "127.0.0.1",
              has_port ? "" : ":*");
@@ -183,7 +186,8 @@ tr_status tr_link_connect(const char *endpoint, const uint8_t *server_public,
     if (st != TR_OK)
         return st;
     snprintf(l->endpoint, sizeof l->endpoint, "%s", endpoint);
-    if (zmq_setsockopt(l->socket, ZMQ_CURVE_SERVERKEY, server_public, TR_LINK_KEY) != 0 ||
+    if (!set_int(l->socket, ZMQ_IPV6, strchr(endpoint, '[') != NULL) ||
+        zmq_setsockopt(l->socket, ZMQ_CURVE_SERVERKEY, server_public, TR_LINK_KEY) != 0 ||
         zmq_setsockopt(l->socket, ZMQ_CURVE_PUBLICKEY, keys->public_key, TR_LINK_KEY) != 0 ||
         zmq_setsockopt(l->socket, ZMQ_CURVE_SECRETKEY, keys->secret_key, TR_LINK_KEY) != 0)
         st = zmq_failed("encryption");
