@@ -1,13 +1,21 @@
 /* status.c - status codes, their names, and the one place that prints a failure.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/status.h"
+#include "base/check.h"
 #include "base/log.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-static _Thread_local char *capture_buffer;
-static _Thread_local unsigned long capture_size;
+enum { MAX_CAPTURES = 8 };
+
+typedef struct {
+    char *buffer;
+    unsigned long size;
+} capture;
+
+static _Thread_local capture captures[MAX_CAPTURES];
+static _Thread_local unsigned n_captures;
 
 tr_scope tr_status_scope(tr_status st)
 {
@@ -95,8 +103,8 @@ tr_status tr_fail(tr_status st, const char *format, ...)
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    if (capture_buffer)
-        snprintf(capture_buffer, capture_size, "%s", line);
+    if (n_captures > 0)
+        snprintf(captures[n_captures - 1].buffer, captures[n_captures - 1].size, "%s", line);
     else
         tr_log(TR_LOG_ERROR, "%s", line);
     return st;
@@ -104,13 +112,14 @@ tr_status tr_fail(tr_status st, const char *format, ...)
 
 void tr_fail_capture_begin(char *buffer, unsigned long size)
 {
-    capture_buffer = buffer;
-    capture_size = size;
+    TR_CHECK(n_captures < MAX_CAPTURES);
+    captures[n_captures++] = (capture){ buffer, size };
     if (size > 0)
         buffer[0] = '\0';
 }
 
 void tr_fail_capture_end(void)
 {
-    capture_buffer = NULL;
+    TR_CHECK(n_captures > 0);
+    n_captures--;
 }

@@ -63,7 +63,8 @@ tr_status tr_fail(tr_status st, const char *format, ...) __attribute__((format(p
 
 /* As tr_fail, but the line is kept instead of printed: between begin and end every
  * tr_fail of this thread writes into the given buffer (the last one wins).  For callers
- * that hand the reason to a peer or try several things.  Does not nest. */
+ * that hand the reason to a peer or try several things.  Pairs nest up to 8 deep; the innermost
+ * buffer is written. */
 void tr_fail_capture_begin(char *buffer, unsigned long size);
 void tr_fail_capture_end(void);
 

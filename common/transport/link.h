@@ -41,8 +41,8 @@ void tr_link_keys_forget(tr_link_keys *k);
 
 typedef struct tr_link tr_link;
 
-/* address is "HOST", "HOST:PORT", "[IPv6]" or "[IPv6]:PORT"; NULL listens on loopback only.  clients is [n][32] public
- * keys. */
+/* address is "HOST", "HOST:PORT", "[IPv6]" or "[IPv6]:PORT"; NULL listens on loopback only.
+ * clients is [n][32] public keys. */
 tr_status tr_link_serve(const char *address, const tr_link_keys *keys,
                         const uint8_t (*clients)[TR_LINK_KEY], uint32_t n, tr_link **out);
 tr_status tr_link_connect(const char *endpoint, const uint8_t *server_public,

@@ -56,6 +56,23 @@ static void a_captured_failure_is_kept_and_cut_to_the_buffer(void **state)
     assert_string_equal(reason, "0123456789abcde");
 }
 
+static void an_inner_capture_leaves_the_outer_one_in_place(void **state)
+{
+    char outer[16];
+    char inner[16];
+
+    (void)state;
+    tr_fail_capture_begin(outer, sizeof outer);
+    tr_fail_capture_begin(inner, sizeof inner);
+    tr_fail(TR_E_IO, "in");
+    tr_fail_capture_end();
+    assert_string_equal(outer, "");
+    tr_fail(TR_E_IO, "out");
+    tr_fail_capture_end();
+    assert_string_equal(inner, "in");
+    assert_string_equal(outer, "out");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -63,6 +80,7 @@ int main(void)
         cmocka_unit_test(every_failure_ends_a_program_with_its_own_class),
         cmocka_unit_test(scope_says_what_is_lost),
         cmocka_unit_test(a_captured_failure_is_kept_and_cut_to_the_buffer),
+        cmocka_unit_test(an_inner_capture_leaves_the_outer_one_in_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
