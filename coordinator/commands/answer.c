@@ -77,6 +77,8 @@ static tr_status write_all(const void *data, size_t size)
 
 static tr_status keep(tr_answer *a, tr_bytes text)
 {
+    if (text.size == 0)
+        return TR_OK;
     if (a->text_size + text.size > a->text_capacity) {
         size_t capacity = 2 * (a->text_size + text.size);
         char *grown = realloc(a->text, capacity);
