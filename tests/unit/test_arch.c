@@ -57,8 +57,9 @@ static tr_status read_changed(const change *c, tr_model_config *out)
     tr_gguf *g = NULL;
 
     gb_text_entry(&body, "general.architecture", c->arch ? c->arch : "qwen3moe");
-    put_f32(&body, "qwen3moe.attention.layer_norm_rms_epsilon", c->norm_eps ? c->norm_eps : 1e-6f);
-    put_f32(&body, "qwen3moe.rope.freq_base", c->rope_base ? c->rope_base : 10000.0f);
+    put_f32(&body, "qwen3moe.attention.layer_norm_rms_epsilon",
+            c->norm_eps != 0 ? c->norm_eps : 1e-6f);
+    put_f32(&body, "qwen3moe.rope.freq_base", c->rope_base != 0 ? c->rope_base : 10000.0f);
     if (c->scaling) {
         gb_text_entry(&body, "qwen3moe.rope.scaling.type", c->scaling);
         n++;
