@@ -3,9 +3,13 @@
  * protobuf-c allocates as it decodes; the allocator here is an arena of a fixed size, so that a
  * hostile message can't make a process grow.
  *
+ * Texts end up in logs and on terminals: only UTF-8 without control characters comes in.  Reasons
+ * may quote anything, so they are made such before they go out.
+ *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "proto/wire.h"
 
+#include "base/check.h"
 #include "control.pb-c.h"
 
 #include <stdio.h>
@@ -57,16 +61,39 @@ static tr_status bad(const char *message, const char *field)
                    message, field);
 }
 
-/* A text without control bytes that fits to with its final zero. */
+/* Bytes of the character that s begins with, 0 if it is none or one that moves a cursor: C0, DEL
+ * and C1 controls.  s ends with a zero. */
+static size_t printable(const char *s)
+{
+    const unsigned char *u = (const unsigned char *)s;
+    size_t size = u[0] < 0x80 ? 1 : u[0] < 0xe0 ? 2 : u[0] < 0xf0 ? 3 : 4;
+    static const uint32_t least[] = { 0, 0x20, 0xa0, 0x800, 0x10000 };
+    uint32_t code = size == 1 ? u[0] : u[0] & (0x7fu >> size);
+
+    if ((u[0] >= 0x80 && u[0] < 0xc0) || u[0] >= 0xf8 || u[0] == 0x7f)
+        return 0;
+    for (size_t i = 1; i < size; i++) {
+        if ((u[i] & 0xc0) != 0x80) /* also at the final zero */
+            return 0;
+        code = code << 6 | (u[i] & 0x3f);
+    }
+    bool is_surrogate = code >= 0xd800 && code <= 0xdfff;
+    return code >= least[size] && code <= 0x10ffff && !is_surrogate ? size : 0;
+}
+
+/* A printable text that fits to with its final zero. */
 static bool copy_text(char *to, size_t size, const char *from)
 {
     size_t n = from ? strlen(from) : 0;
 
     if (n >= size)
         return false;
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)from[i] < 0x20 || from[i] == 0x7f)
+    for (size_t i = 0; i < n;) {
+        size_t step = printable(from + i);
+        if (step == 0)
             return false;
+        i += step;
+    }
     memset(to, 0, size);
     memcpy(to, from ? from : "", n);
     return true;
@@ -75,6 +102,19 @@ static bool copy_text(char *to, size_t size, const char *from)
 static bool copy_name(char *to, size_t size, const char *from)
 {
     return copy_text(to, size, from) && to[0] != '\0';
+}
+
+/* A file's name is bytes that the file system gave, not always UTF-8. */
+static bool copy_path(char *to, size_t size, ProtobufCBinaryData from)
+{
+    if (from.len == 0 || from.len >= size)
+        return false;
+    for (size_t i = 0; i < from.len; i++)
+        if (from.data[i] < 0x20 || from.data[i] == 0x7f)
+            return false;
+    memset(to, 0, size);
+    memcpy(to, from.data, from.len);
+    return true;
 }
 
 static bool copy_key(uint8_t *to, ProtobufCBinaryData from)
@@ -102,21 +142,22 @@ void tr_assignment_fini(tr_assignment *a)
     *a = (tr_assignment){ 0 };
 }
 
-static bool add_range(tr_assignment *a, const expert_range *r)
+static tr_status add_range(tr_assignment *a, const expert_range *r)
 {
     if (r->layer >= a->n_layers || r->count == 0 || r->count > TR_MAX_EXPERTS ||
         r->first > TR_MAX_EXPERTS - r->count)
-        return false;
+        return bad("assign", "experts");
     tr_layer_experts *l = &a->layer[r->layer];
     if (l->n > 0 && r->first <= l->expert[l->n - 1])
-        return false;
+        return tr_fail(TR_E_PROTOCOL, "control message assign: experts of layer %u do not ascend",
+                       r->layer);
     uint32_t *grown = realloc(l->expert, (l->n + r->count) * sizeof *grown);
     if (!grown)
-        return false;
+        return tr_fail(TR_E_MEMORY, "assignment: no memory for the experts of layer %u", r->layer);
     l->expert = grown;
     for (uint32_t i = 0; i < r->count; i++)
         l->expert[l->n++] = r->first + i;
-    return true;
+    return TR_OK;
 }
 
 static tr_status unpack_assign(const Troupe__Control__Assign *p, tr_assignment *out)
@@ -137,8 +178,7 @@ static tr_status unpack_assign(const Troupe__Control__Assign *p, tr_assignment *
     if (!copy_name(a.kernels, sizeof a.kernels, p->kernels))
         st = bad("assign", "kernels");
     for (size_t i = 0; i < p->n_experts && st == TR_OK; i++) {
-        if (p->experts[i]->layer < layer || !add_range(&a, p->experts[i]))
-            st = bad("assign", "experts");
+        st = p->experts[i]->layer < layer ? bad("assign", "experts") : add_range(&a, p->experts[i]);
         layer = p->experts[i]->layer;
     }
     if (st != TR_OK) {
@@ -277,7 +317,7 @@ static tr_status check_invite(const Troupe__Control__Invite *p, tr_invite *out)
         !copy_key(out->worker_public, p->worker_public) ||
         !copy_key(out->worker_secret, p->worker_secret))
         return bad("invite", "a key");
-    if (!copy_name(out->model, sizeof out->model, p->model))
+    if (!copy_path(out->model, sizeof out->model, p->model))
         return bad("invite", "model");
     if (p->heartbeat_ms == 0 || p->heartbeat_ms > p->silence_ms || p->silence_ms > 86400000)
         return bad("invite", "heartbeat_ms");
@@ -298,6 +338,7 @@ tr_status tr_wire_unpack_invite(tr_bytes bytes, tr_invite *out)
     Troupe__Control__Invite *p =
         troupe__control__invite__unpack(&a.allocator, bytes.size, bytes.data);
     st = p ? check_invite(p, &i) : tr_fail(TR_E_PROTOCOL, "invite can't be decoded");
+    explicit_bzero(a.base, a.used); /* it holds a key */
     free(a.base);
     if (st == TR_OK)
         *out = i;
@@ -323,12 +364,27 @@ static tr_status pack(const ProtobufCMessage *p, uint8_t *buffer, size_t size, s
     return TR_OK;
 }
 
+/* A reason may quote a file name, or have been cut within a character. */
+static void clean(char *to, const char *from)
+{
+    for (size_t i = 0; from[i] != '\0';) {
+        size_t n = printable(from + i);
+        if (n == 0)
+            to[i] = '?';
+        else
+            memcpy(to + i, from + i, n);
+        i += n ? n : 1;
+        to[i] = '\0';
+    }
+}
+
 static tr_status pack_hello(const tr_hello *h, uint8_t *buffer, size_t size, size_t *used)
 {
     Troupe__Control__Hello p = TROUPE__CONTROL__HELLO__INIT;
     envelope e = TROUPE__CONTROL__ENVELOPE__INIT;
     char *kernels[TR_MAX_KERNEL_TABLES];
 
+    TR_CHECK(h->n_kernels <= TR_MAX_KERNEL_TABLES);
     for (uint32_t i = 0; i < h->n_kernels; i++)
         kernels[i] = (char *)(uintptr_t)h->kernels[i];
     p.protocol = h->protocol;
@@ -430,15 +486,18 @@ static tr_status pack_small(const tr_control *m, uint8_t *buffer, size_t size, s
     Troupe__Control__Shutdown shutdown = TROUPE__CONTROL__SHUTDOWN__INIT;
     Troupe__Control__Bye bye = TROUPE__CONTROL__BYE__INIT;
     envelope e = TROUPE__CONTROL__ENVELOPE__INIT;
+    char reason[TR_MAX_TEXT] = "";
 
     switch (m->kind) {
     case TR_CONTROL_REFUSE:
-        refuse.reason = (char *)(uintptr_t)m->reason;
+        clean(reason, m->reason);
+        refuse.reason = reason;
         e.message_case = TROUPE__CONTROL__ENVELOPE__MESSAGE_REFUSE;
         e.refuse = &refuse;
         break;
     case TR_CONTROL_FAILURE:
-        failure.reason = (char *)(uintptr_t)m->reason;
+        clean(reason, m->reason);
+        failure.reason = reason;
         e.message_case = TROUPE__CONTROL__ENVELOPE__MESSAGE_FAILURE;
         e.failure = &failure;
         break;
@@ -499,7 +558,7 @@ tr_status tr_wire_pack_invite(const tr_invite *i, uint8_t *buffer, size_t size, 
     p.server_public = (ProtobufCBinaryData){ TR_KEY_SIZE, (uint8_t *)(uintptr_t)i->server_public };
     p.worker_public = (ProtobufCBinaryData){ TR_KEY_SIZE, (uint8_t *)(uintptr_t)i->worker_public };
     p.worker_secret = (ProtobufCBinaryData){ TR_KEY_SIZE, (uint8_t *)(uintptr_t)i->worker_secret };
-    p.model = (char *)(uintptr_t)i->model;
+    p.model = (ProtobufCBinaryData){ strlen(i->model), (uint8_t *)(uintptr_t)i->model };
     p.heartbeat_ms = i->heartbeat_ms;
     p.silence_ms = i->silence_ms;
     return pack(&p.base, buffer, size, used);

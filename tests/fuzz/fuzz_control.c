@@ -35,14 +35,19 @@ static void control(tr_bytes bytes)
 static void invite(tr_bytes bytes)
 {
     tr_invite i;
+    tr_invite again;
     size_t n;
+    size_t n_again;
 
     if (tr_wire_unpack_invite(bytes, &i) != TR_OK)
         return;
     TR_CHECK(i.worker >= 1);
     TR_CHECK(i.heartbeat_ms <= i.silence_ms);
     TR_CHECK(tr_wire_pack_invite(&i, first, sizeof first, &n) == TR_OK);
-    TR_CHECK(tr_wire_unpack_invite((tr_bytes){ first, n }, &i) == TR_OK);
+    TR_CHECK(tr_wire_unpack_invite((tr_bytes){ first, n }, &again) == TR_OK);
+    TR_CHECK(tr_wire_pack_invite(&again, second, sizeof second, &n_again) == TR_OK);
+    TR_CHECK(n == n_again);
+    TR_CHECK(memcmp(first, second, n) == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
