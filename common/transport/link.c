@@ -30,6 +30,7 @@ typedef struct {
     uint8_t routing_id[MAX_ROUTING_ID];
     size_t routing_size; /* 0: never heard */
     int fd;              /* of its connection; -1: unknown */
+    uint64_t since;      /* orders when the descriptors became known */
 } client;
 
 struct tr_link {
@@ -38,7 +39,8 @@ struct tr_link {
     char endpoint[MAX_ENDPOINT];
     client *clients; /* [n]; a client's link has one: the server */
     uint32_t n;
-    zmq_msg_t message; /* that the last event points into */
+    uint64_t n_connections; /* counted for client.since */
+    zmq_msg_t message;      /* that the last event points into */
 };
 
 static tr_status zmq_failed(const char *what)
@@ -134,7 +136,9 @@ static tr_status bind_to(tr_link *l, const char *address)
     snprintf(text, sizeof text, "tcp://%s%s", address ? address : "127.0.0.1",
              has_port ? "" : ":*");
     if (zmq_bind(l->socket, text) != 0)
-        return tr_fail(TR_E_SYSTEM, "control plane: can't listen on %s: %s",
+        return tr_fail(TR_E_SYSTEM,
+                       "control plane: can't listen on %s: %s: give a numeric address or an "
+                       "interface of this host, and a free port or none",
                        address ? address : "127.0.0.1", zmq_strerror(zmq_errno()));
     if (zmq_getsockopt(l->socket, ZMQ_LAST_ENDPOINT, l->endpoint, &size) != 0)
         return zmq_failed("endpoint");
@@ -219,8 +223,8 @@ void tr_link_close(tr_link **link)
         zmq_close(l->socket);
     if (l->door)
         zmq_close(l->door);
-    if (l->context)
-        zmq_ctx_term(l->context);
+    while (l->context && zmq_ctx_term(l->context) != 0 && zmq_errno() == EINTR)
+        continue; /* a signal came; what lingers has its own limit */
     free(l->clients);
     free(l);
     *link = NULL;
@@ -316,7 +320,10 @@ static uint32_t sender_of(tr_link *l, const uint8_t *routing_id, size_t routing_
     client *c = &l->clients[peer - 1];
     memcpy(c->routing_id, routing_id, routing_size);
     c->routing_size = routing_size;
-    c->fd = zmq_msg_get(&l->message, ZMQ_SRCFD);
+    int fd = zmq_msg_get(&l->message, ZMQ_SRCFD);
+    if (fd != c->fd)
+        c->since = ++l->n_connections;
+    c->fd = fd;
     return (uint32_t)peer;
 }
 
@@ -351,6 +358,22 @@ static bool take_message(tr_link *l, tr_link_event *out)
     return true;
 }
 
+/* Whose connection ended with this descriptor?  The system gives the lowest free number to the next
+ * connection at once, so two may claim it: the end is that of the older. */
+static client *owner_of(tr_link *l, int fd)
+{
+    client *owner = NULL;
+
+    if (!l->is_server)
+        return &l->clients[0]; /* it has one connection in its life */
+    for (uint32_t i = 0; i < l->n; i++) {
+        client *c = &l->clients[i];
+        if (c->fd == fd && (!owner || c->since < owner->since))
+            owner = c;
+    }
+    return owner;
+}
+
 static bool take_end(tr_link *l, tr_link_event *out)
 {
     uint8_t event[6]; /* u16 event, u32 value: the descriptor */
@@ -361,14 +384,14 @@ static bool take_end(tr_link *l, tr_link_event *out)
         return false;
     zmq_recv(l->monitor, address, sizeof address, ZMQ_DONTWAIT);
     memcpy(&fd, event + 2, sizeof fd);
-    for (uint32_t i = 0; i < l->n; i++) {
-        if (l->is_server && l->clients[i].fd != fd)
-            continue;
-        l->clients[i].fd = -1;
-        *out = (tr_link_event){ TR_LINK_GONE, l->is_server ? i + 1 : 0, { NULL, 0 } };
-        return true;
-    }
-    return false;
+    client *c = owner_of(l, fd);
+    if (!c)
+        return false;
+    c->fd = -1;
+    *out = (tr_link_event){ TR_LINK_GONE,
+                            l->is_server ? (uint32_t)(c - l->clients) + 1 : 0,
+                            { NULL, 0 } };
+    return true;
 }
 
 tr_status tr_link_poll(tr_link *l, tr_time timeout, tr_link_event *out)
