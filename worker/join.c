@@ -155,6 +155,8 @@ static tr_status on_event(tr_join *j, const tr_link_event *e)
 
 static tr_status look(tr_join *j, tr_time timeout)
 {
+    tr_time before = j->looked;
+
     while (j->failed == TR_OK) {
         tr_link_event e;
         tr_status st = tr_link_poll(j->link, timeout, &e);
@@ -165,6 +167,8 @@ static tr_status look(tr_join *j, tr_time timeout)
     }
     j->looked = tr_now();
     tr_time limit = (tr_time)j->invite.silence_ms * TR_MS * SILENCES;
+    if (j->looked - before > limit / 2)
+        j->heard = j->looked; /* who was away itself (a stopped job that goes on) can't tell */
     if (j->failed == TR_OK && j->looked - j->heard > limit)
         j->failed = tr_fail(TR_E_PEER_LOST, "the coordinator is silent for %.0f s",
                             (double)(j->looked - j->heard) / (double)TR_SECOND);
@@ -272,6 +276,7 @@ void tr_join_close(tr_join **join)
     tr_link_close(&j->link);
     tr_gguf_close(&j->gguf);
     tr_assignment_fini(&j->assignment);
+    explicit_bzero(&j->invite, sizeof j->invite);
     free(j->buffer);
     free(j);
     *join = NULL;
@@ -302,7 +307,7 @@ tr_status tr_join_await_assignment(tr_join *j, tr_assignment *out, bool *is_over
     return TR_OK;
 }
 
-tr_status tr_join_progress(tr_join *j, uint64_t done, uint64_t total)
+tr_status tr_join_progress(tr_join *j, uint64_t done, uint64_t total, bool *is_over)
 {
     tr_control c = { .kind = TR_CONTROL_PROGRESS };
 
@@ -311,7 +316,10 @@ tr_status tr_join_progress(tr_join *j, uint64_t done, uint64_t total)
     c.progress.done = done;
     c.progress.total = total;
     tr_status st = send(j, &c);
-    return st == TR_OK ? look(j, 0) : st;
+    if (st == TR_OK || st == TR_E_PEER_LOST) /* whether it is lost, the connection says */
+        st = look(j, 0);
+    *is_over = *is_over || j->is_over;
+    return st;
 }
 
 tr_status tr_join_ready(tr_join *j, uint32_t n_experts, uint64_t bytes)

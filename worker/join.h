@@ -2,7 +2,7 @@
  *
  * USE     st = tr_join_open(transport, version, model, threads, &j);   NULL *j: called off, go home
  *         st = tr_join_await_assignment(j, &assignment, &is_over);
- *         st = tr_join_progress(j, done, total);                       while loading
+ *         st = tr_join_progress(j, done, total, &is_over);             while loading
  *         st = tr_join_ready(j, n_experts, bytes);
  *         st = tr_join_pump(j, &stats, &is_over);                      often
  *         tr_join_fail(j, reason);                                     before giving up
@@ -40,8 +40,9 @@ const tr_gguf *tr_join_model(const tr_join *j);
 /* *is_over: the coordinator ended the job first; out is then untouched. */
 tr_status tr_join_await_assignment(tr_join *j, tr_assignment *out, bool *is_over);
 
-/* Also keeps the connection alive; cheap when called often. */
-tr_status tr_join_progress(tr_join *j, uint64_t done, uint64_t total);
+/* Also keeps the connection alive, and looks at what the coordinator said as tr_join_pump does;
+ * cheap when called often. */
+tr_status tr_join_progress(tr_join *j, uint64_t done, uint64_t total, bool *is_over);
 tr_status tr_join_ready(tr_join *j, uint32_t n_experts, uint64_t bytes);
 
 /* Send the heartbeat if it is due, look at what the coordinator said; sets *is_over when it ends

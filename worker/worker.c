@@ -77,10 +77,10 @@ static tr_status load_experts(worker *w)
         for (uint32_t i = 0; i < a->layer[l].n; i++) {
             tr_status st = tr_shards_load(w->shards, l, a->layer[l].expert[i]);
             if (st == TR_OK)
-                st = tr_join_progress(w->join, tr_shards_bytes(w->shards), total);
+                st = tr_join_progress(w->join, tr_shards_bytes(w->shards), total, &w->is_over);
             if (st == TR_OK && tr_interrupted())
                 st = TR_E_INTERRUPTED;
-            if (st != TR_OK)
+            if (st != TR_OK || w->is_over)
                 return st;
         }
     }
@@ -108,7 +108,7 @@ static tr_status prepare(worker *w, const tr_worker_options *o)
         st = load_experts(w);
     if (st == TR_OK)
         st = tr_apply_new(&w->compute, w->shards, &w->apply);
-    if (st != TR_OK)
+    if (st != TR_OK || w->is_over)
         return st;
     w->limits = (tr_frame_limits){
         .job = w->assignment.job,

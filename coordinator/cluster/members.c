@@ -19,6 +19,9 @@ static const tr_time look_period = 500 * TR_US;
 static const tr_time wait_period = 5 * TR_MS;
 static const tr_time loading_silence = 120 * TR_SECOND;
 
+/* A worker's last words take another way than the news of its end. */
+static const tr_time last_words_period = 500 * TR_MS;
+
 struct tr_members {
     tr_members_options o;
     tr_transport *transport;
@@ -28,6 +31,7 @@ struct tr_members {
     tr_member *member; /* [n], of peers 1..n */
     tr_status lost;    /* sticky */
     tr_time looked, said_alive;
+    tr_time attentive; /* looking often enough since then to know who is silent */
     uint64_t n_dropped;
     uint8_t *buffer; /* [TR_MAX_CONTROL] for messages to send */
 };
@@ -201,16 +205,16 @@ static tr_status drain(tr_members *m, tr_time timeout)
 }
 
 /* After a drain: who has said nothing for too long?  Workers that have not joined yet have the
- * join's own deadline. */
+ * join's own deadline.  Whoever was away itself (a stopped job that goes on) has not listened. */
 static void find_silent(tr_members *m, tr_time now)
 {
     for (uint32_t peer = 1; peer <= m->n; peer++) {
         const tr_member *w = &m->member[peer - 1];
         tr_time limit = w->state == TR_MEMBER_READY ? m->o.silence_timeout : loading_silence;
-        if ((w->state == TR_MEMBER_READY || w->state == TR_MEMBER_LOADING) &&
-            now - w->heard > limit)
+        tr_time since = w->heard > m->attentive ? w->heard : m->attentive;
+        if ((w->state == TR_MEMBER_READY || w->state == TR_MEMBER_LOADING) && now - since > limit)
             lose(m, peer, TR_E_PEER_LOST, "is silent for %.1f s: it hangs or is cut off",
-                 (double)(now - w->heard) / (double)TR_SECOND);
+                 (double)(now - since) / (double)TR_SECOND);
     }
 }
 
@@ -231,6 +235,8 @@ static tr_status look(tr_members *m, tr_time timeout)
     tr_status st = drain(m, timeout);
     tr_time now = tr_now();
 
+    if (now - m->looked > m->o.silence_timeout / 2)
+        m->attentive = now;
     m->looked = now;
     if (st != TR_OK)
         return st;
@@ -262,6 +268,9 @@ static tr_status invite(tr_members *m, uint32_t peer, const tr_link_keys *server
         .silence_ms = (uint32_t)(m->o.silence_timeout / TR_MS),
     };
 
+    if (strlen(m->o.model_path) >= sizeof i.model)
+        return tr_fail(TR_E_REQUEST, "model %s: the path is too long to tell workers: at most %d",
+                       m->o.model_path, TR_MAX_TEXT - 1);
     snprintf(i.program, sizeof i.program, "%s", m->o.version);
     snprintf(i.endpoint, sizeof i.endpoint, "%s", tr_link_endpoint(m->link));
     snprintf(i.model, sizeof i.model, "%s", m->o.model_path);
@@ -278,6 +287,8 @@ static tr_status invite(tr_members *m, uint32_t peer, const tr_link_keys *server
         memcpy(tr_frame_text(msg->data), text, size);
         tr_frame_seal(msg->data);
         st = tr_transport_send(m->transport, peer, &msg);
+        if (st == TR_E_PEER_LOST || st == TR_E_BUSY)
+            tr_fail(st, "worker %u can't be invited: it is gone", peer);
     }
     explicit_bzero(text, sizeof text);
     tr_msg_free(&msg);
@@ -333,6 +344,18 @@ static bool is_ready(const tr_member *w)
     return w->state == TR_MEMBER_READY;
 }
 
+/* The transport says that a worker is gone: does it still say why? */
+static tr_status hear_last_words(tr_members *m, uint32_t peer)
+{
+    tr_time until = tr_now() + last_words_period;
+    tr_status st = TR_OK;
+
+    while (st == TR_OK && tr_now() < until)
+        st = look(m, wait_period);
+    return st == TR_OK ? tr_fail(TR_E_PEER_LOST, "worker %u is gone before it has joined", peer)
+                       : st;
+}
+
 /* MPI moves an invitation only while somebody calls it: over TCP it has to connect first. */
 static tr_status push_invites(tr_members *m)
 {
@@ -343,7 +366,7 @@ static tr_status push_invites(tr_members *m)
     if (st == TR_E_DEADLINE)
         return TR_OK;
     if (st == TR_E_PEER_LOST)
-        return tr_fail(st, "worker %u is gone before it has joined", from);
+        return hear_last_words(m, from);
     if (st != TR_OK)
         return st;
     tr_msg_free(&msg);

@@ -66,7 +66,10 @@ static void watch_dense(void *ctx, uint64_t bytes)
 
     w->dense = bytes;
     tr_progress_show(&w->bar, w->dense + w->experts);
-    /* Workers load meanwhile; their progress and their deaths are seen at the next wait. */
+    /* Workers load meanwhile, and hear that this process lives.  Their deaths are sticky: the next
+     * wait hands them up. */
+    if (w->e->cluster)
+        tr_members_pump(tr_cluster_members(w->e->cluster));
 }
 
 static void watch_experts(void *ctx, uint64_t bytes)
