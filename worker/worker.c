@@ -103,7 +103,7 @@ static tr_status prepare(worker *w, const tr_worker_options *o)
                        w->assignment.kernels);
     st = tr_pool_new(o->threads, &w->compute.pool);
     if (st == TR_OK)
-        st = tr_shards_new(g, &w->map, &w->shards);
+        st = tr_shards_new(&w->compute, g, &w->map, &w->shards);
     if (st == TR_OK)
         st = load_experts(w);
     if (st == TR_OK)

@@ -37,6 +37,10 @@ uint32_t tr_cpu_features(void)
     __builtin_cpu_init(); /* asks the operating system too: XGETBV */
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())
         features |= TR_CPU_AVX2;
+    if ((features & TR_CPU_AVX2) && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
+        features |= TR_CPU_AVX512;
 #endif
     return features;
 }

@@ -19,6 +19,7 @@ static const step steps[] = {
     { "c", 0, tr_kernels_c },
 #if defined(TR_HAVE_AVX2)
     { "avx2", TR_CPU_AVX2, tr_kernels_avx2 },
+    { "avx512", TR_CPU_AVX2 | TR_CPU_AVX512, tr_kernels_avx512 },
 #endif
 };
 
@@ -56,6 +57,15 @@ const char *const *tr_kernels_names(void)
 {
     pthread_once(&once, build);
     return names;
+}
+
+tr_matmul_fn tr_matmul_for(const tr_kernels *k, const tr_matrix *w, tr_act act)
+{
+    tr_matmul_fn fn = w->layout == TR_LAYOUT_PANELS ? k->panels[w->type] : k->matmul[act][w->type];
+
+    TR_CHECK(fn != NULL);
+    TR_CHECK(w->layout == TR_LAYOUT_ROWS || act == TR_ACT_Q8);
+    return fn;
 }
 
 size_t tr_act_row_size(tr_act act, size_t n)

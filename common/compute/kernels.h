@@ -65,12 +65,19 @@ static inline const int16_t *tr_q8_sums(const void *row, size_t n)
  * TR_ACT_Q8. */
 tr_act tr_act_for(tr_type weight, bool exact);
 
+/* How a matrix's blocks lie in memory. */
+typedef enum {
+    TR_LAYOUT_ROWS,   /* as in the file: one row after the other */
+    TR_LAYOUT_PANELS, /* sixteen rows side by side (panels.h), for tables that take them so */
+} tr_layout;
+
 /* A linear map as kernels see it: n_out rows of n_in elements. */
 typedef struct {
     tr_type type;
     size_t n_out, n_in;
-    size_t row_size; /* bytes from one row to the next */
+    size_t row_size; /* TR_LAYOUT_ROWS: bytes from one row to the next */
     const void *data;
+    tr_layout layout;
 } tr_matrix;
 
 /* y[r * y_stride + o] = sum over i of w[o][i] * x[r][i], for r in 0..n_rows-1 and o in
@@ -83,6 +90,10 @@ typedef struct {
 
     /* NULL where the type is not computable. */
     tr_matmul_fn matmul[TR_ACT_COUNT][TR_TYPE_COUNT];
+
+    /* The product of TR_ACT_Q8 rows with panels; NULL where rows are as good.  The bits are those
+     * of matmul[TR_ACT_Q8]. */
+    tr_matmul_fn panels[TR_TYPE_COUNT];
 
     /* Quantise one row of n (a multiple of 32) floats to the TR_ACT_Q8 form: per block
      * scale = max|x| / 127, q = round to nearest (ties to even) of x / scale; a block of zeros,
@@ -109,6 +120,9 @@ typedef struct {
     /* Round to half precision, ties to even; too large becomes infinity. */
     void (*to_f16)(const float *x, size_t n, uint16_t *y);
 } tr_kernels;
+
+/* The product for a matrix as it lies; act must be TR_ACT_Q8 for panels.  Never NULL. */
+tr_matmul_fn tr_matmul_for(const tr_kernels *k, const tr_matrix *w, tr_act act);
 
 /* The best table for these features.  isa masks: NULL or "auto" for the best, else a table's
  * name; NULL is returned if it is unknown or needs features that are absent. */

@@ -10,6 +10,7 @@
 #include "compute/kernels.h"
 
 void tr_kernels_c(tr_kernels *k);
-void tr_kernels_avx2(tr_kernels *k); /* only where the build has TR_HAVE_AVX2 */
+void tr_kernels_avx2(tr_kernels *k);   /* only where the build has TR_HAVE_AVX2 */
+void tr_kernels_avx512(tr_kernels *k); /* likewise */
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "compute/panels.h"
 
 static tr_status check_type(const tr_gguf *g, const tr_gguf_tensor *t)
 {
@@ -39,17 +40,74 @@ tr_status tr_weights_load(const tr_gguf *g, const tr_gguf_tensor *t, size_t firs
         return st;
     }
     *out = (tr_weights){
-        .matrix = { t->type, t->dim[1] * count, t->dim[0], row_size, data },
+        .matrix = { .type = t->type,
+                    .n_out = t->dim[1] * count,
+                    .n_in = t->dim[0],
+                    .row_size = row_size,
+                    .data = data },
+        .data = data,
         .size = size,
     };
     return TR_OK;
 }
 
+/* Read stripes of whole panels into a buffer, lay each out in its place. */
+static tr_status load_panels(const tr_gguf *g, const tr_gguf_tensor *t, uint64_t offset,
+                             size_t row_size, tr_weights *w)
+{
+    enum { STRIPE = 256 << 10 };
+    tr_matrix *m = &w->matrix;
+    size_t panel_size = tr_panel_size(m->type, m->n_in);
+    size_t panels = STRIPE / (TR_PANEL * row_size) ? STRIPE / (TR_PANEL * row_size) : 1;
+    size_t stripe = panels * TR_PANEL; /* rows */
+    void *buffer = NULL;
+
+    tr_status st = tr_memory_new(stripe * row_size, t->name, &buffer);
+    for (size_t row = 0; row < m->n_out && st == TR_OK; row += stripe) {
+        size_t n = m->n_out - row < stripe ? m->n_out - row : stripe;
+        st = tr_gguf_read(g, offset + row * row_size, n * row_size, buffer);
+        for (size_t r = 0; r < n && st == TR_OK; r += TR_PANEL)
+            tr_panel_pack(m->type, m->n_in, (const uint8_t *)buffer + r * row_size, row_size,
+                          n - r < TR_PANEL ? n - r : TR_PANEL,
+                          (uint8_t *)w->data + (row + r) / TR_PANEL * panel_size);
+    }
+    tr_memory_free(&buffer, stripe * row_size);
+    return st;
+}
+
+tr_status tr_weights_load_for(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *t,
+                              size_t first, size_t count, tr_weights *out)
+{
+    size_t row_size;
+    tr_weights w = { 0 };
+
+    tr_status st = check_type(g, t);
+    if (st != TR_OK)
+        return st;
+    if (c->exact || !c->kernels->panels[t->type])
+        return tr_weights_load(g, t, first, count, out);
+    TR_CHECK(count <= t->dim[2]);
+    TR_CHECK(first <= t->dim[2] - count);
+    TR_CHECK(tr_type_row_size(t->type, t->dim[0], &row_size));
+    w.matrix = (tr_matrix){
+        .type = t->type, .n_out = t->dim[1] * count, .n_in = t->dim[0], .layout = TR_LAYOUT_PANELS
+    };
+    w.size = tr_panels_size(t->type, w.matrix.n_in, w.matrix.n_out);
+    st = tr_memory_new(w.size, t->name, &w.data);
+    if (st != TR_OK)
+        return st;
+    w.matrix.data = w.data;
+    st = load_panels(g, t, t->offset + first * row_size * t->dim[1], row_size, &w);
+    if (st != TR_OK)
+        tr_weights_free(&w);
+    else
+        *out = w;
+    return st;
+}
+
 void tr_weights_free(tr_weights *w)
 {
-    void *data = (void *)(uintptr_t)w->matrix.data;
-
-    tr_memory_free(&data, w->size);
+    tr_memory_free(&w->data, w->size);
     *w = (tr_weights){ 0 };
 }
 
@@ -90,9 +148,8 @@ static void linear_outputs(void *ctx, size_t thread, size_t begin, size_t end)
 void tr_linear(const tr_compute *c, const tr_matrix *w, tr_act act, const void *x, size_t x_stride,
                size_t n_rows, float *y)
 {
-    linear_job j = { w, c->kernels->matmul[act][w->type], x, x_stride, n_rows, y };
+    linear_job j = { w, tr_matmul_for(c->kernels, w, act), x, x_stride, n_rows, y };
 
-    TR_CHECK(j.fn != NULL);
     if (n_rows > 0)
         tr_pool_for(c->pool, w->n_out, 16, linear_outputs, &j);
 }

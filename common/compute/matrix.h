@@ -23,13 +23,19 @@ typedef struct {
 /* A matrix and the memory it owns. */
 typedef struct {
     tr_matrix matrix;
-    size_t size; /* bytes owned */
+    void *data;  /* what matrix.data points to */
+    size_t size; /* bytes of it */
 } tr_weights;
 
 /* Copy matrices first..first+count-1 of tensor t (dim[2] of them, one for a 2-D tensor) into one
  * matrix of count * dim[1] rows of dim[0] inputs.  The tensor's bounds must have been checked. */
 tr_status tr_weights_load(const tr_gguf *g, const tr_gguf_tensor *t, size_t first, size_t count,
                           tr_weights *out);
+
+/* The same, laid out as the kernel table likes it best: for matrices that are only multiplied
+ * with.  Rows come from the file panel by panel, so no second copy is ever resident. */
+tr_status tr_weights_load_for(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *t,
+                              size_t first, size_t count, tr_weights *out);
 void tr_weights_free(tr_weights *w);
 
 /* Load a tensor of any computable type as n floats: norms, biases.  *out is new memory of

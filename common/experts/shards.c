@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 struct tr_shards {
+    const tr_compute *compute;
     const tr_gguf *gguf;
     const tr_expert_map *map;
     tr_expert **held; /* [n_layers][n_experts], NULL: not held */
@@ -21,12 +22,14 @@ static size_t index_of(const tr_shards *s, uint32_t layer, uint32_t expert)
     return (size_t)layer * s->map->n_experts + expert;
 }
 
-tr_status tr_shards_new(const tr_gguf *g, const tr_expert_map *map, tr_shards **out)
+tr_status tr_shards_new(const tr_compute *compute, const tr_gguf *g, const tr_expert_map *map,
+                        tr_shards **out)
 {
     tr_shards *s = calloc(1, sizeof *s);
 
     if (!s)
         return tr_fail(TR_E_MEMORY, "shards: no memory");
+    s->compute = compute;
     s->gguf = g;
     s->map = map;
     s->held = calloc((size_t)map->n_layers * map->n_experts, sizeof(tr_expert *));
@@ -70,11 +73,11 @@ tr_status tr_shards_load(tr_shards *s, uint32_t layer, uint32_t expert)
     tr_expert *e = calloc(1, sizeof *e);
     if (!e)
         return tr_fail(TR_E_MEMORY, "shards: no memory for layer %u expert %u", layer, expert);
-    tr_status st = tr_weights_load(s->gguf, t->gate, expert, 1, &e->gate);
+    tr_status st = tr_weights_load_for(s->compute, s->gguf, t->gate, expert, 1, &e->gate);
     if (st == TR_OK)
-        st = tr_weights_load(s->gguf, t->up, expert, 1, &e->up);
+        st = tr_weights_load_for(s->compute, s->gguf, t->up, expert, 1, &e->up);
     if (st == TR_OK)
-        st = tr_weights_load(s->gguf, t->down, expert, 1, &e->down);
+        st = tr_weights_load_for(s->compute, s->gguf, t->down, expert, 1, &e->down);
     if (st != TR_OK) {
         expert_free(e);
         return st;

@@ -1,7 +1,7 @@
 /* shards.h - the experts that this process hosts.
  *
  * USE     tr_shards *s;
- *         st = tr_shards_new(g, &map, &s);            holds nothing yet
+ *         st = tr_shards_new(&compute, g, &map, &s);  holds nothing yet
  *         st = tr_shards_load(s, layer, expert);      reads that expert's bytes, no others
  *         const tr_expert *e = tr_shards_get(s, layer, expert);    NULL: not held
  *         tr_shards_free(&s);
@@ -26,7 +26,9 @@ typedef struct {
 
 typedef struct tr_shards tr_shards;
 
-tr_status tr_shards_new(const tr_gguf *g, const tr_expert_map *map, tr_shards **out);
+/* compute: what the weights are laid out for; must outlive the shards. */
+tr_status tr_shards_new(const tr_compute *compute, const tr_gguf *g, const tr_expert_map *map,
+                        tr_shards **out);
 void tr_shards_free(tr_shards **s);
 
 /* Loading what is held already does nothing.  layer and expert must exist in the map. */

@@ -92,7 +92,7 @@ static uint64_t all_expert_bytes(const tr_expert_map *m)
 
 static tr_status load_local(tr_engine *e, load_watch *w)
 {
-    tr_status st = tr_shards_new(e->o.gguf, &e->map, &e->local);
+    tr_status st = tr_shards_new(&e->compute, e->o.gguf, &e->map, &e->local);
 
     for (uint32_t l = 0; l < e->map.n_layers && st == TR_OK; l++) {
         if (!tr_expert_map_has(&e->map, l))
@@ -136,7 +136,7 @@ static tr_status join_and_load(tr_engine *e)
     }
     tr_progress_begin(&w.bar, "loading",
                       tr_model_dense_bytes(e->o.gguf) + all_expert_bytes(&e->map), e->o.progress);
-    st = tr_model_open(e->o.gguf, watch_dense, &w, &e->model);
+    st = tr_model_open(e->o.gguf, &e->compute, watch_dense, &w, &e->model);
     if (st == TR_OK)
         st = e->cluster ? tr_cluster_wait_ready(e->cluster, e->o.load_timeout, watch_experts, &w)
                         : load_local(e, &w);

@@ -10,6 +10,7 @@
 
 typedef struct {
     const tr_gguf *g;
+    const tr_compute *compute;
     tr_model *m;
     void (*progress)(void *ctx, uint64_t bytes);
     void *ctx;
@@ -42,6 +43,19 @@ static void loaded(loader *l, uint64_t bytes)
 }
 
 static tr_status matrix(loader *l, const char *name, uint64_t in, uint64_t out, tr_weights *w)
+{
+    const tr_gguf_tensor *t = NULL;
+
+    tr_status st = find(l, name, in, out, &t);
+    if (st == TR_OK)
+        st = tr_weights_load_for(l->compute, l->g, t, 0, 1, w);
+    if (st == TR_OK)
+        loaded(l, w->size);
+    return st;
+}
+
+/* A matrix whose single rows are read too. */
+static tr_status rows(loader *l, const char *name, uint64_t in, uint64_t out, tr_weights *w)
 {
     const tr_gguf_tensor *t = NULL;
 
@@ -128,7 +142,7 @@ static tr_status load(loader *l)
     tr_model *m = l->m;
     const tr_model_config *c = &m->config;
 
-    tr_status st = matrix(l, "token_embd.weight", c->dim, c->n_vocab, &m->embedding);
+    tr_status st = rows(l, "token_embd.weight", c->dim, c->n_vocab, &m->embedding);
     if (st == TR_OK)
         st = vector(l, "output_norm.weight", c->dim, &m->output_norm);
     if (st != TR_OK)
@@ -143,14 +157,14 @@ static tr_status load(loader *l)
     return st;
 }
 
-tr_status tr_model_open(const tr_gguf *g, void (*progress)(void *ctx, uint64_t bytes), void *ctx,
-                        tr_model **out)
+tr_status tr_model_open(const tr_gguf *g, const tr_compute *compute,
+                        void (*progress)(void *ctx, uint64_t bytes), void *ctx, tr_model **out)
 {
     tr_model *m = calloc(1, sizeof *m);
 
     if (!m)
         return tr_fail(TR_E_MEMORY, "model: no memory");
-    loader l = { g, m, progress, ctx };
+    loader l = { g, compute, m, progress, ctx };
     tr_status st = tr_model_config_read(g, &m->config);
     if (st == TR_OK)
         st = tr_expert_map_read(g, &m->experts);

@@ -5,7 +5,7 @@
  * batch through the layers in the order of the papers; start there.
  *
  * USE     tr_model *m;
- *         st = tr_model_open(g, progress, ctx, &m);
+ *         st = tr_model_open(g, &compute, progress, ctx, &m);
  *         tr_model_close(&m);
  *
  * The experts' tensors are not read: whoever hosts experts does (experts/shards.h).
@@ -45,9 +45,9 @@ typedef struct {
 } tr_model;
 
 /* progress (may be NULL) is called after each tensor with the bytes loaded so far. g must
- * outlive the model. */
-tr_status tr_model_open(const tr_gguf *g, void (*progress)(void *ctx, uint64_t bytes), void *ctx,
-                        tr_model **out);
+ * outlive the model; matrices are laid out for compute. */
+tr_status tr_model_open(const tr_gguf *g, const tr_compute *compute,
+                        void (*progress)(void *ctx, uint64_t bytes), void *ctx, tr_model **out);
 void tr_model_close(tr_model **m);
 
 /* Bytes of all tensors of the file that are not experts. */

@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "compute/cpu.h"
 #include "compute/kernels.h"
+#include "compute/panels.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,8 +41,8 @@ static void *block_new(size_t size)
 
 static void product_do(bench *b)
 {
-    b->k->matmul[b->act][b->w.type](&b->w, 0, b->w.n_out, b->act_rows,
-                                    tr_act_row_size(b->act, N_IN), b->n_rows, b->y, b->w.n_out);
+    tr_matmul_for(b->k, &b->w, b->act)(&b->w, 0, b->w.n_out, b->act_rows,
+                                       tr_act_row_size(b->act, N_IN), b->n_rows, b->y, b->w.n_out);
 }
 
 static void act_q8_do(bench *b)
@@ -116,12 +117,27 @@ static void product_measure(bench *b, tr_act act, tr_type type, size_t n_out, si
         else
             memcpy(row, b->x, N_IN * sizeof(float));
     }
+    size_t size = n_out * row_size;
+    bool is_packed = act == TR_ACT_Q8 && b->k->panels[type];
+    if (is_packed) {
+        uint8_t *panels = block_new(tr_panels_size(type, N_IN, n_out));
+        for (size_t o = 0; o < n_out; o += TR_PANEL)
+            tr_panel_pack(type, N_IN, data + o * row_size, row_size, TR_PANEL,
+                          panels + o / TR_PANEL * tr_panel_size(type, N_IN));
+        free(data);
+        data = panels;
+    }
     b->act = act;
-    b->w = (tr_matrix){ type, n_out, N_IN, row_size, data };
+    b->w = (tr_matrix){ .type = type,
+                        .n_out = n_out,
+                        .n_in = N_IN,
+                        .row_size = row_size,
+                        .data = data,
+                        .layout = is_packed ? TR_LAYOUT_PANELS : TR_LAYOUT_ROWS };
     b->n_rows = n_rows;
     snprintf(name, sizeof name, "%s x %s, %zu row%s", tr_type_get(type)->name, act_name[act],
              n_rows, n_rows > 1 ? "s" : "");
-    measure(b, name, (double)(n_out * row_size), 2.0 * (double)(n_out * N_IN * n_rows), product_do);
+    measure(b, name, (double)size, 2.0 * (double)(n_out * N_IN * n_rows), product_do);
     free(data);
 }
 

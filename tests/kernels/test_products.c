@@ -101,7 +101,8 @@ static void fixture_init(fixture *x, dice *d, tr_act act, tr_type type, fill w_f
     for (size_t o = 0; o < n_out; o++)
         weights_fill(d, w_fill, type, n_in, data + o * stride);
     x->act = act;
-    x->w = (tr_matrix){ type, n_out, n_in, stride, data };
+    x->w =
+        (tr_matrix){ .type = type, .n_out = n_out, .n_in = n_in, .row_size = stride, .data = data };
     x->n_rows = 1 + dice_below(d, MAX_ROWS);
     x->x_stride = tr_act_row_size(act, n_in) + 64 * dice_below(d, 2);
     x->x = aligned_new(x->n_rows * x->x_stride);
