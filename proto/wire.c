@@ -1,6 +1,6 @@
 /* wire.c - protobuf on one side, checked structs on the other.
  *
- * protobuf-c allocates as it decodes; the allocator here is an arena of a fixed size, so that a
+ * protobuf-c allocates as it decodes; the allocator here is an arena of bounded size, so that a
  * hostile message can't make a process grow.
  *
  * Texts end up in logs and on terminals: only UTF-8 without control characters comes in.  Reasons
@@ -15,7 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ARENA = 4 << 20 };
+/* A decoded message is larger than its bytes: an expert range of 6 becomes a struct and a pointer.
+ */
+enum { ARENA_LEAST = 64 << 10, ARENA_FACTOR = 16 };
 
 typedef Troupe__Control__Envelope envelope;
 typedef Troupe__Control__ExpertRange expert_range;
@@ -25,7 +27,7 @@ typedef Troupe__Control__ExpertRange expert_range;
 typedef struct {
     ProtobufCAllocator allocator;
     uint8_t *base;
-    size_t used;
+    size_t size, used;
 } arena;
 
 static void *arena_alloc(void *ctx, size_t size)
@@ -33,7 +35,7 @@ static void *arena_alloc(void *ctx, size_t size)
     arena *a = ctx;
     size_t at = tr_align_up(a->used, 16);
 
-    if (size > ARENA || at > ARENA - size)
+    if (size > a->size || at > a->size - size)
         return NULL;
     a->used = at + size;
     return a->base + at;
@@ -45,9 +47,10 @@ static void arena_free(void *ctx, void *block)
     (void)block; /* all at once, at the end */
 }
 
-static tr_status arena_begin(arena *a)
+static tr_status arena_begin(arena *a, size_t message_size)
 {
-    a->base = malloc(ARENA);
+    a->size = ARENA_LEAST + ARENA_FACTOR * message_size;
+    a->base = malloc(a->size);
     a->used = 0;
     a->allocator = (ProtobufCAllocator){ arena_alloc, arena_free, a };
     return a->base ? TR_OK : tr_fail(TR_E_MEMORY, "control message: no memory to decode it");
@@ -287,7 +290,7 @@ tr_status tr_wire_unpack(tr_bytes bytes, tr_control *out)
     if (bytes.size > TR_MAX_CONTROL)
         return tr_fail(TR_E_PROTOCOL, "control message of %zu bytes, at most %d", bytes.size,
                        TR_MAX_CONTROL);
-    tr_status st = arena_begin(&a);
+    tr_status st = arena_begin(&a, bytes.size);
     if (st != TR_OK)
         return st;
     envelope *e = troupe__control__envelope__unpack(&a.allocator, bytes.size, bytes.data);
@@ -332,7 +335,7 @@ tr_status tr_wire_unpack_invite(tr_bytes bytes, tr_invite *out)
     if (bytes.size > TR_MAX_CONTROL)
         return tr_fail(TR_E_PROTOCOL, "invite of %zu bytes, at most %d", bytes.size,
                        TR_MAX_CONTROL);
-    tr_status st = arena_begin(&a);
+    tr_status st = arena_begin(&a, bytes.size);
     if (st != TR_OK)
         return st;
     Troupe__Control__Invite *p =
