@@ -269,8 +269,10 @@ static tr_status invite(tr_members *m, uint32_t peer, const tr_link_keys *server
     };
 
     if (strlen(m->o.model_path) >= sizeof i.model)
-        return tr_fail(TR_E_REQUEST, "model %s: the path is too long to tell workers: at most %d",
-                       m->o.model_path, TR_MAX_TEXT - 1);
+        return tr_fail(TR_E_REQUEST,
+                       "the model's path is %zu bytes long, but workers can be told only %d: "
+                       "put it elsewhere",
+                       strlen(m->o.model_path), TR_MAX_TEXT - 1);
     snprintf(i.program, sizeof i.program, "%s", m->o.version);
     snprintf(i.endpoint, sizeof i.endpoint, "%s", tr_link_endpoint(m->link));
     snprintf(i.model, sizeof i.model, "%s", m->o.model_path);

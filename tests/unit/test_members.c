@@ -1,170 +1,400 @@
 /* test_members.c - whoever joins wrongly, late or not at all is named, and so is whoever is lost.
  *
- * Method: the coordinator's members against real joins and hand-made ones, as threads over the
- * inproc transport, with short timeouts.
+ * Method: the coordinator's members against real joins and a hand-made one, as threads over the
+ * inproc transport.  Timeouts are short only where one must pass.
+ *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tests/support/tr_test.h"
 
 #include "base/version.h"
 #include "coordinator/cluster/members.h"
+#include "proto/frame.h"
 #include "transport/inproc.h"
+#include "transport/link.h"
 #include "worker/join.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
 
 #define MODEL TR_SOURCE_DIR "/models/demo.gguf"
 
-/* What a worker of a test does after it joined. */
-typedef enum { OBEY, VANISH, FALL_SILENT, NEVER_COME } conduct;
+enum { MAX_WORKERS = 2, N_EXPERTS = 5, N_BYTES = 1000, N_SHARES = 7 };
+
+/* What a worker of a test does. */
+typedef enum {
+    OBEY,
+    VANISH,      /* once it is ready */
+    FALL_SILENT, /* once it is ready */
+    GIVE_UP,     /* once it is assigned its experts */
+    LOAD_ON,     /* and on, until it is told to stop */
+    NEVER_COME,
+    DIE_AT_ONCE,
+    TALK_NONSENSE, /* beside what it should say */
+    LIE,           /* about its number */
+} conduct;
 
 typedef struct {
     tr_inproc *net;
+    atomic_bool *is_done; /* the coordinator's part is over */
+    tr_peer self;
     const char *version, *model;
     conduct conduct;
     tr_status st;
-    char reason[512];
+    bool job_failed;
+    char reason[TR_MAX_TEXT];
     pthread_t thread;
 } fake_worker;
 
-/* Joins, and behaves until the coordinator ends the job. */
+typedef struct {
+    tr_inproc *net;
+    tr_transport *transport;
+    tr_members *members;
+    tr_members_options options;
+    uint32_t n;
+    fake_worker worker[MAX_WORKERS];
+    atomic_bool is_done;
+    char reason[512];
+} job;
+
+/* ---- workers --------------------------------------------------------------------------- */
+
+static tr_status load(fake_worker *w, tr_join *j, bool *is_over)
+{
+    tr_status st = TR_OK;
+
+    if (w->conduct == GIVE_UP) {
+        tr_join_fail(j, "the disk\nis gone");
+        return TR_E_IO;
+    }
+    while (w->conduct == LOAD_ON && st == TR_OK && !*is_over) {
+        st = tr_join_progress(j, 10, N_BYTES, is_over);
+        tr_sleep(TR_MS);
+    }
+    return st == TR_OK && !*is_over ? tr_join_ready(j, N_EXPERTS, N_BYTES) : st;
+}
+
+static void wait_for_the_coordinator(const fake_worker *w)
+{
+    while (!atomic_load(w->is_done))
+        tr_sleep(TR_MS);
+}
+
+static tr_status serve(fake_worker *w, tr_join *j, bool is_over)
+{
+    const tr_worker_stats stats = { .shares = N_SHARES };
+    tr_status st = TR_OK;
+
+    if (w->conduct == FALL_SILENT)
+        wait_for_the_coordinator(w);
+    while (st == TR_OK && !is_over && (w->conduct == OBEY || w->conduct == LOAD_ON)) {
+        st = tr_join_pump(j, &stats, &is_over);
+        tr_sleep(2 * TR_MS);
+    }
+    w->job_failed = tr_join_job_failed(j);
+    return st;
+}
+
 static tr_status behave(fake_worker *w, tr_transport *t)
 {
     tr_join *j = NULL;
     tr_assignment a = { 0 };
-    const tr_worker_stats stats = { 0 };
     bool is_over = false;
 
     tr_status st = tr_join_open(t, w->version, w->model, 1, &j);
-    if (st == TR_OK && j)
-        st = tr_join_await_assignment(j, &a, &is_over);
-    if (st == TR_OK && j && !is_over)
-        st = tr_join_ready(j, 5, 1000);
-    if (w->conduct == FALL_SILENT)
-        tr_sleep(TR_SECOND);
-    while (st == TR_OK && j && !is_over && w->conduct == OBEY) {
-        st = tr_join_pump(j, &stats, &is_over);
-        tr_sleep(2 * TR_MS);
-    }
+    if (st != TR_OK || !j)
+        return st;
+    st = tr_join_await_assignment(j, &a, &is_over);
+    if (st == TR_OK && !is_over)
+        st = load(w, j, &is_over);
+    if (st == TR_OK)
+        st = serve(w, j, is_over);
     tr_assignment_fini(&a);
     tr_join_close(&j);
     return st;
+}
+
+static void say(tr_link *l, const tr_control *c)
+{
+    uint8_t text[4096];
+    size_t size;
+
+    if (tr_wire_pack(c, text, sizeof text, &size) != TR_OK ||
+        tr_link_send(l, 0, (tr_bytes){ text, size }) != TR_OK)
+        abort(); /* cmocka's asserts are for the main thread */
+}
+
+static void say_hello(tr_link *l, uint32_t worker)
+{
+    tr_control c = { .kind = TR_CONTROL_HELLO };
+    tr_gguf *g = NULL;
+
+    if (tr_gguf_open(MODEL, &g) != TR_OK)
+        abort();
+    c.hello = (tr_hello){ .protocol = TR_PROTOCOL,
+                          .program = TR_VERSION,
+                          .worker = worker,
+                          .pid = 4711,
+                          .host = "elsewhere",
+                          .model = tr_gguf_identity(g),
+                          .n_kernels = 1,
+                          .kernels = { "c" } };
+    tr_gguf_close(&g);
+    say(l, &c);
+}
+
+/* Until a message of this kind has come, or the coordinator is gone. */
+static bool hear(tr_link *l, tr_control_kind kind, char *reason)
+{
+    tr_link_event e;
+    bool is_there = false;
+
+    while (!is_there && tr_link_poll(l, 10 * TR_SECOND, &e) == TR_OK) {
+        tr_control c;
+        if (e.kind == TR_LINK_GONE || tr_wire_unpack(e.bytes, &c) != TR_OK)
+            return false;
+        is_there = c.kind == kind;
+        if (kind == TR_CONTROL_REFUSE && is_there)
+            memcpy(reason, c.reason, TR_MAX_TEXT);
+        tr_control_fini(&c);
+    }
+    return is_there;
+}
+
+static tr_link *link_of_invitation(tr_transport *t)
+{
+    tr_peer from;
+    tr_msg *m = NULL;
+    tr_frame_view v;
+    tr_invite i;
+    tr_link_keys keys;
+    tr_link *l = NULL;
+
+    if (tr_transport_recv(t, tr_now() + 10 * TR_SECOND, &from, &m) != TR_OK ||
+        tr_frame_open((tr_bytes){ m->data, m->size }, NULL, &v) != TR_OK ||
+        tr_wire_unpack_invite(v.text, &i) != TR_OK)
+        abort();
+    tr_msg_free(&m);
+    memcpy(keys.public_key, i.worker_public, TR_LINK_KEY);
+    memcpy(keys.secret_key, i.worker_secret, TR_LINK_KEY);
+    if (tr_link_connect(i.endpoint, i.server_public, &keys, &l) != TR_OK)
+        abort();
+    return l;
+}
+
+/* No join would do this. */
+static void misbehave(fake_worker *w, tr_transport *t)
+{
+    tr_link *l = link_of_invitation(t);
+    const tr_control early = { .kind = TR_CONTROL_READY };
+    tr_control ready = { .kind = TR_CONTROL_READY };
+
+    if (w->conduct == LIE) {
+        say_hello(l, w->self + 1);
+        w->st = hear(l, TR_CONTROL_REFUSE, w->reason) ? TR_OK : TR_E_PEER_LOST;
+    } else {
+        tr_link_send(l, 0, tr_bytes_of("no message at all"));
+        say(l, &early);
+        say_hello(l, w->self);
+        say_hello(l, w->self);
+        say(l, &early);
+        say(l, &(tr_control){ .kind = TR_CONTROL_SHUTDOWN });
+        if (!hear(l, TR_CONTROL_ASSIGN, NULL))
+            abort();
+        ready.ready.experts = N_EXPERTS;
+        ready.ready.bytes = N_BYTES;
+        say(l, &ready);
+        w->st = hear(l, TR_CONTROL_SHUTDOWN, NULL) ? TR_OK : TR_E_PEER_LOST;
+        say(l, &(tr_control){ .kind = TR_CONTROL_BYE });
+    }
+    tr_link_close(&l);
 }
 
 static void *worker_thread(void *ctx)
 {
     fake_worker *w = ctx;
     tr_transport *t = NULL;
+    char line[TR_MAX_TEXT];
 
-    tr_fail_capture_begin(w->reason, sizeof w->reason);
-    w->st = tr_inproc_open(w->net, 1, &t);
-    if (w->st == TR_OK && w->conduct != NEVER_COME)
+    if (tr_inproc_open(w->net, w->self, &t) != TR_OK)
+        abort();
+    tr_fail_capture_begin(line, sizeof line);
+    if (w->conduct == NEVER_COME)
+        wait_for_the_coordinator(w);
+    else if (w->conduct == LIE || w->conduct == TALK_NONSENSE)
+        misbehave(w, t);
+    else if (w->conduct != DIE_AT_ONCE)
         w->st = behave(w, t);
-    else
-        tr_sleep(400 * TR_MS);
-    tr_transport_close(&t);
     tr_fail_capture_end();
+    if (w->reason[0] == '\0')
+        memcpy(w->reason, line, sizeof w->reason);
+    tr_transport_close(&t);
     return NULL;
 }
 
-/* What the coordinator saw. */
-typedef struct {
-    tr_status opened, ready, pumped;
-    char reason[512];
-} outcome;
+/* ---- the coordinator -------------------------------------------------------------------- */
 
-static tr_status assign_nothing(tr_members *m)
+static uint64_t identity(void)
+{
+    tr_gguf *g = NULL;
+
+    assert_int_equal(tr_gguf_open(MODEL, &g), TR_OK);
+    uint64_t id = tr_gguf_identity(g);
+    tr_gguf_close(&g);
+    return id;
+}
+
+static void prepare(job *j, uint32_t n)
+{
+    memset(j, 0, sizeof *j);
+    j->n = n;
+    j->options = (tr_members_options){
+        .version = TR_VERSION,
+        .model_path = MODEL,
+        .model = identity(),
+        .join_timeout = 20 * TR_SECOND,
+        .silence_timeout = 20 * TR_SECOND,
+        .heartbeat = 10 * TR_MS,
+    };
+    assert_int_equal(tr_inproc_new(n, 1 << 20, &j->net), TR_OK);
+    assert_int_equal(tr_inproc_open(j->net, 0, &j->transport), TR_OK);
+    for (uint32_t i = 0; i < n; i++)
+        j->worker[i] = (fake_worker){
+            .net = j->net, .is_done = &j->is_done, .self = i + 1, .version = TR_VERSION
+        };
+}
+
+static tr_status open_members(job *j)
+{
+    for (uint32_t i = 0; i < j->n; i++)
+        assert_int_equal(pthread_create(&j->worker[i].thread, NULL, worker_thread, &j->worker[i]),
+                         0);
+    tr_fail_capture_begin(j->reason, sizeof j->reason);
+    return tr_members_open(&j->options, j->transport, &j->members);
+}
+
+static void finish(job *j)
+{
+    tr_members_close(&j->members);
+    tr_fail_capture_end();
+    atomic_store(&j->is_done, true);
+    for (uint32_t i = 0; i < j->n; i++)
+        pthread_join(j->worker[i].thread, NULL);
+    tr_transport_close(&j->transport);
+    tr_inproc_free(&j->net);
+}
+
+static tr_status assign_nothing(job *j)
 {
     tr_assignment a;
+    tr_status st = TR_OK;
 
     assert_int_equal(tr_assignment_init(&a, 6), TR_OK);
     a.epoch = 1;
     a.max_rows = 4;
     snprintf(a.kernels, sizeof a.kernels, "c");
-    tr_status st = tr_members_assign(m, 1, &a);
+    for (uint32_t i = 1; i <= j->n && st == TR_OK; i++)
+        st = tr_members_assign(j->members, i, &a);
     tr_assignment_fini(&a);
     return st;
 }
 
-static void run_job(tr_transport *t, outcome *o)
+static tr_status await_ready(job *j)
 {
-    tr_gguf *g = NULL;
-    tr_members *m = NULL;
-
-    assert_int_equal(tr_gguf_open(MODEL, &g), TR_OK);
-    tr_members_options options = {
-        .version = TR_VERSION,
-        .model_path = MODEL,
-        .model = tr_gguf_identity(g),
-        .join_timeout = 300 * TR_MS,
-        .silence_timeout = 300 * TR_MS,
-        .heartbeat = 20 * TR_MS,
-    };
-    o->opened = tr_members_open(&options, t, &m);
-    if (o->opened == TR_OK)
-        o->ready = assign_nothing(m);
-    if (o->opened == TR_OK && o->ready == TR_OK)
-        o->ready = tr_members_await_ready(m, tr_now() + 5 * TR_SECOND, NULL, NULL);
-    tr_time until = tr_now() + 600 * TR_MS;
-    while (o->opened == TR_OK && o->ready == TR_OK && o->pumped == TR_OK && tr_now() < until) {
-        o->pumped = tr_members_pump(m);
-        tr_sleep(TR_MS);
-    }
-    if (o->pumped != TR_OK) /* sticky */
-        assert_int_equal(tr_members_pump(m), o->pumped);
-    tr_members_close(&m);
-    tr_gguf_close(&g);
+    return tr_members_await_ready(j->members, tr_now() + 20 * TR_SECOND, NULL, NULL);
 }
 
-static outcome play(fake_worker *w)
+/* Pump until a worker is lost or has said something about its shares. */
+static tr_status pump(job *j)
 {
-    outcome o = { 0 };
-    tr_transport *t = NULL;
+    tr_time until = tr_now() + 20 * TR_SECOND;
+    tr_status st = TR_OK;
 
-    assert_int_equal(tr_inproc_new(1, 1 << 20, &w->net), TR_OK);
-    assert_int_equal(tr_inproc_open(w->net, 0, &t), TR_OK);
-    assert_int_equal(pthread_create(&w->thread, NULL, worker_thread, w), 0);
-    tr_fail_capture_begin(o.reason, sizeof o.reason);
-    run_job(t, &o);
-    tr_fail_capture_end();
-    pthread_join(w->thread, NULL);
-    tr_transport_close(&t);
-    tr_inproc_free(&w->net);
-    return o;
+    while (st == TR_OK && tr_now() < until && tr_members_get(j->members, 1)->stats.shares == 0) {
+        st = tr_members_pump(j->members);
+        tr_sleep(TR_MS);
+    }
+    if (st != TR_OK) /* sticky, and said once */
+        assert_int_equal(tr_members_pump(j->members), st);
+    return st;
+}
+
+/* Worker 1 of this conduct up to the loss of it. */
+static tr_status lose_worker_1(job *j)
+{
+    tr_status st = open_members(j);
+
+    assert_int_equal(st, TR_OK);
+    st = assign_nothing(j);
+    if (st == TR_OK)
+        st = await_ready(j);
+    if (st == TR_OK)
+        st = pump(j);
+    return st;
+}
+
+/* ---- tests ----------------------------------------------------------------------------- */
+
+static void watch_bytes(void *ctx, uint64_t bytes)
+{
+    uint64_t *last = ctx;
+
+    assert_true(bytes >= *last);
+    *last = bytes;
 }
 
 static void a_worker_that_obeys_joins_serves_and_leaves(void **state)
 {
-    fake_worker w = { .version = TR_VERSION };
-    outcome o = play(&w);
+    uint64_t loaded = 0;
+    job j;
 
     (void)state;
-    assert_int_equal(o.opened, TR_OK);
-    assert_int_equal(o.ready, TR_OK);
-    assert_int_equal(o.pumped, TR_OK);
-    assert_int_equal(w.st, TR_OK);
+    prepare(&j, 1);
+    assert_int_equal(open_members(&j), TR_OK);
+    const tr_member *w = tr_members_get(j.members, 1);
+    assert_int_equal(w->state, TR_MEMBER_JOINING);
+    assert_int_equal(w->hello.pid, getpid());
+    assert_true(w->hello.n_kernels >= 1);
+    assert_string_equal(w->hello.kernels[0], "c");
+    assert_int_equal(assign_nothing(&j), TR_OK);
+    assert_int_equal(
+        tr_members_await_ready(j.members, tr_now() + 20 * TR_SECOND, watch_bytes, &loaded), TR_OK);
+    assert_int_equal(w->state, TR_MEMBER_READY);
+    assert_int_equal(w->n_experts, N_EXPERTS);
+    assert_int_equal(loaded, N_BYTES);
+    assert_int_equal(pump(&j), TR_OK);
+    assert_int_equal(w->stats.shares, N_SHARES);
+    assert_true(w->stats.resident > 0);
+    finish(&j);
+    assert_int_equal(j.worker[0].st, TR_OK);
+    assert_false(j.worker[0].job_failed);
+    assert_string_equal(j.reason, "");
 }
 
 static void another_version_is_refused_with_the_reason_on_both_sides(void **state)
 {
-    fake_worker w = { .version = "0.0.9" };
-    outcome o = play(&w);
+    job j;
 
     (void)state;
-    assert_int_not_equal(o.opened, TR_OK);
-    assert_non_null(strstr(o.reason, "worker 1"));
-    assert_non_null(strstr(o.reason, "0.0.9"));
-    assert_int_equal(w.st, TR_E_REFUSED);
-    assert_non_null(strstr(w.reason, "0.0.9"));
-    assert_non_null(strstr(w.reason, TR_VERSION));
+    prepare(&j, 1);
+    j.worker[0].version = "0.0.9";
+    assert_int_not_equal(open_members(&j), TR_OK);
+    finish(&j);
+    assert_non_null(strstr(j.reason, "worker 1"));
+    assert_non_null(strstr(j.reason, "0.0.9"));
+    assert_int_equal(j.worker[0].st, TR_E_REFUSED);
+    assert_non_null(strstr(j.worker[0].reason, "0.0.9"));
+    assert_non_null(strstr(j.worker[0].reason, TR_VERSION));
 }
 
 static void another_model_is_refused_with_the_reason_on_both_sides(void **state)
 {
-    fake_worker w = { .version = TR_VERSION, .model = "other-model.gguf" };
-    FILE *from = fopen(MODEL, "re");
-    FILE *to = fopen(w.model, "we");
     static char copy[1 << 16];
+    const char *other = "other-model.gguf";
+    FILE *from = fopen(MODEL, "re");
+    FILE *to = fopen(other, "we");
     size_t n;
+    job j;
 
     (void)state;
     assert_non_null(from);
@@ -174,59 +404,184 @@ static void another_model_is_refused_with_the_reason_on_both_sides(void **state)
     assert_int_equal(fputc('x', to), 'x'); /* one byte longer */
     fclose(from);
     fclose(to);
-    outcome o = play(&w);
-    remove(w.model);
-    assert_int_equal(o.opened, TR_E_REFUSED);
-    assert_non_null(strstr(o.reason, "its model file"));
-    assert_int_equal(w.st, TR_E_REFUSED);
-    assert_non_null(strstr(w.reason, "its model file"));
+    prepare(&j, 1);
+    j.worker[0].model = other;
+    assert_int_equal(open_members(&j), TR_E_REFUSED);
+    finish(&j);
+    remove(other);
+    assert_non_null(strstr(j.reason, "its model file"));
+    assert_int_equal(j.worker[0].st, TR_E_REFUSED);
+    assert_non_null(strstr(j.worker[0].reason, "its model file"));
+}
+
+static void a_worker_that_calls_itself_another_is_refused(void **state)
+{
+    job j;
+
+    (void)state;
+    prepare(&j, 1);
+    j.worker[0].conduct = LIE;
+    assert_int_equal(open_members(&j), TR_E_REFUSED);
+    finish(&j);
+    assert_non_null(strstr(j.reason, "worker 1 (pid 4711 on elsewhere)"));
+    assert_int_equal(j.worker[0].st, TR_OK);
+    assert_string_equal(j.worker[0].reason, "it calls itself worker 2");
 }
 
 static void a_model_that_can_not_be_opened_is_said_on_both_sides(void **state)
 {
-    fake_worker w = { .version = TR_VERSION, .model = "/nonexistent/model.gguf" };
-    outcome o = play(&w);
+    job j;
 
     (void)state;
-    assert_int_equal(o.opened, TR_E_PEER_LOST);
-    assert_non_null(strstr(o.reason, "worker 1"));
-    assert_non_null(strstr(o.reason, "/nonexistent/model.gguf"));
-    assert_int_equal(w.st, TR_E_IO);
-    assert_non_null(strstr(w.reason, "/nonexistent/model.gguf"));
+    prepare(&j, 1);
+    j.worker[0].model = "/nonexistent/model.gguf";
+    assert_int_equal(open_members(&j), TR_E_PEER_LOST);
+    finish(&j);
+    assert_non_null(strstr(j.reason, "worker 1 gave up"));
+    assert_non_null(strstr(j.reason, "/nonexistent/model.gguf"));
+    assert_int_equal(j.worker[0].st, TR_E_IO);
+    assert_non_null(strstr(j.worker[0].reason, "/nonexistent/model.gguf"));
 }
 
-static void a_worker_that_does_not_come_is_named(void **state)
+static void workers_that_do_not_come_are_named(void **state)
 {
-    fake_worker w = { .version = TR_VERSION, .conduct = NEVER_COME };
-    outcome o = play(&w);
+    job j;
 
     (void)state;
-    assert_int_equal(o.opened, TR_E_DEADLINE);
-    assert_non_null(strstr(o.reason, "worker 1 did not join"));
-    assert_non_null(strstr(o.reason, "--listen"));
+    prepare(&j, 2);
+    j.options.join_timeout = 300 * TR_MS;
+    j.worker[0].conduct = j.worker[1].conduct = NEVER_COME;
+    assert_int_equal(open_members(&j), TR_E_DEADLINE);
+    finish(&j);
+    assert_non_null(strstr(j.reason, "worker 1, worker 2 did not join"));
+    assert_non_null(strstr(j.reason, "--listen"));
 }
 
-static void a_worker_that_vanishes_is_named(void **state)
+static void a_worker_that_dies_before_it_joins_is_named(void **state)
 {
-    fake_worker w = { .version = TR_VERSION, .conduct = VANISH };
-    outcome o = play(&w);
+    job j;
 
     (void)state;
-    assert_int_equal(o.opened, TR_OK);
-    assert_true(o.ready == TR_E_PEER_LOST || o.pumped == TR_E_PEER_LOST);
-    assert_non_null(strstr(o.reason, "worker 1 (pid"));
-    assert_non_null(strstr(o.reason, "died"));
+    prepare(&j, 1);
+    j.worker[0].conduct = DIE_AT_ONCE;
+    assert_int_equal(open_members(&j), TR_E_PEER_LOST);
+    finish(&j);
+    assert_non_null(strstr(j.reason, "worker 1"));
+}
+
+static void a_worker_that_gives_up_says_why(void **state)
+{
+    job j;
+
+    (void)state;
+    prepare(&j, 1);
+    j.worker[0].conduct = GIVE_UP;
+    assert_int_equal(lose_worker_1(&j), TR_E_PEER_LOST);
+    finish(&j);
+    assert_non_null(strstr(j.reason, "worker 1 (pid"));
+    assert_non_null(strstr(j.reason, "gave up: the disk?is gone"));
+}
+
+static void a_worker_that_vanishes_is_named_and_the_others_are_told(void **state)
+{
+    job j;
+
+    (void)state;
+    prepare(&j, 2);
+    j.worker[0].conduct = VANISH;
+    assert_int_equal(lose_worker_1(&j), TR_E_PEER_LOST);
+    assert_int_equal(tr_members_get(j.members, 1)->state, TR_MEMBER_LOST);
+    finish(&j);
+    assert_non_null(strstr(j.reason, "worker 1 (pid"));
+    assert_non_null(strstr(j.reason, "died"));
+    assert_int_equal(j.worker[1].st, TR_OK);
+    assert_true(j.worker[1].job_failed);
 }
 
 static void a_worker_that_falls_silent_is_named(void **state)
 {
-    fake_worker w = { .version = TR_VERSION, .conduct = FALL_SILENT };
-    outcome o = play(&w);
+    job j;
 
     (void)state;
-    assert_int_equal(o.ready, TR_OK);
-    assert_int_equal(o.pumped, TR_E_PEER_LOST);
-    assert_non_null(strstr(o.reason, "is silent for 0.3 s"));
+    prepare(&j, 1);
+    j.options.silence_timeout = 300 * TR_MS;
+    j.worker[0].conduct = FALL_SILENT;
+    assert_int_equal(lose_worker_1(&j), TR_E_PEER_LOST);
+    finish(&j);
+    assert_non_null(strstr(j.reason, "worker 1 (pid"));
+    assert_non_null(strstr(j.reason, "is silent for"));
+}
+
+/* Nobody can be called silent by who did not listen itself. */
+static void an_absent_coordinator_blames_nobody(void **state)
+{
+    job j;
+
+    (void)state;
+    prepare(&j, 1);
+    j.options.silence_timeout = 300 * TR_MS;
+    j.worker[0].conduct = FALL_SILENT;
+    assert_int_equal(open_members(&j), TR_OK);
+    assert_int_equal(assign_nothing(&j), TR_OK);
+    assert_int_equal(await_ready(&j), TR_OK);
+    tr_sleep(TR_SECOND);
+    assert_int_equal(tr_members_pump(j.members), TR_OK);
+    assert_int_equal(pump(&j), TR_E_PEER_LOST); /* now it listens */
+    finish(&j);
+}
+
+static void a_loading_worker_leaves_when_the_job_is_over(void **state)
+{
+    job j;
+
+    (void)state;
+    prepare(&j, 1);
+    j.worker[0].conduct = LOAD_ON;
+    assert_int_equal(open_members(&j), TR_OK);
+    assert_int_equal(assign_nothing(&j), TR_OK);
+    char reason[256];
+    tr_fail_capture_begin(reason, sizeof reason);
+    assert_int_equal(tr_members_await_ready(j.members, tr_now() + 50 * TR_MS, NULL, NULL),
+                     TR_E_DEADLINE);
+    tr_fail_capture_end();
+    assert_non_null(strstr(reason, "worker 1 did not load"));
+    finish(&j);
+    assert_int_equal(j.worker[0].st, TR_OK);
+    assert_string_equal(j.worker[0].reason, "");
+}
+
+static void what_does_not_belong_is_dropped(void **state)
+{
+    job j;
+
+    (void)state;
+    prepare(&j, 1);
+    j.worker[0].conduct = TALK_NONSENSE;
+    assert_int_equal(open_members(&j), TR_OK);
+    const tr_member *w = tr_members_get(j.members, 1);
+    assert_int_equal(w->state, TR_MEMBER_JOINING);
+    assert_int_equal(assign_nothing(&j), TR_OK);
+    assert_int_equal(await_ready(&j), TR_OK);
+    assert_int_equal(w->n_experts, N_EXPERTS);
+    finish(&j);
+    assert_int_equal(j.worker[0].st, TR_OK);
+    assert_string_equal(j.reason, "");
+}
+
+static void a_path_too_long_for_an_invitation_is_named(void **state)
+{
+    char path[TR_MAX_TEXT + 1];
+    job j;
+
+    (void)state;
+    prepare(&j, 1);
+    memset(path, 'x', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    j.options.model_path = path;
+    j.worker[0].conduct = NEVER_COME;
+    assert_int_equal(open_members(&j), TR_E_REQUEST);
+    finish(&j);
+    assert_non_null(strstr(j.reason, "1024 bytes long"));
 }
 
 int main(void)
@@ -235,10 +590,17 @@ int main(void)
         cmocka_unit_test(a_worker_that_obeys_joins_serves_and_leaves),
         cmocka_unit_test(another_version_is_refused_with_the_reason_on_both_sides),
         cmocka_unit_test(another_model_is_refused_with_the_reason_on_both_sides),
+        cmocka_unit_test(a_worker_that_calls_itself_another_is_refused),
         cmocka_unit_test(a_model_that_can_not_be_opened_is_said_on_both_sides),
-        cmocka_unit_test(a_worker_that_does_not_come_is_named),
-        cmocka_unit_test(a_worker_that_vanishes_is_named),
+        cmocka_unit_test(workers_that_do_not_come_are_named),
+        cmocka_unit_test(a_worker_that_dies_before_it_joins_is_named),
+        cmocka_unit_test(a_worker_that_gives_up_says_why),
+        cmocka_unit_test(a_worker_that_vanishes_is_named_and_the_others_are_told),
         cmocka_unit_test(a_worker_that_falls_silent_is_named),
+        cmocka_unit_test(an_absent_coordinator_blames_nobody),
+        cmocka_unit_test(a_loading_worker_leaves_when_the_job_is_over),
+        cmocka_unit_test(what_does_not_belong_is_dropped),
+        cmocka_unit_test(a_path_too_long_for_an_invitation_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
