@@ -197,7 +197,6 @@ static void misbehave(fake_worker *w, tr_transport *t)
         say(l, &early);
         say_hello(l, w->self);
         say_hello(l, w->self);
-        say(l, &early);
         say(l, &(tr_control){ .kind = TR_CONTROL_SHUTDOWN });
         if (!hear(l, TR_CONTROL_ASSIGN, NULL))
             abort();
