@@ -17,92 +17,116 @@ static tr_status check_type(const tr_gguf *g, const tr_gguf_tensor *t)
                    tr_gguf_path(g), t->name, info->name);
 }
 
-tr_status tr_weights_load(const tr_gguf *g, const tr_gguf_tensor *t, size_t first, size_t count,
-                          tr_weights *out)
+static bool wants_panels(const tr_compute *c, tr_type type)
 {
-    size_t row_size;
-    void *data = NULL;
+    return !c->exact && c->kernels->panels[type] != NULL;
+}
 
-    tr_status st = check_type(g, t);
-    if (st != TR_OK)
-        return st;
+/* Matrices first..first+count-1 of t as one, not yet in memory. */
+static tr_matrix shape_of(const tr_gguf_tensor *t, size_t first, size_t count)
+{
+    tr_matrix m = { .type = t->type, .n_out = t->dim[1] * count, .n_in = t->dim[0] };
+
     TR_CHECK(count <= t->dim[2]);
     TR_CHECK(first <= t->dim[2] - count);
-    TR_CHECK(tr_type_row_size(t->type, t->dim[0], &row_size));
-    size_t one = row_size * t->dim[1];
-    size_t size = one * count;
-    st = tr_memory_new(size, t->name, &data);
-    if (st != TR_OK)
-        return st;
-    st = tr_gguf_read(g, t->offset + first * one, size, data);
-    if (st != TR_OK) {
-        tr_memory_free(&data, size);
-        return st;
-    }
-    *out = (tr_weights){
-        .matrix = { .type = t->type,
-                    .n_out = t->dim[1] * count,
-                    .n_in = t->dim[0],
-                    .row_size = row_size,
-                    .data = data },
-        .data = data,
-        .size = size,
-    };
-    return TR_OK;
+    TR_CHECK(tr_type_row_size(m.type, m.n_in, &m.row_size));
+    return m;
 }
 
 /* Read stripes of whole panels into a buffer, lay each out in its place. */
 static tr_status load_panels(const tr_gguf *g, const tr_gguf_tensor *t, uint64_t offset,
-                             size_t row_size, tr_weights *w)
+                             const tr_matrix *m, uint8_t *panels)
 {
     enum { STRIPE = 256 << 10 };
-    tr_matrix *m = &w->matrix;
     size_t panel_size = tr_panel_size(m->type, m->n_in);
-    size_t panels = STRIPE / (TR_PANEL * row_size) ? STRIPE / (TR_PANEL * row_size) : 1;
-    size_t stripe = panels * TR_PANEL; /* rows */
+    size_t per_stripe = STRIPE / (TR_PANEL * m->row_size);
+    size_t stripe = (per_stripe ? per_stripe : 1) * TR_PANEL; /* rows */
     void *buffer = NULL;
 
-    tr_status st = tr_memory_new(stripe * row_size, t->name, &buffer);
+    tr_status st = tr_memory_new(stripe * m->row_size, t->name, &buffer);
     for (size_t row = 0; row < m->n_out && st == TR_OK; row += stripe) {
         size_t n = m->n_out - row < stripe ? m->n_out - row : stripe;
-        st = tr_gguf_read(g, offset + row * row_size, n * row_size, buffer);
+        st = tr_gguf_read(g, offset + row * m->row_size, n * m->row_size, buffer);
         for (size_t r = 0; r < n && st == TR_OK; r += TR_PANEL)
-            tr_panel_pack(m->type, m->n_in, (const uint8_t *)buffer + r * row_size, row_size,
+            tr_panel_pack(m->type, m->n_in, (const uint8_t *)buffer + r * m->row_size, m->row_size,
                           n - r < TR_PANEL ? n - r : TR_PANEL,
-                          (uint8_t *)w->data + (row + r) / TR_PANEL * panel_size);
+                          panels + (row + r) / TR_PANEL * panel_size);
     }
-    tr_memory_free(&buffer, stripe * row_size);
+    tr_memory_free(&buffer, stripe * m->row_size);
     return st;
 }
 
-tr_status tr_weights_load_for(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *t,
-                              size_t first, size_t count, tr_weights *out)
+static tr_status load_into(bool is_packed, const tr_gguf *g, const tr_gguf_tensor *t, size_t first,
+                           size_t count, void *memory, tr_matrix *out)
 {
-    size_t row_size;
-    tr_weights w = { 0 };
+    tr_matrix m = shape_of(t, first, count);
+    uint64_t offset = t->offset + first * m.row_size * t->dim[1];
 
-    tr_status st = check_type(g, t);
+    m.data = memory;
+    tr_status st = is_packed ? load_panels(g, t, offset, &m, memory)
+                             : tr_gguf_read(g, offset, m.row_size * m.n_out, memory);
     if (st != TR_OK)
         return st;
-    if (c->exact || !c->kernels->panels[t->type])
-        return tr_weights_load(g, t, first, count, out);
-    TR_CHECK(count <= t->dim[2]);
-    TR_CHECK(first <= t->dim[2] - count);
-    TR_CHECK(tr_type_row_size(t->type, t->dim[0], &row_size));
-    w.matrix = (tr_matrix){
-        .type = t->type, .n_out = t->dim[1] * count, .n_in = t->dim[0], .layout = TR_LAYOUT_PANELS
-    };
-    w.size = tr_panels_size(t->type, w.matrix.n_in, w.matrix.n_out);
-    st = tr_memory_new(w.size, t->name, &w.data);
+    if (is_packed)
+        m.layout = TR_LAYOUT_PANELS;
+    *out = m;
+    return TR_OK;
+}
+
+static tr_status load_new(bool is_packed, const tr_gguf *g, const tr_gguf_tensor *t, size_t first,
+                          size_t count, size_t size, tr_weights *out)
+{
+    tr_weights w = { .size = size };
+
+    tr_status st = tr_memory_new(size, t->name, &w.data);
     if (st != TR_OK)
         return st;
-    w.matrix.data = w.data;
-    st = load_panels(g, t, t->offset + first * row_size * t->dim[1], row_size, &w);
+    st = load_into(is_packed, g, t, first, count, w.data, &w.matrix);
     if (st != TR_OK)
         tr_weights_free(&w);
     else
         *out = w;
     return st;
+}
+
+tr_status tr_weights_load(const tr_gguf *g, const tr_gguf_tensor *t, size_t first, size_t count,
+                          tr_weights *out)
+{
+    tr_status st = check_type(g, t);
+
+    if (st != TR_OK)
+        return st;
+    tr_matrix m = shape_of(t, first, count);
+    return load_new(false, g, t, first, count, m.row_size * m.n_out, out);
+}
+
+size_t tr_weights_size_for(const tr_compute *c, const tr_gguf_tensor *t, size_t count)
+{
+    tr_matrix m = shape_of(t, 0, count);
+
+    return wants_panels(c, t->type) ? tr_panels_size(m.type, m.n_in, m.n_out)
+                                    : m.row_size * m.n_out;
+}
+
+tr_status tr_weights_load_for(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *t,
+                              size_t first, size_t count, tr_weights *out)
+{
+    tr_status st = check_type(g, t);
+
+    if (st != TR_OK)
+        return st;
+    return load_new(wants_panels(c, t->type), g, t, first, count, tr_weights_size_for(c, t, count),
+                    out);
+}
+
+tr_status tr_matrix_load_into(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *t,
+                              size_t first, size_t count, void *memory, tr_matrix *out)
+{
+    tr_status st = check_type(g, t);
+
+    if (st != TR_OK)
+        return st;
+    return load_into(wants_panels(c, t->type), g, t, first, count, memory, out);
 }
 
 void tr_weights_free(tr_weights *w)

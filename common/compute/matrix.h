@@ -36,6 +36,11 @@ tr_status tr_weights_load(const tr_gguf *g, const tr_gguf_tensor *t, size_t firs
  * with.  Rows come from the file panel by panel, so no second copy is ever resident. */
 tr_status tr_weights_load_for(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *t,
                               size_t first, size_t count, tr_weights *out);
+
+/* The same into memory of the caller's: tr_weights_size_for bytes, 64-byte aligned. */
+tr_status tr_matrix_load_into(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *t,
+                              size_t first, size_t count, void *memory, tr_matrix *out);
+size_t tr_weights_size_for(const tr_compute *c, const tr_gguf_tensor *t, size_t count);
 void tr_weights_free(tr_weights *w);
 
 /* Load a tensor of any computable type as n floats: norms, biases.  *out is new memory of

@@ -125,10 +125,10 @@ static void gate_and_up(void *ctx, size_t thread, size_t begin, size_t end)
         float *gate = a->gate + at * a->ffn;
         float *up = a->up + at * a->ffn;
 
-        tr_matmul_for(k, &e->gate.matrix, j->share->act)(&e->gate.matrix, lo, hi, x,
-                                                         j->share->row_size, g->n, gate, a->ffn);
-        tr_matmul_for(k, &e->up.matrix, j->share->act)(&e->up.matrix, lo, hi, x, j->share->row_size,
-                                                       g->n, up, a->ffn);
+        tr_matmul_for(k, &e->gate, j->share->act)(&e->gate, lo, hi, x, j->share->row_size, g->n,
+                                                  gate, a->ffn);
+        tr_matmul_for(k, &e->up, j->share->act)(&e->up, lo, hi, x, j->share->row_size, g->n, up,
+                                                a->ffn);
         for (size_t r = 0; r < g->n; r++)
             k->silu_mul(gate + r * a->ffn + lo, up + r * a->ffn + lo, hi - lo);
     }
@@ -146,8 +146,8 @@ static void down(void *ctx, size_t thread, size_t begin, size_t end)
         const tr_expert *e = tr_shards_get(a->shards, j->share->layer, g->expert);
         size_t at = g->first - j->first;
 
-        tr_matmul_for(a->compute->kernels, &e->down.matrix,
-                      j->hidden_act)(&e->down.matrix, lo, hi, a->hidden + at * j->hidden_size,
+        tr_matmul_for(a->compute->kernels, &e->down,
+                      j->hidden_act)(&e->down, lo, hi, a->hidden + at * j->hidden_size,
                                      j->hidden_size, g->n, j->answers + at * a->dim, a->dim);
     }
 }

@@ -6,8 +6,9 @@
  *         const tr_expert *e = tr_shards_get(s, layer, expert);    NULL: not held
  *         tr_shards_free(&s);
  *
- * MEMORY  An expert's weights are copied from the file into memory of its own: what is resident
- *         is what is hosted.  The file and the map must outlive the shards.
+ * MEMORY  Experts' weights are copied from the file into slabs that can have huge pages, one expert
+ *         after the other: what is resident is what is hosted.  The file and the map must
+ *         outlive the shards.
  * FAILS   TR_E_UNSUPPORTED  a tensor's type has no kernels
  *         TR_E_IO, TR_E_MEMORY
  *
@@ -19,9 +20,9 @@
 #include "experts/expert_map.h"
 
 typedef struct {
-    tr_weights gate; /* [ffn][dim] */
-    tr_weights up;   /* [ffn][dim] */
-    tr_weights down; /* [dim][ffn] */
+    tr_matrix gate; /* [ffn][dim] */
+    tr_matrix up;   /* [ffn][dim] */
+    tr_matrix down; /* [dim][ffn] */
 } tr_expert;
 
 typedef struct tr_shards tr_shards;
