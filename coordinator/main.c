@@ -4,6 +4,7 @@
 #include "base/status.h"
 #include "base/version.h"
 #include "coordinator/cluster/launch.h"
+#include "coordinator/commands/bench.h"
 #include "coordinator/commands/inspect.h"
 #include "coordinator/commands/run.h"
 #include "coordinator/commands/synth.h"
@@ -21,6 +22,7 @@ typedef struct {
 
 static const command commands[] = {
     { "run", tr_command_run, "generate text, alone or as the coordinator of workers" },
+    { "bench", tr_command_bench, "measure speed beside the limits of this machine" },
     { "inspect", tr_command_inspect, "show what a model file holds" },
     { "synth", tr_command_synth, "write a model of a known shape with random weights" },
 };

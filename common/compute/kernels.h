@@ -119,6 +119,11 @@ typedef struct {
 
     /* Round to half precision, ties to even; too large becomes infinity. */
     void (*to_f16)(const float *x, size_t n, uint16_t *y);
+
+    /* Multiply and add 8-bit integers in registers as fast as this instruction set can, rounds
+     * times; returns the operations done (a product and its addition are two).  A measure of
+     * the machine that products are held against.  *sink takes the result. */
+    double (*int8_peak)(size_t rounds, int32_t *sink);
 } tr_kernels;
 
 /* The product for a matrix as it lies; act must be TR_ACT_Q8 for panels.  Never NULL. */

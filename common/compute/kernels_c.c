@@ -251,6 +251,25 @@ static void to_f16(const float *x, size_t n, uint16_t *y)
         y[i] = tr_f32_to_f16(x[i]);
 }
 
+static double int8_peak(size_t rounds, int32_t *sink)
+{
+    enum { N = 256 };
+    int8_t a[N], b[N];
+    int32_t sum = *sink;
+
+    for (size_t i = 0; i < N; i++) {
+        a[i] = (int8_t)(i + rounds);
+        b[i] = (int8_t)(3 * i);
+    }
+    for (size_t r = 0; r < rounds; r++) {
+        a[r % N]++; /* so that no round is the same as the one before */
+        for (size_t i = 0; i < N; i++)
+            sum += a[i] * b[i];
+    }
+    *sink = sum;
+    return 2.0 * N * (double)rounds;
+}
+
 void tr_kernels_c(tr_kernels *k)
 {
     for (uint32_t t = 0; t < TR_TYPE_COUNT; t++) {
@@ -269,4 +288,5 @@ void tr_kernels_c(tr_kernels *k)
     k->axpy_f32 = axpy_f32;
     k->axpy_f16 = axpy_f16;
     k->to_f16 = to_f16;
+    k->int8_peak = int8_peak;
 }

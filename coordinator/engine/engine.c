@@ -346,6 +346,11 @@ const tr_kernels *tr_engine_kernels(const tr_engine *e)
     return e->compute.kernels;
 }
 
+const tr_compute *tr_engine_compute(const tr_engine *e)
+{
+    return &e->compute;
+}
+
 size_t tr_engine_max_rows(const tr_engine *e)
 {
     return e->o.max_rows;

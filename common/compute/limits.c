@@ -1,0 +1,85 @@
+/* limits.c - read a block that no cache holds; multiply in registers.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "compute/limits.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+
+#include <stdatomic.h>
+
+enum {
+    BLOCK = 1 << 30, /* bytes: many times any cache */
+    PIECE = 1 << 20, /* bytes of one task */
+    TRIES = 5,
+    ROUNDS = 200000, /* of the integer loop, per task */
+};
+
+typedef struct {
+    const tr_compute *c;
+    const uint64_t *block;
+    _Atomic uint64_t sink; /* so that nothing is optimised away */
+    _Atomic uint64_t ops;
+} limits_job;
+
+static void read_pieces(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    limits_job *j = ctx;
+    enum { WORDS = PIECE / sizeof(uint64_t), LANES = 32 };
+    uint64_t lane[LANES] = { 0 };
+    uint64_t sum = 0;
+
+    (void)thread;
+    for (size_t i = begin * WORDS; i < end * WORDS; i += LANES)
+        for (size_t k = 0; k < LANES; k++)
+            lane[k] ^= j->block[i + k];
+    for (size_t k = 0; k < LANES; k++)
+        sum ^= lane[k];
+    atomic_fetch_xor(&j->sink, sum);
+}
+
+static void multiply(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    limits_job *j = ctx;
+
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        int32_t sink = (int32_t)i;
+        double ops = j->c->kernels->int8_peak(ROUNDS, &sink);
+        atomic_fetch_xor(&j->sink, (uint64_t)(uint32_t)sink);
+        atomic_fetch_add(&j->ops, (uint64_t)ops);
+    }
+}
+
+/* The best of several tries: what others take from the machine is not its limit. */
+static double best(double so_far, double amount, tr_time begin)
+{
+    double rate = amount * (double)TR_SECOND / (double)(tr_now() - begin + 1);
+
+    return rate > so_far ? rate : so_far;
+}
+
+tr_status tr_limits_measure(const tr_compute *c, tr_limits *out)
+{
+    limits_job j = { .c = c };
+    tr_limits l = { 0 };
+    void *block = NULL;
+
+    tr_status st = tr_memory_new(BLOCK, "memory benchmark", &block);
+    if (st != TR_OK)
+        return st;
+    memset(block, 1, BLOCK);
+    j.block = block;
+    for (int t = 0; t < TRIES; t++) {
+        tr_time begin = tr_now();
+        tr_pool_for(c->pool, BLOCK / PIECE, 1, read_pieces, &j);
+        l.read_bytes = best(l.read_bytes, BLOCK, begin);
+
+        begin = tr_now();
+        atomic_store(&j.ops, 0);
+        tr_pool_for(c->pool, 8 * tr_pool_threads(c->pool), 1, multiply, &j);
+        l.int8_ops = best(l.int8_ops, (double)atomic_load(&j.ops), begin);
+    }
+    tr_memory_free(&block, BLOCK);
+    *out = l;
+    return TR_OK;
+}

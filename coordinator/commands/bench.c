@@ -1,0 +1,293 @@
+/* bench.c - options, the list of what is measured, a table and JSON.
+ *
+ * Under mpirun the experts are in the workers, and what is measured is the cluster; the limits are
+ * those of the coordinator's own machine.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/commands/bench.h"
+
+#include "base/interrupt.h"
+#include "coordinator/cluster/cluster.h"
+#include "coordinator/engine/measure.h"
+#include "transport/mpi.h"
+
+#include <jansson.h>
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_MESSAGE = 1 << 30, MAX_THREADS = 512, MAX_STEPS = 4096 };
+
+static const size_t prefills[] = { 16, 128, 512 };
+static const size_t batches[] = { 1, 4, 16, 64 };
+
+enum {
+    N_PREFILLS = sizeof prefills / sizeof prefills[0],
+    N_BATCHES = sizeof batches / sizeof batches[0],
+    MAX_ROWS = 512,
+    MAX_BATCH = 64,
+};
+
+typedef struct {
+    const char *model, *json, *isa;
+    uint64_t threads, repeats, steps;
+} bench_options;
+
+typedef struct {
+    bench_options o;
+    tr_transport *transport;
+    tr_gguf *gguf;
+    tr_engine *engine;
+    tr_measure measure;
+    json_t *results; /* array */
+} bench;
+
+static const char help[] =
+    "usage: troupe bench -m FILE [options]\n"
+    "       mpirun -n 1 troupe bench -m FILE : -n 2 troupe-worker\n"
+    "\n"
+    "Measures what this machine can do (memory reads, 8-bit products), then reading a prompt of\n"
+    "16, 128 and 512 tokens and writing 1, 4, 16 and 64 answers at once, as a share of it.\n"
+    "\n"
+    "  -m, --model FILE    the model\n"
+    "  --threads N         threads of this process (0: all cores)\n"
+    "  --isa NAME          kernels to use (the best of this processor)\n"
+    "  --repeats N         of each measurement; the median is shown (3)\n"
+    "  --steps N           of one measurement of writing (16)\n"
+    "  --json FILE         write the results as JSON too\n"
+    "  -h, --help          show this\n";
+
+/* ---- options -------------------------------------------------------------------------- */
+
+static tr_status read_number(const char *name, const char *text, uint64_t low, uint64_t high,
+                             uint64_t *out)
+{
+    char *end;
+
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno == ERANGE || v < low || v > high)
+        return tr_fail(TR_E_USAGE, "--%s \"%.40s\": give a number from %llu to %llu", name, text,
+                       (unsigned long long)low, (unsigned long long)high);
+    *out = v;
+    return TR_OK;
+}
+
+static tr_status read_option(int c, bench_options *o, const char *word)
+{
+    switch (c) {
+    case 'm':
+        o->model = optarg;
+        return TR_OK;
+    case 'i':
+        o->isa = optarg;
+        return TR_OK;
+    case 'j':
+        o->json = optarg;
+        return TR_OK;
+    case 't':
+        return read_number("threads", optarg, 0, MAX_THREADS, &o->threads);
+    case 'r':
+        return read_number("repeats", optarg, 1, TR_MEASURE_MAX_REPEATS, &o->repeats);
+    case 's':
+        return read_number("steps", optarg, 1, MAX_STEPS, &o->steps);
+    case ':':
+        return tr_fail(TR_E_USAGE, "%s needs a value; see troupe bench --help", word);
+    default:
+        return tr_fail(TR_E_USAGE, "unknown option %s; see troupe bench --help", word);
+    }
+}
+
+static tr_status parse(int argc, char **argv, bench_options *o, bool *done)
+{
+    static const struct option options[] = {
+        { "model", required_argument, NULL, 'm' }, { "threads", required_argument, NULL, 't' },
+        { "isa", required_argument, NULL, 'i' },   { "repeats", required_argument, NULL, 'r' },
+        { "steps", required_argument, NULL, 's' }, { "json", required_argument, NULL, 'j' },
+        { "help", no_argument, NULL, 'h' },        { NULL, 0, NULL, 0 },
+    };
+    int c;
+
+    optind = 1;
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, ":m:h", options, NULL)) != -1) {
+        if (c == 'h') {
+            fputs(help, stdout);
+            *done = true;
+            return TR_OK;
+        }
+        tr_status st = read_option(c, o, argv[optind - 1]);
+        if (st != TR_OK)
+            return st;
+    }
+    if (optind < argc)
+        return tr_fail(TR_E_USAGE, "unexpected argument \"%.80s\"", argv[optind]);
+    return o->model ? TR_OK : tr_fail(TR_E_USAGE, "no model: give -m FILE");
+}
+
+/* ---- measuring ------------------------------------------------------------------------ */
+
+static tr_status open_engine(bench *b)
+{
+    tr_engine_options e = tr_engine_defaults();
+    uint32_t n_ranks = 0;
+    uint32_t n_local = 0;
+    tr_model_config config;
+
+    tr_status st =
+        tr_mpi_launched(&n_ranks, &n_local) ? tr_mpi_open(MAX_MESSAGE, &b->transport) : TR_OK;
+    if (st == TR_OK)
+        st = tr_gguf_open(b->o.model, &b->gguf);
+    if (st == TR_OK)
+        st = tr_model_config_read(b->gguf, &config);
+    if (st != TR_OK)
+        return st;
+    b->measure.seen = calloc(config.n_experts, 1);
+    if (!b->measure.seen)
+        return tr_fail(TR_E_MEMORY, "bench: no memory");
+    e.gguf = b->gguf;
+    e.threads = (size_t)b->o.threads;
+    e.isa = b->o.isa;
+    e.max_rows = MAX_ROWS;
+    e.max_logits = MAX_BATCH;
+    e.n_sequences = MAX_BATCH;
+    e.context = MAX_ROWS > b->o.steps + 8 ? MAX_ROWS : (size_t)b->o.steps + 8;
+    e.transport = b->transport;
+    e.n_workers = b->transport ? b->transport->n_peers : 0;
+    e.progress = isatty(STDERR_FILENO) != 0;
+    e.on_picks = tr_measure_picks;
+    e.ctx = &b->measure;
+    return tr_engine_open(&e, &b->engine);
+}
+
+static double percent(tr_time part, const tr_forward_times *t)
+{
+    tr_time all = t->attention + t->router + t->experts + t->output;
+
+    return all > 0 ? 100.0 * (double)part / (double)all : 0.0;
+}
+
+static void show(const char *what, const tr_measure_result *r)
+{
+    printf(
+        "%-8s %4zu %9.1f %9.1f..%-9.1f %9.1f %5.0f %%  %-6s %7.1f %8.1f  %4.0f %4.0f %4.0f %4.0f\n",
+        what, r->rows, r->median, r->slowest, r->fastest, r->limit, 100.0 * r->median / r->limit,
+        r->is_memory ? "memory" : "int8", r->bytes * 1e-9, r->ops * 1e-9,
+        percent(r->times.attention, &r->times), percent(r->times.router, &r->times),
+        percent(r->times.experts, &r->times), percent(r->times.output, &r->times));
+    fflush(stdout);
+}
+
+static void keep(bench *b, const char *what, const tr_measure_result *r)
+{
+    json_array_append_new(
+        b->results,
+        json_pack("{s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "what",
+                  what, "rows", (int)r->rows, "tokens_per_second", r->median, "slowest", r->slowest,
+                  "fastest", r->fastest, "limit", r->limit, "percent_of_limit",
+                  100.0 * r->median / r->limit, "bound_by", r->is_memory ? "memory" : "int8",
+                  "gb_per_second", r->bytes * 1e-9, "gop_per_second", r->ops * 1e-9,
+                  "attention_percent", percent(r->times.attention, &r->times), "router_percent",
+                  percent(r->times.router, &r->times), "experts_percent",
+                  percent(r->times.experts, &r->times), "output_percent",
+                  percent(r->times.output, &r->times)));
+}
+
+static tr_status measure_all(bench *b)
+{
+    tr_measure_result r;
+    tr_status st = TR_OK;
+
+    printf("%-8s %4s %9s %20s %9s %7s  %-6s %7s %8s  %s\n", "", "rows", "tokens/s",
+           "(slowest..fastest)", "limit", "reached", "bound", "GB/s", "GOP/s",
+           "% attention, router, experts, output");
+    for (size_t i = 0; i < N_PREFILLS && st == TR_OK; i++) {
+        st = tr_interrupted() ? TR_E_INTERRUPTED : tr_measure_prefill(&b->measure, prefills[i], &r);
+        if (st == TR_OK) {
+            show("prefill", &r);
+            keep(b, "prefill", &r);
+        }
+    }
+    for (size_t i = 0; i < N_BATCHES && st == TR_OK; i++) {
+        st = tr_interrupted() ? TR_E_INTERRUPTED : tr_measure_decode(&b->measure, batches[i], &r);
+        if (st == TR_OK) {
+            show("decode", &r);
+            keep(b, "decode", &r);
+        }
+    }
+    return st;
+}
+
+static tr_status write_json(const bench *b, const tr_engine_stats *s)
+{
+    const tr_limits *l = &b->measure.limits;
+    json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:f, s:f, s:f, s:O}", "model", b->o.model,
+                          "kernels", tr_engine_kernels(b->engine)->name, "threads",
+                          (int)tr_pool_threads(tr_engine_compute(b->engine)->pool), "workers",
+                          b->transport ? (int)b->transport->n_peers : 0, "memory_gb_per_second",
+                          l->read_bytes * 1e-9, "int8_gop_per_second", l->int8_ops * 1e-9,
+                          "load_seconds", s->load_seconds, "results", b->results);
+    int written = o ? json_dump_file(o, b->o.json, JSON_INDENT(1)) : -1;
+
+    json_decref(o);
+    return written == 0 ? TR_OK
+                        : tr_fail(TR_E_IO, "%s: can't be written: %s", b->o.json, strerror(errno));
+}
+
+static tr_status run(bench *b)
+{
+    tr_status st = open_engine(b);
+
+    if (st != TR_OK)
+        return st;
+    const tr_compute *c = tr_engine_compute(b->engine);
+    tr_engine_stats s = tr_engine_get_stats(b->engine);
+    b->measure.engine = b->engine;
+    b->measure.repeats = (size_t)b->o.repeats;
+    b->measure.steps = (size_t)b->o.steps;
+    st = tr_limits_measure(c, &b->measure.limits);
+    if (st != TR_OK)
+        return st;
+    printf("%zu threads, kernels %s, %u workers: memory %.1f GB/s, int8 %.0f GOP/s; loaded in %.2f "
+           "s\n",
+           tr_pool_threads(c->pool), c->kernels->name, b->transport ? b->transport->n_peers : 0,
+           b->measure.limits.read_bytes * 1e-9, b->measure.limits.int8_ops * 1e-9, s.load_seconds);
+    st = measure_all(b);
+    return st == TR_OK && b->o.json ? write_json(b, &s) : st;
+}
+
+static void close_all(bench *b, tr_status st)
+{
+    bool had_engine = b->engine != NULL;
+
+    json_decref(b->results);
+    tr_engine_close(&b->engine);
+    tr_gguf_close(&b->gguf);
+    free(b->measure.seen);
+    if (!b->transport)
+        return;
+    if (!had_engine && b->transport->self == 0)
+        tr_cluster_call_off(b->transport);
+    if (tr_status_scope(st) == TR_SCOPE_PEER)
+        tr_mpi_abandon(b->transport);
+    tr_transport_close(&b->transport);
+}
+
+tr_status tr_command_bench(int argc, char **argv)
+{
+    bench b = { .o = { .repeats = 3, .steps = 16 } };
+    bool done = false;
+
+    tr_status st = parse(argc, argv, &b.o, &done);
+    if (st != TR_OK || done)
+        return st;
+    tr_interrupt_watch();
+    b.results = json_array();
+    st = b.results ? run(&b) : tr_fail(TR_E_MEMORY, "bench: no memory");
+    close_all(&b, st);
+    return st;
+}
