@@ -99,14 +99,18 @@ static tr_status reserve(tr_shards *s, size_t size, void **out)
     return TR_OK;
 }
 
-static tr_status load_matrix(tr_shards *s, const tr_gguf_tensor *t, uint32_t expert, tr_matrix *out)
+/* Rows reach a matrix in the form act; only the 8-bit one suits what is laid out for it. */
+static tr_status load_matrix(tr_shards *s, const tr_gguf_tensor *t, uint32_t expert, tr_act act,
+                             tr_matrix *out)
 {
-    size_t size = tr_align_up(tr_weights_size_for(s->compute, t, 1), TR_ALIGN);
+    tr_compute c = *s->compute;
     void *memory = NULL;
 
+    c.exact = c.exact || act == TR_ACT_F32;
+    size_t size = tr_align_up(tr_weights_size_for(&c, t, 1), TR_ALIGN);
     tr_status st = reserve(s, size, &memory);
     if (st == TR_OK)
-        st = tr_matrix_load_into(s->compute, s->gguf, t, expert, 1, memory, out);
+        st = tr_matrix_load_into(&c, s->gguf, t, expert, 1, memory, out);
     if (st == TR_OK)
         s->bytes += size;
     return st;
@@ -120,14 +124,16 @@ tr_status tr_shards_load(tr_shards *s, uint32_t layer, uint32_t expert)
         return TR_OK;
     TR_CHECK(tr_expert_map_has(s->map, layer));
     const tr_expert_tensors *t = &s->map->layer[layer];
+    tr_act act = tr_expert_map_act(s->map, layer, s->compute->exact);
+    tr_act hidden = tr_act_for(t->down->type, s->compute->exact);
     tr_expert *e = calloc(1, sizeof *e);
     if (!e)
         return tr_fail(TR_E_MEMORY, "shards: no memory for layer %u expert %u", layer, expert);
-    tr_status st = load_matrix(s, t->gate, expert, &e->gate);
+    tr_status st = load_matrix(s, t->gate, expert, act, &e->gate);
     if (st == TR_OK)
-        st = load_matrix(s, t->up, expert, &e->up);
+        st = load_matrix(s, t->up, expert, act, &e->up);
     if (st == TR_OK)
-        st = load_matrix(s, t->down, expert, &e->down);
+        st = load_matrix(s, t->down, expert, hidden, &e->down);
     if (st != TR_OK) {
         free(e);
         return st;

@@ -8,6 +8,7 @@
 
 #include "base/interrupt.h"
 #include "coordinator/cluster/cluster.h"
+#include "coordinator/commands/number.h"
 #include "coordinator/engine/measure.h"
 #include "transport/mpi.h"
 
@@ -63,20 +64,6 @@ static const char help[] =
 
 /* ---- options -------------------------------------------------------------------------- */
 
-static tr_status read_number(const char *name, const char *text, uint64_t low, uint64_t high,
-                             uint64_t *out)
-{
-    char *end;
-
-    errno = 0;
-    unsigned long long v = strtoull(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno == ERANGE || v < low || v > high)
-        return tr_fail(TR_E_USAGE, "--%s \"%.40s\": give a number from %llu to %llu", name, text,
-                       (unsigned long long)low, (unsigned long long)high);
-    *out = v;
-    return TR_OK;
-}
-
 static tr_status read_option(int c, bench_options *o, const char *word)
 {
     switch (c) {
@@ -90,11 +77,11 @@ static tr_status read_option(int c, bench_options *o, const char *word)
         o->json = optarg;
         return TR_OK;
     case 't':
-        return read_number("threads", optarg, 0, MAX_THREADS, &o->threads);
+        return tr_option_number("threads", optarg, 0, MAX_THREADS, &o->threads);
     case 'r':
-        return read_number("repeats", optarg, 1, TR_MEASURE_MAX_REPEATS, &o->repeats);
+        return tr_option_number("repeats", optarg, 1, TR_MEASURE_MAX_REPEATS, &o->repeats);
     case 's':
-        return read_number("steps", optarg, 1, MAX_STEPS, &o->steps);
+        return tr_option_number("steps", optarg, 1, MAX_STEPS, &o->steps);
     case ':':
         return tr_fail(TR_E_USAGE, "%s needs a value; see troupe bench --help", word);
     default:

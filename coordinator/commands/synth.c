@@ -2,10 +2,10 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/commands/synth.h"
 
+#include "coordinator/commands/number.h"
 #include "coordinator/model/random_model.h"
 #include "proto/limits.h"
 
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,20 +26,6 @@ static const char help[] =
     "  --context N         instead of the shape's\n"
     "  --seed N            of the weights (1)\n"
     "  -h, --help          show this\n";
-
-static tr_status read_number(const char *name, const char *text, uint64_t low, uint64_t high,
-                             uint64_t *out)
-{
-    char *end;
-
-    errno = 0;
-    unsigned long long v = strtoull(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno == ERANGE || v < low || v > high)
-        return tr_fail(TR_E_USAGE, "--%s \"%.40s\": give a number from %llu to %llu", name, text,
-                       (unsigned long long)low, (unsigned long long)high);
-    *out = v;
-    return TR_OK;
-}
 
 static tr_status read_type(const char *name, const char *text, tr_type *out)
 {
@@ -105,13 +91,13 @@ static tr_status read_option(int c, tr_random_model *o, synth_given *g, char *wo
         g->dense = optarg;
         return read_type("dense-type", optarg, &o->dense);
     case 'n':
-        return read_number("layers", optarg, 1, TR_MAX_LAYERS, &g->layers);
+        return tr_option_number("layers", optarg, 1, TR_MAX_LAYERS, &g->layers);
     case 'e':
-        return read_number("experts", optarg, 1, TR_MAX_EXPERTS, &g->experts);
+        return tr_option_number("experts", optarg, 1, TR_MAX_EXPERTS, &g->experts);
     case 'c':
-        return read_number("context", optarg, 1, 1 << 24, &g->context);
+        return tr_option_number("context", optarg, 1, 1 << 24, &g->context);
     case 's':
-        return read_number("seed", optarg, 0, UINT64_MAX, &o->seed);
+        return tr_option_number("seed", optarg, 0, UINT64_MAX, &o->seed);
     case ':':
         return tr_fail(TR_E_USAGE, "%s needs a value; see troupe synth --help", word);
     default: /* getopt moves on to the next word only behind the last of several letters */

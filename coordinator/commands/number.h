@@ -1,0 +1,15 @@
+/* number.h - read an option's number, or say what it may be.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_COORDINATOR_COMMANDS_NUMBER_H
+#define TR_COORDINATOR_COMMANDS_NUMBER_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+/* Digits alone, within low..high; TR_E_USAGE names the option (without its dashes), the text and
+ * the range. */
+tr_status tr_option_number(const char *name, const char *text, uint64_t low, uint64_t high,
+                           uint64_t *out);
+
+#endif

@@ -1,0 +1,212 @@
+/* test_apply.c - a share's answers are down * (silu(gate * x) . (up * x)) of the picked experts,
+ * for every mixture of weight types, and the same bytes for any threads and any kernel table.
+ *
+ * Method: a small file of experts with random weights; the definition in double.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/tr_test.h"
+
+#include "base/rng.h"
+#include "compute/cpu.h"
+#include "compute/gguf_write.h"
+#include "experts/apply.h"
+
+#include <math.h>
+#include <unistd.h>
+
+enum {
+    DIM = 64,
+    FFN = 96,
+    N_EXPERTS = 3,
+    TOP_K = 2,
+    N_ROWS = 5,
+    N_PICKS = 9,
+    N_MATRIX = DIM * FFN
+};
+
+typedef struct {
+    tr_type gate, up, down;
+} types;
+
+/* What the file holds, dequantised: [gate, up, down][expert][N_MATRIX]. */
+static float weights[3][N_EXPERTS][N_MATRIX];
+
+static const tr_share_pick picks[N_PICKS] = { { 0, 0 }, { 3, 0 }, { 4, 0 }, { 1, 1 }, { 2, 1 },
+                                              { 0, 2 }, { 1, 2 }, { 2, 2 }, { 3, 2 } };
+
+static void write_tensor(tr_gguf_writer *w, int which, tr_type type, uint64_t in, uint64_t *at)
+{
+    static float x[N_MATRIX];
+    static uint8_t bytes[N_MATRIX * sizeof(float)];
+    size_t size;
+
+    assert_true(tr_type_row_size(type, N_MATRIX, &size));
+    for (int e = 0; e < N_EXPERTS; e++) {
+        for (size_t i = 0; i < N_MATRIX; i++)
+            x[i] = (float)((2 * tr_rng_unit(tr_rng_u64(7, (uint64_t)which, (*at)++)) - 1) /
+                           sqrt((double)in) * 1.7);
+        assert_true(tr_quantise_row(type, x, N_MATRIX, bytes));
+        tr_dequantise_row(type, bytes, N_MATRIX, weights[which][e]);
+        assert_int_equal(tr_gguf_writer_data(w, (tr_bytes){ bytes, size }), TR_OK);
+    }
+}
+
+static void write_file(const char *path, const types *t)
+{
+    const uint64_t wide[] = { DIM, FFN, N_EXPERTS };
+    const uint64_t tall[] = { FFN, DIM, N_EXPERTS };
+    tr_gguf_writer *w = NULL;
+    uint64_t at = 0;
+
+    assert_int_equal(tr_gguf_writer_new(path, &w), TR_OK);
+    tr_gguf_put_string(w, "general.architecture", tr_bytes_of("x"));
+    tr_gguf_put_u32(w, "x.block_count", 1);
+    tr_gguf_put_u32(w, "x.embedding_length", DIM);
+    tr_gguf_put_u32(w, "x.expert_count", N_EXPERTS);
+    tr_gguf_put_u32(w, "x.expert_used_count", TOP_K);
+    tr_gguf_put_tensor(w, "blk.0.ffn_gate_exps.weight", t->gate, wide, 3);
+    tr_gguf_put_tensor(w, "blk.0.ffn_up_exps.weight", t->up, wide, 3);
+    tr_gguf_put_tensor(w, "blk.0.ffn_down_exps.weight", t->down, tall, 3);
+    assert_int_equal(tr_gguf_writer_begin_data(w), TR_OK);
+    write_tensor(w, 0, t->gate, DIM, &at);
+    write_tensor(w, 1, t->up, DIM, &at);
+    write_tensor(w, 2, t->down, FFN, &at);
+    assert_int_equal(tr_gguf_writer_finish(&w), TR_OK);
+}
+
+static void answer_by_definition(const float *x, uint32_t expert, double *out)
+{
+    double hidden[FFN];
+
+    for (size_t f = 0; f < FFN; f++) {
+        double g = 0;
+        double u = 0;
+        for (size_t d = 0; d < DIM; d++) {
+            g += (double)weights[0][expert][f * DIM + d] * (double)x[d];
+            u += (double)weights[1][expert][f * DIM + d] * (double)x[d];
+        }
+        hidden[f] = g / (1 + exp(-g)) * u;
+    }
+    for (size_t d = 0; d < DIM; d++) {
+        out[d] = 0;
+        for (size_t f = 0; f < FFN; f++)
+            out[d] += (double)weights[2][expert][d * FFN + f] * hidden[f];
+    }
+}
+
+/* answers [N_PICKS][DIM] of the share under a table and a number of threads. */
+static void apply(const char *path, const tr_kernels *k, size_t threads, bool exact, const float *x,
+                  float *answers)
+{
+    tr_compute c = { .kernels = k, .exact = exact };
+    tr_gguf *g = NULL;
+    tr_expert_map map;
+    tr_shards *s = NULL;
+    tr_apply *a = NULL;
+
+    assert_int_equal(tr_pool_new(threads, &c.pool), TR_OK);
+    assert_int_equal(tr_gguf_open(path, &g), TR_OK);
+    assert_int_equal(tr_expert_map_read(g, &map), TR_OK);
+    assert_int_equal(tr_shards_new(&c, g, &map, &s), TR_OK);
+    for (uint32_t e = 0; e < N_EXPERTS; e++)
+        assert_int_equal(tr_shards_load(s, 0, e), TR_OK);
+    assert_int_equal(tr_apply_new(&c, s, &a), TR_OK);
+    tr_act act = tr_expert_map_act(&map, 0, exact);
+    size_t row_size = tr_act_row_size(act, DIM);
+    uint8_t *rows = aligned_alloc(64, N_ROWS * row_size);
+    assert_non_null(rows);
+    tr_act_rows(&c, act, x, DIM, N_ROWS, rows);
+    tr_apply_share_in in = { 0, act, N_ROWS, N_PICKS, picks, rows, row_size };
+    assert_int_equal(tr_apply_share(a, &in, answers, NULL, NULL), TR_OK);
+    free(rows);
+    tr_apply_free(&a);
+    tr_shards_free(&s);
+    tr_expert_map_fini(&map);
+    tr_gguf_close(&g);
+    tr_pool_free(&c.pool);
+}
+
+static void check_close(const float *x, const float *answers, double bound)
+{
+    for (size_t p = 0; p < N_PICKS; p++) {
+        double want[DIM];
+        answer_by_definition(x + picks[p].row * DIM, picks[p].expert, want);
+        for (size_t d = 0; d < DIM; d++)
+            assert_true(fabs((double)answers[p * DIM + d] - want[d]) <= bound);
+    }
+}
+
+static void answers_are_right_for_every_mixture_of_types(void **state)
+{
+    static const tr_type all[] = { TR_TYPE_F32, TR_TYPE_F16, TR_TYPE_Q8_0, TR_TYPE_Q4_0 };
+    const char *path = "apply.gguf";
+    float x[N_ROWS * DIM];
+    float first[N_PICKS * DIM];
+    float again[N_PICKS * DIM];
+
+    (void)state;
+    for (size_t i = 0; i < N_ROWS * DIM; i++)
+        x[i] = (float)(2 * tr_rng_unit(tr_rng_u64(3, 0, i)) - 1);
+    for (size_t m = 0; m < 4 * 4 * 4; m++) {
+        types t = { all[m % 4], all[m / 4 % 4], all[m / 16] };
+        write_file(path, &t);
+        for (int exact = 0; exact < 2; exact++) {
+            apply(path, tr_kernels_select(tr_cpu_features(), "c"), 1, exact == 1, x, first);
+            check_close(x, first, exact ? 1e-5 : 0.05); /* 8-bit rows: some per cent of about 1 */
+            for (const char *const *name = tr_kernels_names(); *name; name++) {
+                const tr_kernels *k = tr_kernels_select(tr_cpu_features(), *name);
+                if (!k)
+                    continue;
+                apply(path, k, 3, exact == 1, x, again);
+                assert_memory_equal(again, first, sizeof first);
+            }
+        }
+    }
+    unlink(path);
+}
+
+static void an_expert_that_is_not_held_is_refused(void **state)
+{
+    const char *path = "apply.gguf";
+    types t = { TR_TYPE_F32, TR_TYPE_F32, TR_TYPE_F32 };
+    tr_compute c = { .kernels = tr_kernels_select(tr_cpu_features(), NULL) };
+    static float rows[DIM] __attribute__((aligned(64)));
+    float answers[DIM];
+    char line[256];
+    tr_gguf *g = NULL;
+    tr_expert_map map;
+    tr_shards *s = NULL;
+    tr_apply *a = NULL;
+
+    (void)state;
+    write_file(path, &t);
+    assert_int_equal(tr_pool_new(1, &c.pool), TR_OK);
+    assert_int_equal(tr_gguf_open(path, &g), TR_OK);
+    assert_int_equal(tr_expert_map_read(g, &map), TR_OK);
+    assert_int_equal(tr_shards_new(&c, g, &map, &s), TR_OK);
+    assert_int_equal(tr_shards_load(s, 0, 1), TR_OK);
+    assert_int_equal(tr_shards_load(s, 0, 1), TR_OK); /* once more changes nothing */
+    assert_int_equal(tr_shards_count(s), 1);
+    assert_int_equal(tr_apply_new(&c, s, &a), TR_OK);
+    tr_apply_share_in in = {
+        0, TR_ACT_F32, 1, 1, &(tr_share_pick){ 0, 2 }, (const uint8_t *)rows, sizeof rows
+    };
+    tr_fail_capture_begin(line, sizeof line);
+    assert_int_equal(tr_apply_share(a, &in, answers, NULL, NULL), TR_E_PROTOCOL);
+    tr_fail_capture_end();
+    assert_non_null(strstr(line, "expert 2 is not held"));
+    tr_apply_free(&a);
+    tr_shards_free(&s);
+    tr_expert_map_fini(&map);
+    tr_gguf_close(&g);
+    tr_pool_free(&c.pool);
+    unlink(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(answers_are_right_for_every_mixture_of_types),
+        cmocka_unit_test(an_expert_that_is_not_held_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
