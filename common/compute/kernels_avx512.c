@@ -15,8 +15,11 @@
 #include <immintrin.h>
 
 enum {
-    ROWS = 8,    /* rows of x that share one pass over a panel */
-    VECTORS = 8, /* of a block, once unpacked */
+    ROWS = 8,     /* rows of x that share one pass over a panel */
+    STREAMED = 4, /* rows up to which panels are worked on side by side, */
+    STREAMS = 4,  /* so many */
+    MAX_ACC = 16, /* vectors of outputs in one pass */
+    VECTORS = 8,  /* of a block, once unpacked */
 };
 
 /* What the rows of one pass need from x. */
@@ -78,63 +81,88 @@ static inline __m512i block_sums(const __m512i *v, const int8_t *q, int32_t begi
     return _mm512_add_epi32(a, b);
 }
 
-/* Sixteen outputs of n rows; n and is_q4 are constants where this is inlined. */
-static inline __attribute__((always_inline)) void panel_rows(const uint8_t *panel, size_t n_in,
-                                                             const activations *x, size_t n,
-                                                             bool is_q4, __m512 *out)
+/* Sixteen outputs of each of n_panels panels (one after the other in memory) for n rows, out
+ * [n_panels][n]; n_panels, n and is_q4 are constants where this is inlined. */
+static inline __attribute__((always_inline)) void panels_rows(const uint8_t *panels,
+                                                              size_t panel_size, size_t n_panels,
+                                                              size_t n_in, const activations *x,
+                                                              size_t n, bool is_q4, __m512 *out)
 {
     const size_t size = is_q4 ? 256 : 512;
     const int32_t offset = is_q4 ? -8 : -128;
-    const uint8_t *scales = panel + n_in / 32 * size;
-    __m512 acc[ROWS];
+    __m512 acc[MAX_ACC];
 
-    for (size_t r = 0; r < n; r++)
-        acc[r] = _mm512_setzero_ps();
+    for (size_t i = 0; i < n_panels * n; i++)
+        acc[i] = _mm512_setzero_ps();
     for (size_t i = 0; i < n_in / 32; i++) {
-        __m512i v[VECTORS];
-        if (is_q4)
-            unpack_q4_0(panel + i * size, v);
-        else
-            unpack_q8_0(panel + i * size, v);
-        __m512 d = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(scales + i * 32)));
-        for (size_t r = 0; r < n; r++) {
-            __m512i sums = block_sums(v, x->q[r] + 32 * i, offset * x->sum[r][i]);
-            __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(x->scale[r][i]));
-            acc[r] = _mm512_add_ps(acc[r], _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sums)));
+        for (size_t p = 0; p < n_panels; p++) {
+            const uint8_t *codes = panels + p * panel_size;
+            const uint8_t *scales = codes + n_in / 32 * size;
+            __m512i v[VECTORS];
+            if (is_q4)
+                unpack_q4_0(codes + i * size, v);
+            else
+                unpack_q8_0(codes + i * size, v);
+            __m512 d = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(scales + i * 32)));
+            for (size_t r = 0; r < n; r++) {
+                __m512i sums = block_sums(v, x->q[r] + 32 * i, offset * x->sum[r][i]);
+                __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(x->scale[r][i]));
+                acc[p * n + r] =
+                    _mm512_add_ps(acc[p * n + r], _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sums)));
+            }
         }
     }
-    for (size_t r = 0; r < n; r++)
-        out[r] = acc[r];
+    for (size_t i = 0; i < n_panels * n; i++)
+        out[i] = acc[i];
 }
 
-static inline __attribute__((always_inline)) void panel_any(const uint8_t *panel, size_t n_in,
-                                                            const activations *x, size_t n,
-                                                            bool is_q4, __m512 *out)
+/* Panels that are worked on side by side.  With few rows the weights come from memory, and a
+ * processor fetches several streams faster than one; with many the registers are for rows. */
+static inline size_t panels_for(size_t n, size_t n_left)
 {
+    return n <= STREAMED && n_left >= STREAMS ? STREAMS : 1;
+}
+
+static inline __attribute__((always_inline)) void panels_any(const uint8_t *panels,
+                                                             size_t panel_size, size_t n_panels,
+                                                             size_t n_in, const activations *x,
+                                                             size_t n, bool is_q4, __m512 *out)
+{
+    if (n_panels == STREAMS) {
+        if (n == 1)
+            panels_rows(panels, panel_size, STREAMS, n_in, x, 1, is_q4, out);
+        else if (n == 2)
+            panels_rows(panels, panel_size, STREAMS, n_in, x, 2, is_q4, out);
+        else if (n == 3)
+            panels_rows(panels, panel_size, STREAMS, n_in, x, 3, is_q4, out);
+        else
+            panels_rows(panels, panel_size, STREAMS, n_in, x, 4, is_q4, out);
+        return;
+    }
     switch (n) {
     case 1:
-        panel_rows(panel, n_in, x, 1, is_q4, out);
+        panels_rows(panels, panel_size, 1, n_in, x, 1, is_q4, out);
         return;
     case 2:
-        panel_rows(panel, n_in, x, 2, is_q4, out);
+        panels_rows(panels, panel_size, 1, n_in, x, 2, is_q4, out);
         return;
     case 3:
-        panel_rows(panel, n_in, x, 3, is_q4, out);
+        panels_rows(panels, panel_size, 1, n_in, x, 3, is_q4, out);
         return;
     case 4:
-        panel_rows(panel, n_in, x, 4, is_q4, out);
+        panels_rows(panels, panel_size, 1, n_in, x, 4, is_q4, out);
         return;
     case 5:
-        panel_rows(panel, n_in, x, 5, is_q4, out);
+        panels_rows(panels, panel_size, 1, n_in, x, 5, is_q4, out);
         return;
     case 6:
-        panel_rows(panel, n_in, x, 6, is_q4, out);
+        panels_rows(panels, panel_size, 1, n_in, x, 6, is_q4, out);
         return;
     case 7:
-        panel_rows(panel, n_in, x, 7, is_q4, out);
+        panels_rows(panels, panel_size, 1, n_in, x, 7, is_q4, out);
         return;
     default:
-        panel_rows(panel, n_in, x, ROWS, is_q4, out);
+        panels_rows(panels, panel_size, 1, n_in, x, ROWS, is_q4, out);
     }
 }
 
@@ -152,18 +180,21 @@ matmul_panels(const tr_matrix *w, size_t out_begin, size_t out_end, const uint8_
               size_t x_stride, size_t n_rows, float *y, size_t y_stride, bool is_q4)
 {
     size_t panel_size = tr_panel_size(w->type, w->n_in);
+    size_t end = (out_end + TR_PANEL - 1) / TR_PANEL;
+    size_t n_panels;
 
     /* A panel stays in the nearest cache while all rows pass over it. */
-    for (size_t p = out_begin / TR_PANEL; p * TR_PANEL < out_end; p++) {
-        const uint8_t *panel = (const uint8_t *)w->data + p * panel_size;
-        __mmask16 lanes = lanes_in(p, out_begin, out_end);
+    for (size_t p = out_begin / TR_PANEL; p < end; p += n_panels) {
+        n_panels = panels_for(n_rows, end - p);
         for (size_t r = 0; r < n_rows; r += ROWS) {
-            __m512 out[ROWS];
+            __m512 out[MAX_ACC];
             size_t n = n_rows - r < ROWS ? n_rows - r : ROWS;
             activations a = activations_of(x + r * x_stride, x_stride, w->n_in, n);
-            panel_any(panel, w->n_in, &a, n, is_q4, out);
-            for (size_t i = 0; i < n; i++)
-                _mm512_mask_storeu_ps(y + (r + i) * y_stride + p * TR_PANEL, lanes, out[i]);
+            panels_any((const uint8_t *)w->data + p * panel_size, panel_size, n_panels, w->n_in, &a,
+                       n, is_q4, out);
+            for (size_t i = 0; i < n_panels * n; i++)
+                _mm512_mask_storeu_ps(y + (r + i % n) * y_stride + (p + i / n) * TR_PANEL,
+                                      lanes_in(p + i / n, out_begin, out_end), out[i]);
         }
     }
 }

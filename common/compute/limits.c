@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/rng.h"
 
 #include <stdatomic.h>
 
@@ -67,7 +68,10 @@ tr_status tr_limits_measure(const tr_compute *c, tr_limits *out)
     tr_status st = tr_memory_new(BLOCK, "memory benchmark", &block);
     if (st != TR_OK)
         return st;
-    memset(block, 1, BLOCK);
+    /* Pages of equal content could be one page to a virtual machine's host, and stay in its
+     * cache: every word differs. */
+    for (size_t i = 0; i < BLOCK / sizeof(uint64_t); i++)
+        ((uint64_t *)block)[i] = tr_rng_mix(i);
     j.block = block;
     for (int t = 0; t < TRIES; t++) {
         tr_time begin = tr_now();
