@@ -566,12 +566,3 @@ tr_status tr_wire_pack_invite(const tr_invite *i, uint8_t *buffer, size_t size, 
     p.silence_ms = i->silence_ms;
     return pack(&p.base, buffer, size, used);
 }
-
-const char *tr_control_name(tr_control_kind kind)
-{
-    static const char *const name[] = { "none",     "hello",    "refuse",    "assign",
-                                        "progress", "ready",    "heartbeat", "alive",
-                                        "failure",  "shutdown", "bye" };
-
-    return (size_t)kind < sizeof name / sizeof name[0] ? name[kind] : "unknown";
-}

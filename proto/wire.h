@@ -116,6 +116,4 @@ tr_status tr_wire_unpack_invite(tr_bytes bytes, tr_invite *out);
 tr_status tr_assignment_init(tr_assignment *a, uint32_t n_layers);
 void tr_assignment_fini(tr_assignment *a);
 
-const char *tr_control_name(tr_control_kind kind);
-
 #endif

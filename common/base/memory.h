@@ -5,7 +5,6 @@
  * USE     tr_arena a;
  *         st = tr_arena_init(&a, size, "step buffers");
  *         float *x = tr_arena_get(&a, n * sizeof *x);     64-byte aligned, zeroed once
- *         tr_arena_reset(&a, mark);
  *         tr_arena_fini(&a);
  *
  * SPDX-License-Identifier: Apache-2.0 */
@@ -41,16 +40,6 @@ void *tr_arena_get(tr_arena *a, size_t size);
 static inline size_t tr_arena_size(size_t size)
 {
     return tr_align_up(size, TR_ALIGN);
-}
-
-static inline size_t tr_arena_mark(const tr_arena *a)
-{
-    return a->used;
-}
-
-static inline void tr_arena_reset(tr_arena *a, size_t mark)
-{
-    a->used = mark;
 }
 
 #endif

@@ -52,15 +52,6 @@ struct tr_dispatch {
     tr_dispatch_stats stats;
 };
 
-size_t tr_dispatch_max_message(const tr_expert_map *map, size_t max_rows)
-{
-    size_t picks = max_rows * map->top_k;
-    size_t share = tr_frame_share_size(picks, max_rows, tr_act_row_size(TR_ACT_F32, map->dim));
-    size_t answer_size = tr_frame_answer_size(picks, map->dim);
-
-    return share > answer_size ? share : answer_size;
-}
-
 static tr_status reserve(tr_dispatch *d)
 {
     size_t picks = d->o.max_rows * d->o.map->top_k;

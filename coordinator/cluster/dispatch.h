@@ -60,7 +60,4 @@ tr_status tr_dispatch_finish(tr_dispatch *d, float *x);
 
 tr_dispatch_stats tr_dispatch_get_stats(const tr_dispatch *d);
 
-/* Bytes of the largest message that dispatch sends or expects, for opening a transport. */
-size_t tr_dispatch_max_message(const tr_expert_map *map, size_t max_rows);
-
 #endif

@@ -36,13 +36,6 @@ struct tr_members {
     uint8_t *buffer; /* [TR_MAX_CONTROL] for messages to send */
 };
 
-const char *tr_member_state_name(tr_member_state s)
-{
-    static const char *const name[] = { "joining", "loading", "ready", "lost", "left" };
-
-    return (size_t)s < sizeof name / sizeof name[0] ? name[s] : "unknown";
-}
-
 uint64_t tr_members_job(const tr_members *m)
 {
     return m->job;

@@ -71,6 +71,4 @@ tr_status tr_members_await_ready(tr_members *m, tr_time deadline,
 /* Handle what has come; never waits.  Costs next to nothing when called too often. */
 tr_status tr_members_pump(tr_members *m);
 
-const char *tr_member_state_name(tr_member_state s);
-
 #endif

@@ -16,7 +16,7 @@ tr_status tr_plan_init(tr_plan *p, size_t max_rows, size_t top_k, uint32_t n_exp
     };
 
     size_t size =
-        tr_arena_size(n_peers * sizeof(tr_share)) + 4 * tr_arena_size(n_picks * sizeof(uint32_t)) +
+        tr_arena_size(n_peers * sizeof(tr_share)) + 3 * tr_arena_size(n_picks * sizeof(uint32_t)) +
         2 * tr_arena_size(n_peers * sizeof(size_t)) + tr_arena_size(n_peers * sizeof(uint32_t)) +
         tr_arena_size(n_experts * sizeof(size_t));
     tr_status st = tr_arena_init(&plan.arena, size, "plan");
@@ -24,7 +24,6 @@ tr_status tr_plan_init(tr_plan *p, size_t max_rows, size_t top_k, uint32_t n_exp
         return st;
     plan.share = tr_arena_get(&plan.arena, n_peers * sizeof(tr_share));
     plan.order = tr_arena_get(&plan.arena, n_picks * sizeof(uint32_t));
-    plan.place = tr_arena_get(&plan.arena, n_picks * sizeof(uint32_t));
     plan.share_row = tr_arena_get(&plan.arena, n_picks * sizeof(uint32_t));
     plan.row = tr_arena_get(&plan.arena, n_picks * sizeof(uint32_t));
     plan.peer_picks = tr_arena_get(&plan.arena, n_peers * sizeof(size_t));
@@ -102,7 +101,6 @@ void tr_plan_build(tr_plan *p, const tr_pick *picks, size_t n_rows, const tr_pla
         uint32_t peer = tr_placement_holder(placement, layer, picks[i].expert);
         size_t at = p->expert_at[picks[i].expert]++;
         p->order[at] = (uint32_t)i;
-        p->place[i] = (uint32_t)at;
         p->row[p->peer_rows[peer] + p->share_row[i]] = picks[i].row;
     }
 }

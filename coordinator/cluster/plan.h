@@ -38,7 +38,6 @@ typedef struct {
     size_t n_rows, n_picks, n_shares;
     tr_share *share;     /* [n_shares], ascending peer */
     uint32_t *order;     /* [n_picks]: place in share order -> index of the router's pick */
-    uint32_t *place;     /* [n_picks]: index of the router's pick -> place in share order */
     uint32_t *share_row; /* [n_picks]: index of the router's pick -> row within its share */
     uint32_t *row;       /* rows of each share, one share after the other */
 

@@ -356,11 +356,6 @@ size_t tr_engine_max_rows(const tr_engine *e)
     return e->o.max_rows;
 }
 
-tr_members *tr_engine_members(const tr_engine *e)
-{
-    return e->cluster ? tr_cluster_members(e->cluster) : NULL;
-}
-
 tr_engine_stats tr_engine_get_stats(const tr_engine *e)
 {
     return (tr_engine_stats){

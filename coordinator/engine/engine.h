@@ -77,7 +77,6 @@ const tr_model *tr_engine_model(const tr_engine *e);
 const tr_kernels *tr_engine_kernels(const tr_engine *e);
 const tr_compute *tr_engine_compute(const tr_engine *e);
 size_t tr_engine_max_rows(const tr_engine *e);
-tr_members *tr_engine_members(const tr_engine *e); /* NULL without workers */
 
 typedef struct {
     tr_forward_times times;
