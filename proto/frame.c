@@ -244,7 +244,7 @@ static size_t act_row_size(uint32_t act, size_t dim)
     if (act == ACT_F32)
         return tr_align_up(dim * sizeof(float), TR_FRAME_ALIGN);
     if (act == ACT_Q8 && dim % Q8_BLOCK == 0)
-        return tr_align_up(dim + dim / Q8_BLOCK * (sizeof(float) + sizeof(int16_t)),
+        return tr_align_up(dim + dim / Q8_BLOCK * (sizeof(float) + 2 * sizeof(int16_t)),
                            TR_FRAME_ALIGN);
     return 0;
 }

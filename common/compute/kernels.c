@@ -73,7 +73,7 @@ size_t tr_act_row_size(tr_act act, size_t n)
     if (act == TR_ACT_F32)
         return tr_align_up(n * sizeof(float), 64);
     TR_CHECK(n % TR_Q8_BLOCK == 0);
-    return tr_align_up(n + n / TR_Q8_BLOCK * (sizeof(float) + sizeof(int16_t)), 64);
+    return tr_align_up(n + n / TR_Q8_BLOCK * (sizeof(float) + 2 * sizeof(int16_t)), 64);
 }
 
 tr_act tr_act_for(tr_type weight, bool exact)

@@ -19,14 +19,16 @@
  *
  * SUMS  have an order that is a function of their length alone, and each product is rounded
  * before it is added.  Float products: element i goes into partial sum i % 16, the 16 are added
- * in a fixed tree.  8-bit products: a block's integer sum is exact, and scale(w) * scale(x) *
- * sum is added in block order.
+ * in a fixed tree.  8-bit products, in the terms of blocks.h: for each block of 32, in order,
+ * (d * P - dmin * M) * scale(x) is added, where the integers P (scale * q * x) and M (min * x),
+ * summed over the block, are exact.
  *
  * ACTIVATIONS  A row goes into a product in one of two forms:
  *   TR_ACT_F32  n floats.  Weights are dequantised and multiplied in float32: slow and exact.
  *   TR_ACT_Q8   8-bit blocks of 32, made once where the row is produced (act_q8) and sent over
- *               the wire as they are:  int8 q[n], then float scale[n/32], then int16 sum[n/32]
- *               (sum of a block's q), padded to 64 bytes.  x[i] ~ scale[i/32] * q[i].
+ *               the wire as they are:  int8 q[n], then float scale[n/32], then int16 sum[n/16]
+ *               (sums of sixteen q), padded to 64 bytes.  x[i] ~ scale[i/32] * q[i], and q is
+ *               -127..127.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_COMPUTE_KERNELS_H

@@ -5,9 +5,7 @@
  * the sums below are bound by loads and integer work, so the promise costs nothing, and a
  * cluster whose machines differ still agrees to the last bit.
  *
- * Products with 8-bit activations work on TILE weight rows at once: the integer sums of one
- * block of all rows end up in one vector, one lane per output, so that scaling and adding is
- * done once for all of them and in block order.
+ * Products with 8-bit activations are in kernels_avx2_panels.c.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "compute/kernels_table.h"
@@ -21,7 +19,6 @@ enum {
     LANES = 16, /* partial sums of float products, as in kernels_c.c */
     CHUNK = 256,
     GROUP = 8, /* rows of x that share one pass over the weights */
-    TILE = 8,  /* weight rows in one pass */
 };
 
 /* ---- sums of float products ---------------------------------------------------------- */
@@ -78,11 +75,6 @@ static inline __m256 half_load(const uint16_t *h)
     return _mm256_cvtph_ps(_mm_loadu_si128((const void *)h));
 }
 
-static inline __m256 float_of_int8(const int8_t *q)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)q)));
-}
-
 static void from_f16(const uint16_t *h, size_t n, float *out)
 {
     size_t i = 0;
@@ -104,40 +96,11 @@ static void from_bf16(const uint16_t *h, size_t n, float *out)
     tr_dequantise_row(TR_TYPE_BF16, h + i, n - i, out + i);
 }
 
-static void from_q8_0(const tr_block_q8_0 *b, size_t n_blocks, float *out)
-{
-    for (size_t i = 0; i < n_blocks; i++, out += 32) {
-        __m256 d = _mm256_set1_ps(_cvtsh_ss(b[i].d));
-        for (size_t j = 0; j < 32; j += 8)
-            _mm256_storeu_ps(out + j, _mm256_mul_ps(d, float_of_int8(b[i].q + j)));
-    }
-}
-
-/* Values 0..15 of a block are its low nibbles, 16..31 its high ones: one 0..15 per byte. */
-static inline __m256i nibbles_of(const tr_block_q4_0 *b)
-{
-    const __m256i shift = _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4);
-    __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)b->q));
-
-    return _mm256_and_si256(_mm256_srlv_epi32(both, shift), _mm256_set1_epi8(15));
-}
-
-static void from_q4_0(const tr_block_q4_0 *b, size_t n_blocks, float *out)
-{
-    int8_t q[32];
-
-    for (size_t i = 0; i < n_blocks; i++, out += 32) {
-        __m256 d = _mm256_set1_ps(_cvtsh_ss(b[i].d));
-        __m256i v = _mm256_sub_epi8(nibbles_of(&b[i]), _mm256_set1_epi8(8));
-        _mm256_storeu_si256((void *)q, v);
-        for (size_t j = 0; j < 32; j += 8)
-            _mm256_storeu_ps(out + j, _mm256_mul_ps(d, float_of_int8(q + j)));
-    }
-}
-
 /* n weights from element `at` of a row as floats: in place if they are, else in buffer. */
 static const float *weights_at(tr_type type, const void *row, size_t at, size_t n, float *buffer)
 {
+    const tr_type_info *t = tr_type_get(type);
+
     switch (type) {
     case TR_TYPE_F32:
         return (const float *)row + at;
@@ -147,11 +110,8 @@ static const float *weights_at(tr_type type, const void *row, size_t at, size_t 
     case TR_TYPE_BF16:
         from_bf16((const uint16_t *)row + at, n, buffer);
         break;
-    case TR_TYPE_Q8_0:
-        from_q8_0((const tr_block_q8_0 *)row + at / 32, n / 32, buffer);
-        break;
     default:
-        from_q4_0((const tr_block_q4_0 *)row + at / 32, n / 32, buffer);
+        tr_dequantise_row(type, (const uint8_t *)row + at / t->block * t->size, n, buffer);
         break;
     }
     return buffer;
@@ -221,225 +181,6 @@ static void matmul_f32(const tr_matrix *w, size_t out_begin, size_t out_end, con
     }
 }
 
-/* ---- products with 8-bit activations ------------------------------------------------- */
-
-/* What one pass over TILE weight rows and up to GROUP rows of x needs.  Beyond the last
- * output the last row is repeated; its results are not stored. */
-typedef struct {
-    const uint8_t *row[TILE];
-    size_t n_out, row_size;
-    const uint8_t *x;
-    size_t x_stride, n_in;
-    float *y; /* of the first output of the first row */
-    size_t y_stride;
-} tile;
-
-static tile tile_at(const tr_matrix *w, size_t o, size_t out_end)
-{
-    tile t = { .n_out = out_end - o < TILE ? out_end - o : TILE,
-               .row_size = w->row_size,
-               .n_in = w->n_in };
-
-    for (size_t i = 0; i < TILE; i++)
-        t.row[i] = (const uint8_t *)w->data + (o + (i < t.n_out ? i : t.n_out - 1)) * w->row_size;
-    return t;
-}
-
-/* Ask for the bytes of the next tile that lie where this one's blocks do, size bytes of each
- * row.  Rows are one after the other, so the next tile is one stretch; the processor's own
- * prefetching doesn't see that in TILE short streams.  Past the last row it asks in vain. */
-static inline void next_tile_prefetch(const tile *t, size_t at, size_t size)
-{
-    uintptr_t next = (uintptr_t)t->row[0] + TILE * t->row_size + TILE * at;
-
-    for (size_t i = 0; i < TILE * size; i += 64)
-        _mm_prefetch((const void *)(next + i), _MM_HINT_T0);
-}
-
-static inline uint16_t half_at(const uint8_t *p)
-{
-    uint16_t h;
-
-    memcpy(&h, p, sizeof h);
-    return h;
-}
-
-/* The scales of the blocks at byte `at` of each row. */
-static inline __m256 tile_scales(const tile *t, size_t at)
-{
-    uint16_t h[TILE];
-
-    for (size_t i = 0; i < TILE; i++)
-        h[i] = half_at(t->row[i] + at);
-    return half_load(h);
-}
-
-static inline void tile_store(const tile *t, size_t row, __m256 sum)
-{
-    float *y = t->y + row * t->y_stride;
-    float all[TILE];
-
-    if (t->n_out == TILE) {
-        _mm256_storeu_ps(y, sum);
-        return;
-    }
-    _mm256_storeu_ps(all, sum);
-    memcpy(y, all, t->n_out * sizeof *y);
-}
-
-/* sum + scale * x_scale * dots, rounded as in kernels_c.c. */
-static inline __m256 scaled_add(__m256 sum, __m256 scale, float x_scale, __m256i dots)
-{
-    __m256 s = _mm256_mul_ps(scale, _mm256_set1_ps(x_scale));
-
-    return _mm256_add_ps(sum, _mm256_mul_ps(s, _mm256_cvtepi32_ps(dots)));
-}
-
-/* Lane i = sum of the 8 lanes of v[i]. */
-static inline __m256i sums_of_8(const __m256i *v)
-{
-    __m256i a = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
-    __m256i b = _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));
-
-    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
-                            _mm256_permute2x128_si256(a, b, 0x31));
-}
-
-/* Widened to 16 bits no product or pair of products can overflow, whatever the bytes are. */
-static inline __m256i dots_q8_0(const __m256i w[TILE][2], const int8_t *x)
-{
-    __m256i x0 = _mm256_cvtepi8_epi16(_mm_load_si128((const void *)x));
-    __m256i x1 = _mm256_cvtepi8_epi16(_mm_load_si128((const void *)(x + 16)));
-    __m256i v[TILE];
-
-    for (size_t i = 0; i < TILE; i++)
-        v[i] = _mm256_add_epi32(_mm256_madd_epi16(w[i][0], x0), _mm256_madd_epi16(w[i][1], x1));
-    return sums_of_8(v);
-}
-
-static inline __attribute__((always_inline)) void tile_q8_0(const tile *t, size_t n_rows)
-{
-    __m256 sum[GROUP];
-
-    for (size_t r = 0; r < n_rows; r++)
-        sum[r] = _mm256_setzero_ps();
-    for (size_t b = 0; b < t->n_in / 32; b++) {
-        size_t at = b * sizeof(tr_block_q8_0);
-        next_tile_prefetch(t, at, sizeof(tr_block_q8_0));
-        __m256 scale = tile_scales(t, at);
-        __m256i w[TILE][2];
-        for (size_t i = 0; i < TILE; i++) {
-            const uint8_t *q = t->row[i] + at + offsetof(tr_block_q8_0, q);
-            w[i][0] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)q));
-            w[i][1] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(q + 16)));
-        }
-        for (size_t r = 0; r < n_rows; r++) {
-            const uint8_t *x = t->x + r * t->x_stride;
-            __m256i dots = dots_q8_0((const __m256i(*)[2])w, tr_q8_values(x) + b * 32);
-            sum[r] = scaled_add(sum[r], scale, tr_q8_scales(x, t->n_in)[b], dots);
-        }
-    }
-    for (size_t r = 0; r < n_rows; r++)
-        tile_store(t, r, sum[r]);
-}
-
-/* Sums of 16 products of 0..15 with an int8 fit 16 bits: three pairwise sums leave output i
- * in 16-bit lane i of both halves.  The offset of 8 goes through the block's sum of x. */
-static inline __m256i dots_q4_0(const __m256i *w, const int8_t *x, int32_t x_sum)
-{
-    __m256i q = _mm256_load_si256((const void *)x);
-    __m256i v[TILE];
-
-    for (size_t i = 0; i < TILE; i++)
-        v[i] = _mm256_maddubs_epi16(w[i], q);
-    __m256i a = _mm256_hadd_epi16(_mm256_hadd_epi16(v[0], v[1]), _mm256_hadd_epi16(v[2], v[3]));
-    __m256i b = _mm256_hadd_epi16(_mm256_hadd_epi16(v[4], v[5]), _mm256_hadd_epi16(v[6], v[7]));
-    __m256i c = _mm256_hadd_epi16(a, b);
-    __m256i dots = _mm256_add_epi32(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(c)),
-                                    _mm256_cvtepi16_epi32(_mm256_extracti128_si256(c, 1)));
-    return _mm256_sub_epi32(dots, _mm256_set1_epi32(8 * x_sum));
-}
-
-static inline __attribute__((always_inline)) void tile_q4_0(const tile *t, size_t n_rows)
-{
-    __m256 sum[GROUP];
-
-    for (size_t r = 0; r < n_rows; r++)
-        sum[r] = _mm256_setzero_ps();
-    for (size_t b = 0; b < t->n_in / 32; b++) {
-        size_t at = b * sizeof(tr_block_q4_0);
-        next_tile_prefetch(t, at, sizeof(tr_block_q4_0));
-        __m256 scale = tile_scales(t, at);
-        __m256i w[TILE];
-        for (size_t i = 0; i < TILE; i++)
-            w[i] = nibbles_of((const void *)(t->row[i] + at));
-        for (size_t r = 0; r < n_rows; r++) {
-            const uint8_t *x = t->x + r * t->x_stride;
-            __m256i dots = dots_q4_0(w, tr_q8_values(x) + b * 32, tr_q8_sums(x, t->n_in)[b]);
-            sum[r] = scaled_add(sum[r], scale, tr_q8_scales(x, t->n_in)[b], dots);
-        }
-    }
-    for (size_t r = 0; r < n_rows; r++)
-        tile_store(t, r, sum[r]);
-}
-
-/* The compiler keeps everything in registers where the number of rows is a constant. */
-static void tile_q8_0_rows(const tile *t, size_t n_rows)
-{
-    if (n_rows == 1)
-        tile_q8_0(t, 1);
-    else
-        tile_q8_0(t, n_rows);
-}
-
-static void tile_q4_0_rows(const tile *t, size_t n_rows)
-{
-    if (n_rows == 1)
-        tile_q4_0(t, 1);
-    else
-        tile_q4_0(t, n_rows);
-}
-
-typedef struct {
-    size_t out_begin, out_end;
-    const uint8_t *x;
-    size_t x_stride, n_rows;
-    float *y;
-    size_t y_stride;
-} product;
-
-static inline void product_do(const tr_matrix *w, const product *p,
-                              void (*rows)(const tile *t, size_t n_rows))
-{
-    for (size_t r = 0; r < p->n_rows; r += GROUP) {
-        size_t n = p->n_rows - r < GROUP ? p->n_rows - r : GROUP;
-        for (size_t o = p->out_begin; o < p->out_end; o += TILE) {
-            tile t = tile_at(w, o, p->out_end);
-            t.x = p->x + r * p->x_stride;
-            t.x_stride = p->x_stride;
-            t.y = p->y + r * p->y_stride + o;
-            t.y_stride = p->y_stride;
-            rows(&t, n);
-        }
-    }
-}
-
-static void matmul_q8_q8_0(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
-                           size_t x_stride, size_t n_rows, float *y, size_t y_stride)
-{
-    product p = { out_begin, out_end, x, x_stride, n_rows, y, y_stride };
-
-    product_do(w, &p, tile_q8_0_rows);
-}
-
-static void matmul_q8_q4_0(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
-                           size_t x_stride, size_t n_rows, float *y, size_t y_stride)
-{
-    product p = { out_begin, out_end, x, x_stride, n_rows, y, y_stride };
-
-    product_do(w, &p, tile_q4_0_rows);
-}
-
 /* ---- 8-bit activations --------------------------------------------------------------- */
 
 static inline float largest_of(__m256 v)
@@ -468,8 +209,18 @@ static inline __m256i rounded(const float *x, __m256 inverse)
     return _mm256_cvtps_epi32(_mm256_min_ps(v, _mm256_set1_ps(127.0f)));
 }
 
-/* Quantise one block; the sum of its values. */
-static inline int16_t block_q8(const float *x, float inverse, int8_t *q)
+static inline int16_t sum_of_16(__m256i v)
+{
+    __m256i t = _mm256_madd_epi16(v, _mm256_set1_epi16(1));
+    __m128i u = _mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1));
+
+    u = _mm_add_epi32(u, _mm_shuffle_epi32(u, 0x4e));
+    u = _mm_add_epi32(u, _mm_shuffle_epi32(u, 0xb1));
+    return (int16_t)_mm_cvtsi128_si32(u);
+}
+
+/* Quantise one block; sum takes the sums of its two halves. */
+static inline void block_q8(const float *x, float inverse, int8_t *q, int16_t *sum)
 {
     __m256 s = _mm256_set1_ps(inverse);
     __m256i a = _mm256_packs_epi32(rounded(x, s), rounded(x + 8, s));
@@ -478,11 +229,8 @@ static inline int16_t block_q8(const float *x, float inverse, int8_t *q)
 
     v = _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     _mm256_storeu_si256((void *)q, v);
-    __m256i t = _mm256_madd_epi16(_mm256_add_epi16(a, b), _mm256_set1_epi16(1));
-    __m128i u = _mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1));
-    u = _mm_add_epi32(u, _mm_shuffle_epi32(u, 0x4e));
-    u = _mm_add_epi32(u, _mm_shuffle_epi32(u, 0xb1));
-    return (int16_t)_mm_cvtsi128_si32(u);
+    sum[0] = sum_of_16(a);
+    sum[1] = sum_of_16(b);
 }
 
 static void act_q8(const float *x, size_t n, void *row)
@@ -490,15 +238,18 @@ static void act_q8(const float *x, size_t n, void *row)
     int8_t *q = row;
     float *scale = (float *)(void *)((uint8_t *)row + n);
     int16_t *sum = (int16_t *)(void *)((uint8_t *)row + n + n / 32 * sizeof(float));
-    size_t used = n + n / 32 * (sizeof(float) + sizeof(int16_t));
+    size_t used = n + n / 32 * (sizeof(float) + 2 * sizeof(int16_t));
 
     for (size_t i = 0; i < n / 32; i++) {
         float largest = largest_magnitude(x + i * 32);
         bool is_zero = largest < TR_Q8_TINY;
         scale[i] = is_zero ? 0.0f : largest / 127.0f;
-        if (is_zero)
+        if (is_zero) {
             memset(q + i * 32, 0, 32);
-        sum[i] = is_zero ? 0 : block_q8(x + i * 32, 127.0f / largest, q + i * 32);
+            sum[2 * i] = sum[2 * i + 1] = 0;
+        } else {
+            block_q8(x + i * 32, 127.0f / largest, q + i * 32, sum + 2 * i);
+        }
     }
     memset((uint8_t *)row + used, 0, tr_act_row_size(TR_ACT_Q8, n) - used);
 }
@@ -682,13 +433,10 @@ static double int8_peak(size_t rounds, int32_t *sink)
 
 void tr_kernels_avx2(tr_kernels *k)
 {
-    static const tr_type float_products[] = { TR_TYPE_F32, TR_TYPE_F16, TR_TYPE_BF16, TR_TYPE_Q8_0,
-                                              TR_TYPE_Q4_0 };
-
-    for (size_t i = 0; i < sizeof float_products / sizeof float_products[0]; i++)
-        k->matmul[TR_ACT_F32][float_products[i]] = matmul_f32;
-    k->matmul[TR_ACT_Q8][TR_TYPE_Q8_0] = matmul_q8_q8_0;
-    k->matmul[TR_ACT_Q8][TR_TYPE_Q4_0] = matmul_q8_q4_0;
+    for (uint32_t t = 0; t < TR_TYPE_COUNT; t++)
+        if (k->matmul[TR_ACT_F32][t])
+            k->matmul[TR_ACT_F32][t] = matmul_f32;
+    tr_kernels_avx2_panels(k);
     k->act_q8 = act_q8;
     k->rms_norm = rms_norm;
     k->softmax = softmax;

@@ -7,6 +7,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "compute/kernels_table.h"
 
+#include "compute/blocks.h"
 #include "compute/quant.h"
 
 #include <math.h>
@@ -72,65 +73,60 @@ static void matmul_f32(const tr_matrix *w, size_t out_begin, size_t out_end, con
 
 /* ---- products with 8-bit activations -------------------------------------------------- */
 
-static int32_t block_dot_q8_0(const tr_block_q8_0 *b, const int8_t *x)
+/* A block of weights as products need it. */
+typedef struct {
+    tr_block b;
+    int8_t q[TR_BLOCK];
+} weights;
+
+static int32_t dot_of_16(const int8_t *q, const int8_t *x)
 {
     int32_t sum = 0;
 
-    for (size_t j = 0; j < 32; j++)
-        sum += b->q[j] * x[j];
+    for (size_t k = 0; k < 16; k++)
+        sum += q[k] * x[k];
     return sum;
 }
 
-static int32_t block_dot_q4_0(const tr_block_q4_0 *b, const int8_t *x)
+/* What block i adds to the product with row x of n values. */
+static float block_product(const weights *w, const void *x, size_t n, size_t i)
 {
-    int32_t sum = 0;
+    const int8_t *q = tr_q8_values(x) + i * TR_BLOCK;
+    const int16_t *sum = tr_q8_sums(x, n) + 2 * i;
+    int32_t p = w->b.scale[0] * dot_of_16(w->q, q) + w->b.scale[1] * dot_of_16(w->q + 16, q + 16);
+    int32_t m = w->b.min[0] * sum[0] + w->b.min[1] * sum[1];
 
-    for (size_t j = 0; j < 16; j++)
-        sum += ((b->q[j] & 15) - 8) * x[j] + ((b->q[j] >> 4) - 8) * x[16 + j];
-    return sum;
+    return (w->b.d * (float)p - w->b.dmin * (float)m) * tr_q8_scales(x, n)[i];
 }
 
-/* Integer sums of blocks are exact; their scaled sum runs in block order. */
-static float row_dot_q8_0(const tr_block_q8_0 *b, const void *x, size_t n)
+/* One output of up to GROUP rows of x: each block of weights is taken apart once for all. */
+static void output_q8(const tr_matrix *w, size_t o, const uint8_t *x, size_t x_stride,
+                      size_t n_rows, float *y, size_t y_stride)
 {
-    const int8_t *q = tr_q8_values(x);
-    const float *scale = tr_q8_scales(x, n);
-    float sum = 0.0f;
+    const uint8_t *row = (const uint8_t *)w->data + o * w->row_size;
+    tr_block_codes codes = tr_block_codes_of(w->type);
+    float sum[GROUP] = { 0 };
 
-    for (size_t i = 0; i < n / 32; i++)
-        sum += tr_f16_to_f32(b[i].d) * scale[i] * (float)block_dot_q8_0(&b[i], q + i * 32);
-    return sum;
-}
-
-static float row_dot_q4_0(const tr_block_q4_0 *b, const void *x, size_t n)
-{
-    const int8_t *q = tr_q8_values(x);
-    const float *scale = tr_q8_scales(x, n);
-    float sum = 0.0f;
-
-    for (size_t i = 0; i < n / 32; i++)
-        sum += tr_f16_to_f32(b[i].d) * scale[i] * (float)block_dot_q4_0(&b[i], q + i * 32);
-    return sum;
-}
-
-static void matmul_q8_q8_0(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
-                           size_t x_stride, size_t n_rows, float *y, size_t y_stride)
-{
-    for (size_t o = out_begin; o < out_end; o++)
+    for (size_t i = 0; i < w->n_in / TR_BLOCK; i++) {
+        weights block;
+        tr_block_get(w->type, row, i, &block.b);
+        tr_block_values(&codes, &block.b, block.q);
         for (size_t r = 0; r < n_rows; r++)
-            y[r * y_stride + o] =
-                row_dot_q8_0((const void *)((const uint8_t *)w->data + o * w->row_size),
-                             (const uint8_t *)x + r * x_stride, w->n_in);
+            sum[r] += block_product(&block, x + r * x_stride, w->n_in, i);
+    }
+    for (size_t r = 0; r < n_rows; r++)
+        y[r * y_stride + o] = sum[r];
 }
 
-static void matmul_q8_q4_0(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
-                           size_t x_stride, size_t n_rows, float *y, size_t y_stride)
+static void matmul_q8(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
+                      size_t x_stride, size_t n_rows, float *y, size_t y_stride)
 {
-    for (size_t o = out_begin; o < out_end; o++)
-        for (size_t r = 0; r < n_rows; r++)
-            y[r * y_stride + o] =
-                row_dot_q4_0((const void *)((const uint8_t *)w->data + o * w->row_size),
-                             (const uint8_t *)x + r * x_stride, w->n_in);
+    for (size_t r = 0; r < n_rows; r += GROUP) {
+        size_t n = n_rows - r < GROUP ? n_rows - r : GROUP;
+        for (size_t o = out_begin; o < out_end; o++)
+            output_q8(w, o, (const uint8_t *)x + r * x_stride, x_stride, n, y + r * y_stride,
+                      y_stride);
+    }
 }
 
 static void act_q8(const float *x, size_t n, void *row)
@@ -138,11 +134,11 @@ static void act_q8(const float *x, size_t n, void *row)
     int8_t *q = row;
     float *scale = (float *)(void *)((uint8_t *)row + n);
     int16_t *sum = (int16_t *)(void *)((uint8_t *)row + n + n / 32 * sizeof(float));
-    size_t used = n + n / 32 * (sizeof(float) + sizeof(int16_t));
+    size_t used = n + n / 32 * (sizeof(float) + 2 * sizeof(int16_t));
 
     for (size_t i = 0; i < n / 32; i++, x += 32, q += 32) {
         float largest = 0.0f;
-        int32_t total = 0;
+        int32_t total[2] = { 0 };
         for (size_t j = 0; j < 32; j++)
             largest = fmaxf(largest, fabsf(x[j]));
         bool is_zero = largest < TR_Q8_TINY;
@@ -151,9 +147,10 @@ static void act_q8(const float *x, size_t n, void *row)
         for (size_t j = 0; j < 32; j++) {
             float v = is_zero ? 0.0f : x[j] * inverse;
             q[j] = v >= -127.0f && v <= 127.0f ? (int8_t)lrintf(v) : (int8_t)(v > 0 ? 127 : -127);
-            total += q[j];
+            total[j / 16] += q[j];
         }
-        sum[i] = (int16_t)total;
+        sum[2 * i] = (int16_t)total[0];
+        sum[2 * i + 1] = (int16_t)total[1];
     }
     memset((uint8_t *)row + used, 0, tr_act_row_size(TR_ACT_Q8, n) - used);
 }
@@ -276,9 +273,9 @@ void tr_kernels_c(tr_kernels *k)
         const tr_type_info *info = tr_type_get(t);
         if (info && info->computable)
             k->matmul[TR_ACT_F32][t] = matmul_f32;
+        if (tr_block_has((tr_type)t))
+            k->matmul[TR_ACT_Q8][t] = matmul_q8;
     }
-    k->matmul[TR_ACT_Q8][TR_TYPE_Q8_0] = matmul_q8_q8_0;
-    k->matmul[TR_ACT_Q8][TR_TYPE_Q4_0] = matmul_q8_q4_0;
     k->act_q8 = act_q8;
     k->rms_norm = rms_norm;
     k->softmax = softmax;

@@ -9,8 +9,12 @@
 
 #include "compute/kernels.h"
 
+/* A part of a kernel that is made again for each type: worth nothing unless it is inlined. */
+#define TR_INLINE static inline __attribute__((always_inline))
+
 void tr_kernels_c(tr_kernels *k);
-void tr_kernels_avx2(tr_kernels *k);   /* only where the build has TR_HAVE_AVX2 */
-void tr_kernels_avx512(tr_kernels *k); /* likewise */
+void tr_kernels_avx2(tr_kernels *k);        /* only where the build has TR_HAVE_AVX2 */
+void tr_kernels_avx2_panels(tr_kernels *k); /* a part of the one before */
+void tr_kernels_avx512(tr_kernels *k);      /* likewise */
 
 #endif

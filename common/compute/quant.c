@@ -1,12 +1,9 @@
-/* quant.c - rows to float and back: two small functions per format, and a table of them.
- *
- * A new format is a struct in quant.h, a function here (two if Troupe writes it) and its lines
- * in the tables.
+/* quant.c - rows to float and back.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "compute/quant.h"
 
-#include "base/check.h"
+#include "compute/blocks.h"
 
 #include <assert.h>
 #include <math.h>
@@ -102,42 +99,35 @@ static void from_bf16(const void *row, size_t n, float *out)
         out[i] = bf16_to_f32(half[i]);
 }
 
-static void from_q8_0(const void *row, size_t n, float *out)
+/* A block's values, rounded once: d * scale * q and dmin * min are exact. */
+static void from_blocks(tr_type type, const void *row, size_t n, float *out)
 {
-    const tr_block_q8_0 *b = row;
+    tr_block_codes codes = tr_block_codes_of(type);
 
-    for (size_t i = 0; i < n / 32; i++) {
-        float d = tr_f16_to_f32(b[i].d);
-        for (size_t j = 0; j < 32; j++)
-            out[i * 32 + j] = d * (float)b[i].q[j];
-    }
-}
-
-static void from_q4_0(const void *row, size_t n, float *out)
-{
-    const tr_block_q4_0 *b = row;
-
-    for (size_t i = 0; i < n / 32; i++) {
-        float d = tr_f16_to_f32(b[i].d);
-        for (size_t j = 0; j < 16; j++) {
-            out[i * 32 + j] = d * (float)((b[i].q[j] & 15) - 8);
-            out[i * 32 + 16 + j] = d * (float)((b[i].q[j] >> 4) - 8);
+    for (size_t i = 0; i < n / TR_BLOCK; i++, out += TR_BLOCK) {
+        tr_block b;
+        int8_t q[TR_BLOCK];
+        tr_block_get(type, row, i, &b);
+        tr_block_values(&codes, &b, q);
+        for (size_t h = 0; h < 2; h++) {
+            float scale = b.d * (float)b.scale[h];
+            float min = b.dmin * (float)b.min[h];
+            for (size_t k = h * 16; k < h * 16 + 16; k++)
+                out[k] = scale * (float)q[k] - min;
         }
     }
 }
 
-typedef void (*from_fn)(const void *row, size_t n, float *out);
-
-static const from_fn from_type[TR_TYPE_COUNT] = {
-    [TR_TYPE_F32] = from_f32,   [TR_TYPE_F16] = from_f16,   [TR_TYPE_BF16] = from_bf16,
-    [TR_TYPE_Q8_0] = from_q8_0, [TR_TYPE_Q4_0] = from_q4_0,
-};
-
 void tr_dequantise_row(tr_type type, const void *row, size_t n, float *out)
 {
-    TR_CHECK(type < TR_TYPE_COUNT);
-    TR_CHECK(from_type[type] != NULL);
-    from_type[type](row, n, out);
+    if (type == TR_TYPE_F32)
+        from_f32(row, n, out);
+    else if (type == TR_TYPE_F16)
+        from_f16(row, n, out);
+    else if (type == TR_TYPE_BF16)
+        from_bf16(row, n, out);
+    else
+        from_blocks(type, row, n, out);
 }
 
 /* ---- from float --------------------------------------------------------------------- */

@@ -16,9 +16,12 @@
 enum { N_VOCAB = 512, MAX_PROMPT = 40, N_GREEDY = 32, MAX_POSITIONS = 64 };
 
 static const char *const models[] = {
-    "qwen3moe.F32",    "qwen3moe.F16",     "qwen3moe.Q8_0",    "qwen3moe-kq.F32",
-    "qwen3moe-kq.F16", "qwen3moe-kq.BF16", "qwen3moe-kq.Q8_0", "qwen3moe-kq.Q4_0",
-    "olmoe.F32",       "olmoe.F16",        "olmoe.Q8_0",
+    "qwen3moe.F32",       "qwen3moe.F16",       "qwen3moe.Q8_0",    "qwen3moe-kq.F32",
+    "qwen3moe-kq.F16",    "qwen3moe-kq.BF16",   "qwen3moe-kq.Q8_0", "qwen3moe-kq.Q4_0",
+    "qwen3moe-kq.Q4_1",   "qwen3moe-kq.Q5_0",   "qwen3moe-kq.Q5_1", "qwen3moe-kq.Q2_K",
+    "qwen3moe-kq.Q3_K",   "qwen3moe-kq.Q4_K_M", "qwen3moe-kq.Q5_K", "qwen3moe-kq.IQ4_NL",
+    "qwen3moe-kq.IQ4_XS", "qwen3moe-kq.MXFP4",  "olmoe.F32",        "olmoe.F16",
+    "olmoe.Q8_0",
 };
 
 typedef struct {

@@ -74,4 +74,30 @@ static inline void *aligned_new(size_t size)
     return p;
 }
 
+/* Where a block of a quantised type has half-precision numbers: as many as returned. */
+static inline size_t scale_offsets_of(tr_type type, size_t at[2])
+{
+    at[0] = 0;
+    at[1] = 2;
+    switch (type) {
+    case TR_TYPE_Q4_1:
+    case TR_TYPE_Q5_1:
+    case TR_TYPE_Q4_K:
+    case TR_TYPE_Q5_K:
+        return 2;
+    case TR_TYPE_Q2_K:
+        at[0] = 80;
+        at[1] = 82;
+        return 2;
+    case TR_TYPE_Q3_K:
+        at[0] = 108;
+        return 1;
+    case TR_TYPE_Q6_K:
+        at[0] = 208;
+        return 1;
+    default:
+        return type == TR_TYPE_MXFP4 ? 0 : 1;
+    }
+}
+
 #endif

@@ -5,7 +5,7 @@
 
 #include "compute/panels.h"
 
-enum { MAX_OUT = 70, MAX_IN = 512, MAX_ROWS = 19, GUARD = 32 };
+enum { N_TYPES = 13, MAX_OUT = 70, MAX_IN = 512, MAX_ROWS = 19, GUARD = 32 };
 
 typedef struct {
     tr_matrix rows, panels;
@@ -18,12 +18,18 @@ static void random_weights(dice *d, tr_type type, size_t n_blocks, uint8_t *data
 {
     const size_t size = tr_type_get(type)->size;
     size_t extreme = dice_below(d, 4);
+    size_t at[2];
+    size_t n_halves = scale_offsets_of(type, at);
 
     for (size_t i = 0; i < n_blocks * size; i++)
         data[i] = extreme == 0 ? 0x80 : extreme == 1 ? 0xff : (uint8_t)dice_u64(d);
     for (size_t i = 0; i < n_blocks; i++) {
-        uint16_t scale = tr_f32_to_f16(dice_float(d));
-        memcpy(data + i * size, &scale, sizeof scale);
+        for (size_t h = 0; h < n_halves; h++) {
+            uint16_t scale = tr_f32_to_f16(dice_float(d));
+            memcpy(data + i * size + at[h], &scale, sizeof scale);
+        }
+        if (type == TR_TYPE_MXFP4) /* the first two are subnormal */
+            data[i * size] = (uint8_t)dice_below(d, dice_below(d, 2) ? 200 : 3);
     }
 }
 
@@ -40,7 +46,8 @@ static void pack(product *p)
 static product product_new(dice *d, tr_type type)
 {
     product p = { .n_rows = 1 + dice_below(d, MAX_ROWS) };
-    size_t n_in = 32 * (1 + dice_below(d, MAX_IN / 32));
+    size_t block = tr_type_get(type)->block;
+    size_t n_in = block * (1 + dice_below(d, MAX_IN / block));
     size_t n_out = 1 + dice_below(d, MAX_OUT);
     const tr_kernels *c = table_at(0);
     float x[MAX_IN];
@@ -48,7 +55,7 @@ static product product_new(dice *d, tr_type type)
 
     assert_true(tr_type_row_size(type, n_in, &row_size));
     p.row_data = aligned_new(n_out * row_size);
-    random_weights(d, type, n_out * n_in / 32, p.row_data);
+    random_weights(d, type, n_out * n_in / block, p.row_data);
     p.panel_data = aligned_new(tr_panels_size(type, n_in, n_out));
     p.rows = (tr_matrix){
         .type = type, .n_out = n_out, .n_in = n_in, .row_size = row_size, .data = p.row_data
@@ -100,22 +107,30 @@ static void check_range(const product *p, const tr_kernels *k, const float *want
     free(y);
 }
 
+/* The types with panels, by a number that may be any. */
+static tr_type type_at(size_t i)
+{
+    tr_type types[TR_TYPE_COUNT];
+    size_t n = 0;
+
+    for (uint32_t t = 0; t < TR_TYPE_COUNT; t++)
+        if (tr_panels_has((tr_type)t))
+            types[n++] = (tr_type)t;
+    assert_int_equal(n, N_TYPES);
+    return types[i % n];
+}
+
 static void panels_give_the_bits_of_plain_c(void **state)
 {
-    static const tr_type types[] = { TR_TYPE_Q8_0, TR_TYPE_Q4_0 };
     dice d = { tr_test_seed(), 0 };
-    size_t n_tables = 0;
 
     (void)state;
-    for (int round = 0; round < 400; round++) {
-        product p = product_new(&d, types[round % 2]);
+    for (size_t round = 0; round < 100 * N_TYPES; round++) {
+        product p = product_new(&d, type_at(round));
         float *want = aligned_new(p.n_rows * p.rows.n_out * sizeof *want);
         tr_matmul_for(table_at(0), &p.rows, TR_ACT_Q8)(&p.rows, 0, p.rows.n_out, p.x, p.x_stride,
                                                        p.n_rows, want, p.rows.n_out);
-        for (size_t i = 0; table_at(i); i++) {
-            if (!table_at(i)->panels[p.rows.type])
-                continue;
-            n_tables++;
+        for (size_t i = 1; table_at(i); i++) {
             size_t begin = dice_below(&d, p.rows.n_out);
             check_range(&p, table_at(i), want, 0, p.rows.n_out);
             check_range(&p, table_at(i), want, begin,
@@ -124,8 +139,18 @@ static void panels_give_the_bits_of_plain_c(void **state)
         free(want);
         product_free(&p);
     }
-    if (n_tables == 0)
+    if (!table_at(1))
         print_message("  no table of this machine has panels\n");
+}
+
+/* A field of a code as panels.h says where it lies: `bits` bits of input k of row r. */
+static unsigned field_at(const uint8_t *vectors, unsigned bits, size_t k, size_t r)
+{
+    size_t per_byte = 8 / bits;
+    size_t n = 8 / per_byte; /* vectors in memory */
+    size_t v = k / 4;
+
+    return vectors[v % n * 64 + 4 * r + k % 4] >> v / n * bits & ((1u << bits) - 1);
 }
 
 /* The layout itself, by its definition in panels.h. */
@@ -134,28 +159,45 @@ static void every_code_and_scale_is_where_the_header_says(void **state)
     dice d = { tr_test_seed(), 0 };
 
     (void)state;
-    for (int round = 0; round < 50; round++) {
-        product p = product_new(&d, round % 2 ? TR_TYPE_Q8_0 : TR_TYPE_Q4_0);
-        bool is_q8 = p.rows.type == TR_TYPE_Q8_0;
-        size_t block = is_q8 ? 512 : 256;
-        size_t n_blocks = p.rows.n_in / 32;
+    for (size_t round = 0; round < 10 * N_TYPES; round++) {
+        product p = product_new(&d, type_at(round));
+        tr_panel_format f = tr_panel_format_of(p.rows.type);
+        tr_panel_parts parts = tr_panel_parts_of(f, p.rows.n_in);
         for (int probe = 0; probe < 200; probe++) {
+            tr_block b;
             size_t o = dice_below(&d, p.rows.n_out);
-            size_t i = dice_below(&d, n_blocks);
+            size_t i = dice_below(&d, p.rows.n_in / 32);
             size_t k = dice_below(&d, 32);
-            const uint8_t *panel = p.panel_data + o / 16 * tr_panel_size(p.rows.type, p.rows.n_in);
-            const uint8_t *b =
-                p.row_data + o * p.rows.row_size + i * tr_type_get(p.rows.type)->size;
-            size_t v = is_q8 ? k / 4 : k / 4 % 4;
-            uint8_t got = panel[i * block + v * 64 + 4 * (o % 16) + k % 4];
-            if (is_q8)
-                assert_int_equal(got, (uint8_t)(b[2 + k] + 128));
-            else
-                assert_int_equal(k < 16 ? got & 15 : got >> 4,
-                                 k < 16 ? b[2 + k % 16] & 15 : b[2 + k % 16] >> 4);
-            assert_memory_equal(panel + n_blocks * block + (i * 16 + o % 16) * 2, b, 2);
+            const uint8_t *panel = p.panel_data + o / 16 * parts.end;
+            const uint8_t *codes = panel + i * tr_panel_codes(f);
+            tr_block_get(p.rows.type, p.row_data + o * p.rows.row_size, i, &b);
+            unsigned code = field_at(codes, f.low, k, o % 16);
+            if (f.high)
+                code |= field_at(codes + f.low * 64, f.high, k, o % 16) << f.low;
+            assert_int_equal(code, b.code[k]);
+            const uint8_t *small = panel + parts.small + i * f.n_small * 16 + o % 16;
+            if (f.small == TR_SMALL_SCALE || f.small == TR_SMALL_SCALES)
+                for (size_t h = 0; h < f.n_small; h++)
+                    assert_int_equal((int8_t)small[h * 16], b.scale[h]);
+            const uint8_t *half =
+                panel + parts.halves + o % 16 * 2 + (f.is_super ? i / 8 : i) * f.n_half * 32;
+            uint16_t h = tr_f32_to_f16(b.d);
+            if (f.n_half > 0)
+                assert_memory_equal(half, &h, 2);
         }
         product_free(&p);
+    }
+}
+
+/* The promise of at most 5 % more memory than the file. */
+static void panels_take_little_more_than_rows(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_TYPES; i++) {
+        size_t row_size;
+        assert_true(tr_type_row_size(type_at(i), 2048, &row_size));
+        assert_true(tr_panel_size(type_at(i), 2048) >= 16 * row_size);
+        assert_true(tr_panel_size(type_at(i), 2048) <= 16 * row_size * 104 / 100);
     }
 }
 
@@ -164,6 +206,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(panels_give_the_bits_of_plain_c),
         cmocka_unit_test(every_code_and_scale_is_where_the_header_says),
+        cmocka_unit_test(panels_take_little_more_than_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

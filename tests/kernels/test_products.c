@@ -9,14 +9,13 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tests/kernels/kernel_cases.h"
 
-static const tr_type types[] = { TR_TYPE_F32, TR_TYPE_F16, TR_TYPE_BF16, TR_TYPE_Q8_0,
-                                 TR_TYPE_Q4_0 };
+#include "compute/blocks.h"
 
-enum { N_TYPES = sizeof types / sizeof types[0], MAX_IN = 544, MAX_OUT = 37, MAX_ROWS = 19 };
+enum { MAX_IN = 544, MAX_OUT = 37, MAX_ROWS = 19 };
 
 typedef enum {
     FILL_RANDOM,
-    FILL_LOWEST,  /* every code the lowest: -128, nibble 0 */
+    FILL_LOWEST,  /* every code and small scale the lowest: weights -128 or 0, x -127 */
     FILL_HIGHEST, /* every code the highest */
     FILL_ZERO,    /* random codes, scale 0 */
     FILL_WILD,    /* random codes, any finite half-precision scale, signs and subnormals too */
@@ -48,40 +47,54 @@ static uint8_t code_of(dice *d, fill f, uint8_t lowest, uint8_t highest)
     return f == FILL_LOWEST ? lowest : f == FILL_HIGHEST ? highest : (uint8_t)dice_u64(d);
 }
 
+static void float_fill(dice *d, fill f, tr_type type, uint8_t *row)
+{
+    float v = f == FILL_WILD ? ldexpf(dice_float(d), (int)dice_below(d, 120) - 90) : dice_float(d);
+    uint16_t h = half_of(d, f);
+
+    if (type == TR_TYPE_F16)
+        memcpy(row, &h, sizeof h);
+    else
+        assert_true(tr_quantise_row(type, &v, 1, row));
+}
+
+/* Any bytes, then halves where the type has them (scale_offsets_of). */
 static void weights_fill(dice *d, fill f, tr_type type, size_t n, uint8_t *row)
 {
     const tr_type_info *t = tr_type_get(type);
+    size_t at[2];
+    size_t n_halves = scale_offsets_of(type, at);
 
     for (size_t b = 0; b < n / t->block; b++, row += t->size) {
-        uint16_t h = half_of(d, f);
-        float v =
-            f == FILL_WILD ? ldexpf(dice_float(d), (int)dice_below(d, 120) - 90) : dice_float(d);
-        if (type == TR_TYPE_F32) {
-            memcpy(row, &v, sizeof v);
-        } else if (type == TR_TYPE_BF16) {
-            assert_true(tr_quantise_row(type, &v, 1, row));
-        } else {
-            memcpy(row, &h, sizeof h);
-            for (size_t i = 2; i < t->size; i++)
-                row[i] =
-                    type == TR_TYPE_Q8_0 ? code_of(d, f, 0x80, 0x7f) : code_of(d, f, 0x00, 0xff);
+        if (t->block == 1) {
+            float_fill(d, f, type, row);
+            continue;
+        }
+        for (size_t i = 0; i < t->size; i++)
+            row[i] = type == TR_TYPE_Q8_0 ? code_of(d, f, 0x80, 0x7f) : code_of(d, f, 0x00, 0xff);
+        if (type == TR_TYPE_MXFP4) /* up to 2^71, so that sums stay finite; 0 and 1 are special */
+            row[0] = f == FILL_ZERO ? 0 : (uint8_t)dice_below(d, dice_below(d, 2) ? 200 : 3);
+        for (size_t i = 0; i < n_halves; i++) {
+            uint16_t h = half_of(d, f);
+            memcpy(row + at[i], &h, sizeof h);
         }
     }
 }
 
-/* A row as act_q8 makes it, but with any codes, -128 included. */
+/* A row as act_q8 makes it, but with any codes and scales. */
 static void act_fill(dice *d, fill f, size_t n, uint8_t *row)
 {
     float *scale = (float *)(void *)(row + n);
     int16_t *sum = (int16_t *)(void *)(row + n + n / 32 * sizeof(float));
 
     for (size_t b = 0; b < n / 32; b++) {
-        int32_t total = 0;
+        sum[2 * b] = sum[2 * b + 1] = 0;
         for (size_t i = b * 32; i < b * 32 + 32; i++) {
-            row[i] = code_of(d, f, 0x80, 0x7f);
-            total += (int8_t)row[i];
+            row[i] = code_of(d, f, 0x81, 0x7f);
+            if (row[i] == 0x80)
+                row[i] = 0x81;
+            sum[i / 16] = (int16_t)(sum[i / 16] + (int8_t)row[i]);
         }
-        sum[b] = (int16_t)total;
         float any = ldexpf(dice_float(d), (int)dice_below(d, 150) - 120);
         scale[b] = f == FILL_ZERO ? 0.0f : f == FILL_WILD ? any : dice_float(d);
     }
@@ -89,9 +102,9 @@ static void act_fill(dice *d, fill f, size_t n, uint8_t *row)
 
 static void fixture_init(fixture *x, dice *d, tr_act act, tr_type type, fill w_fill, fill x_fill)
 {
-    size_t n_in = act == TR_ACT_Q8 || tr_type_get(type)->block == 32
-                      ? 32 * (1 + dice_below(d, MAX_IN / 32))
-                      : 1 + dice_below(d, MAX_IN);
+    size_t block = tr_type_get(type)->block;
+    size_t step = act == TR_ACT_Q8 && block < 32 ? 32 : block;
+    size_t n_in = step * (1 + dice_below(d, MAX_IN / step));
     size_t n_out = 1 + dice_below(d, MAX_OUT);
     size_t row_size;
 
@@ -133,12 +146,12 @@ static void for_all(uint64_t seed, size_t n_shapes, void (*fn)(fixture *x, dice 
     dice d = { seed, 0 };
 
     for (size_t act = 0; act < TR_ACT_COUNT; act++) {
-        for (size_t t = 0; t < N_TYPES; t++) {
-            if (!table_at(0)->matmul[act][types[t]])
+        for (uint32_t t = 0; t < TR_TYPE_COUNT; t++) {
+            if (!table_at(0)->matmul[act][t])
                 continue;
             for (size_t i = 0; i < n_shapes * FILL_COUNT * FILL_COUNT; i++) {
                 fixture x;
-                fixture_init(&x, &d, (tr_act)act, types[t], (fill)(i % FILL_COUNT),
+                fixture_init(&x, &d, (tr_act)act, (tr_type)t, (fill)(i % FILL_COUNT),
                              (fill)(i / FILL_COUNT % FILL_COUNT));
                 fn(&x, &d);
                 fixture_fini(&x);
@@ -158,17 +171,39 @@ static double x_at(const fixture *x, size_t r, size_t i)
     return (double)tr_q8_scales(row, x->w.n_in)[i / 32] * tr_q8_values(row)[i];
 }
 
-static void output_check(const fixture *x, const float *w, size_t r, size_t o)
+/* What the magnitudes of a product's terms are in the order it is computed in: a value with a
+ * minimum is the difference of two, which may be much larger than it is. */
+static void magnitudes_of(const fixture *x, size_t o, const float *w, float *out)
+{
+    const uint8_t *row = (const uint8_t *)x->w.data + o * x->w.row_size;
+
+    for (size_t i = 0; i < x->w.n_in; i++)
+        out[i] = fabsf(w[i]);
+    if (x->act != TR_ACT_Q8)
+        return;
+    tr_block_codes codes = tr_block_codes_of(x->w.type);
+    for (size_t i = 0; i < x->w.n_in / 32; i++) {
+        tr_block b;
+        int8_t q[32];
+        tr_block_get(x->w.type, row, i, &b);
+        tr_block_values(&codes, &b, q);
+        for (size_t k = 0; k < 32; k++)
+            out[i * 32 + k] =
+                fabsf(b.d * (float)(b.scale[k / 16] * q[k])) + fabsf(b.dmin * (float)b.min[k / 16]);
+    }
+}
+
+static void output_check(const fixture *x, const float *w, const float *magnitude, size_t r,
+                         size_t o)
 {
     double sum = 0.0;
     double size = 0.0;
 
     for (size_t i = 0; i < x->w.n_in; i++) {
-        double p = (double)w[i] * x_at(x, r, i);
-        sum += p;
-        size += fabs(p);
+        sum += (double)w[i] * x_at(x, r, i);
+        size += magnitude[i] * fabs(x_at(x, r, i));
     }
-    size_t steps = x->act == TR_ACT_F32 ? x->w.n_in / 16 + 6 : x->w.n_in / 32 + 4;
+    size_t steps = x->act == TR_ACT_F32 ? x->w.n_in / 16 + 6 : x->w.n_in / 32 + 6;
     double least = (double)x->w.n_in * 128 * 128 * 0x1p-149; /* where scales are subnormal */
     double bound = (double)steps * 0x1p-24 * size + least;
     double got = x->y[r * x->w.n_out + o];
@@ -181,13 +216,15 @@ static void output_check(const fixture *x, const float *w, size_t r, size_t o)
 static void c_check(fixture *x, dice *d)
 {
     float w[MAX_IN];
+    float magnitude[MAX_IN];
 
     (void)d;
     product(table_at(0), x, x->y);
     for (size_t o = 0; o < x->w.n_out; o++) {
         tr_dequantise_row(x->w.type, (const uint8_t *)x->w.data + o * x->w.row_size, x->w.n_in, w);
+        magnitudes_of(x, o, w, magnitude);
         for (size_t r = 0; r < x->n_rows; r++)
-            output_check(x, w, r, o);
+            output_check(x, w, magnitude, r, o);
     }
 }
 

@@ -19,9 +19,12 @@ static void *file_read(const char *name, size_t size)
     return data;
 }
 
-static const tr_type golden_types[] = { TR_TYPE_F16, TR_TYPE_BF16, TR_TYPE_Q8_0, TR_TYPE_Q4_0 };
-
-enum { N_GOLDEN = sizeof golden_types / sizeof golden_types[0] };
+/* Types that have one right way to be written: the reference's bytes are ours. */
+static bool has_one_way(tr_type type)
+{
+    return type == TR_TYPE_F16 || type == TR_TYPE_BF16 || type == TR_TYPE_Q8_0 ||
+           type == TR_TYPE_Q4_0;
+}
 
 static void golden_check(tr_type type, const float *source)
 {
@@ -40,9 +43,11 @@ static void golden_check(tr_type type, const float *source)
             tr_dequantise_row(type, from + r * row_size, N_IN, got + r * N_IN);
         assert_memory_equal(got, from + raw, sizeof got);
     }
-    for (size_t r = 0; r < N_ROWS; r++)
-        assert_true(tr_quantise_row(type, source + r * N_IN, N_IN, blocks + r * row_size));
-    assert_memory_equal(blocks, file, raw);
+    if (has_one_way(type)) {
+        for (size_t r = 0; r < N_ROWS; r++)
+            assert_true(tr_quantise_row(type, source + r * N_IN, N_IN, blocks + r * row_size));
+        assert_memory_equal(blocks, file, raw);
+    }
     free(file);
 }
 
@@ -51,8 +56,14 @@ static void blocks_agree_with_the_reference_in_every_bit(void **state)
     float *source = file_read("source.bin", N * sizeof(float));
 
     (void)state;
-    for (size_t i = 0; i < N_GOLDEN; i++)
-        golden_check(golden_types[i], source);
+    size_t n = 0;
+    for (uint32_t t = 0; t < TR_TYPE_COUNT; t++) {
+        if (t == TR_TYPE_F32 || !tr_type_get(t) || !tr_type_get(t)->computable)
+            continue;
+        golden_check((tr_type)t, source);
+        n++;
+    }
+    assert_int_equal(n, 15);
     free(source);
 }
 

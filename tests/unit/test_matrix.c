@@ -295,7 +295,7 @@ static void each_weight_type_has_its_activations(void **state)
         assert_int_equal(tr_act_for(types[i], true), TR_ACT_F32);
     assert_int_equal(tr_act_row_size(TR_ACT_F32, 17), 128);
     assert_int_equal(tr_act_row_size(TR_ACT_Q8, 32), 64);
-    assert_int_equal(tr_act_row_size(TR_ACT_Q8, 2048), 2048 + 64 * 6);
+    assert_int_equal(tr_act_row_size(TR_ACT_Q8, 2048), 2048 + 64 * 8);
 }
 
 int main(void)
