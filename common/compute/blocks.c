@@ -84,13 +84,20 @@ static void get_q5_1(const uint8_t *p, size_t i, tr_block *b)
     fifth_bits(p + 4, b->code);
 }
 
-/* One byte e of scale: 2^(e - 128), as the levels are twice the values that the format names. */
+float tr_block_exponent(uint8_t e)
+{
+    uint32_t bits = e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23; /* two are subnormal */
+    float d;
+
+    memcpy(&d, &bits, sizeof d);
+    return d;
+}
+
+/* One byte of scale; the levels are twice the values that the format names. */
 static void get_mxfp4(const uint8_t *p, size_t i, tr_block *b)
 {
-    uint32_t bits = p[0] < 2 ? 0x00200000u << p[0] : (uint32_t)(p[0] - 1) << 23;
-
     (void)i;
-    memcpy(&b->d, &bits, sizeof b->d);
+    b->d = tr_block_exponent(p[0]);
     b->dmin = 0.0f;
     scale_both(b, 1, 0);
     nibbles(p + 1, b->code);
@@ -252,4 +259,17 @@ void tr_block_values(const tr_block_codes *c, const tr_block *b, int8_t *q)
 {
     for (size_t k = 0; k < TR_BLOCK; k++)
         q[k] = c->level ? c->level[b->code[k]] : (int8_t)(b->code[k] - c->offset);
+}
+
+void tr_block_floats(const tr_block_codes *c, const tr_block *b, float *out)
+{
+    int8_t q[TR_BLOCK];
+
+    tr_block_values(c, b, q);
+    for (size_t h = 0; h < 2; h++) {
+        float scale = b->d * (float)b->scale[h];
+        float min = b->dmin * (float)b->min[h];
+        for (size_t k = h * 16; k < h * 16 + 16; k++)
+            out[k] = scale * (float)q[k] - min;
+    }
 }

@@ -45,7 +45,13 @@ tr_block_codes tr_block_codes_of(tr_type type);
 /* Block i of a row in the file's layout. tr_block_has(type) must hold. */
 void tr_block_get(tr_type type, const void *row, size_t i, tr_block *out);
 
+/* The scale that one byte of a type with exponents means: 2^(e - 128). */
+float tr_block_exponent(uint8_t e);
+
 /* The 32 values q of a block. */
 void tr_block_values(const tr_block_codes *c, const tr_block *b, int8_t *q);
+
+/* The 32 weights, rounded once each: d * scale * q and dmin * min are exact. */
+void tr_block_floats(const tr_block_codes *c, const tr_block *b, float *out);
 
 #endif

@@ -135,6 +135,18 @@ void tr_weights_free(tr_weights *w)
     *w = (tr_weights){ 0 };
 }
 
+void tr_matrix_row(const tr_matrix *m, size_t r, float *out)
+{
+    const uint8_t *data = m->data;
+
+    TR_CHECK(r < m->n_out);
+    if (m->layout == TR_LAYOUT_PANELS)
+        tr_panel_row(m->type, m->n_in, data + r / TR_PANEL * tr_panel_size(m->type, m->n_in),
+                     r % TR_PANEL, out);
+    else
+        tr_dequantise_row(m->type, data + r * m->row_size, m->n_in, out);
+}
+
 tr_status tr_vector_load(const tr_gguf *g, const tr_gguf_tensor *t, float **out)
 {
     tr_weights w = { 0 };

@@ -43,6 +43,9 @@ tr_status tr_matrix_load_into(const tr_compute *c, const tr_gguf *g, const tr_gg
 size_t tr_weights_size_for(const tr_compute *c, const tr_gguf_tensor *t, size_t count);
 void tr_weights_free(tr_weights *w);
 
+/* Row r of a matrix as n_in floats, however it lies. */
+void tr_matrix_row(const tr_matrix *m, size_t r, float *out);
+
 /* Load a tensor of any computable type as n floats: norms, biases.  *out is new memory of
  * n * sizeof(float) bytes, freed with tr_memory_free. */
 tr_status tr_vector_load(const tr_gguf *g, const tr_gguf_tensor *t, float **out);

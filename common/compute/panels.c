@@ -119,3 +119,89 @@ void tr_panel_pack(tr_type type, size_t n_in, const void *rows, size_t row_size,
     for (size_t r = 0; r < n_rows; r++)
         pack_row(type, f, n_in, (const uint8_t *)rows + r * row_size, r, panel);
 }
+
+/* ---- and back ---------------------------------------------------------------------------- */
+
+static void gather(const uint8_t *vectors, size_t n, size_t row, uint8_t *bytes)
+{
+    for (size_t k = 0; k < n; k += 4)
+        memcpy(bytes + k, vectors + k / 4 * TR_PANEL_VECTOR + 4 * row, 4);
+}
+
+/* What fields() put together. */
+static void fields_take(const uint8_t *bytes, unsigned from, unsigned bits, uint8_t *code)
+{
+    size_t n = TR_BLOCK * bits / 8;
+    uint8_t mask = (uint8_t)((1u << bits) - 1);
+
+    for (size_t f = 0; f < 8 / bits; f++)
+        for (size_t k = 0; k < n; k++)
+            code[f * n + k] |= (uint8_t)((bytes[k] >> f * bits & mask) << from);
+}
+
+static void unpack_codes(tr_panel_format f, const uint8_t *vectors, size_t row, uint8_t *code)
+{
+    uint8_t bytes[TR_BLOCK];
+
+    memset(code, 0, TR_BLOCK);
+    gather(vectors, (size_t)TR_BLOCK * f.low / 8, row, bytes);
+    fields_take(bytes, 0, f.low, code);
+    if (f.high > 0) {
+        gather(vectors + (size_t)f.low * TR_PANEL_VECTOR, (size_t)TR_BLOCK * f.high / 8, row,
+               bytes);
+        fields_take(bytes, f.low, f.high, code);
+    }
+}
+
+static void unpack_small(tr_panel_format f, const uint8_t *small, size_t row, tr_block *b)
+{
+    uint8_t first = f.n_small > 0 ? small[row] : 0;
+    uint8_t second = f.n_small > 1 ? small[TR_PANEL + row] : first;
+
+    b->scale[0] = b->scale[1] = 1;
+    b->min[0] = b->min[1] = f.n_half > 1; /* a type without minima has dmin = 0 */
+    switch (f.small) {
+    case TR_SMALL_NONE:
+        return;
+    case TR_SMALL_EXPONENT:
+        b->d = tr_block_exponent(first);
+        return;
+    case TR_SMALL_SCALE:
+    case TR_SMALL_SCALES:
+        b->scale[0] = (int8_t)first;
+        b->scale[1] = (int8_t)second;
+        return;
+    case TR_SMALL_SCALE_MIN:
+        b->scale[0] = b->scale[1] = first;
+        b->min[0] = b->min[1] = second;
+        return;
+    case TR_SMALL_SCALES_MINS:
+        b->scale[0] = first & 15;
+        b->scale[1] = second & 15;
+        b->min[0] = first >> 4;
+        b->min[1] = second >> 4;
+        return;
+    }
+}
+
+void tr_panel_row(tr_type type, size_t n_in, const void *panel, size_t r, float *out)
+{
+    const uint8_t *at = panel;
+    tr_panel_format f = tr_panel_format_of(type);
+    tr_panel_parts parts = tr_panel_parts_of(f, n_in);
+    tr_block_codes codes = tr_block_codes_of(type);
+    const uint16_t *halves = (const uint16_t *)(const void *)(at + parts.halves);
+    size_t per_half = f.is_super ? TR_SUPER : 1;
+
+    for (size_t i = 0; i < n_in / TR_BLOCK; i++) {
+        tr_block b = { .d = 0.0f };
+        const uint16_t *half = halves + i / per_half * f.n_half * TR_PANEL;
+        if (f.n_half > 0)
+            b.d = tr_f16_to_f32(half[r]);
+        if (f.n_half > 1)
+            b.dmin = tr_f16_to_f32(half[TR_PANEL + r]);
+        unpack_codes(f, at + i * tr_panel_codes(f), r, b.code);
+        unpack_small(f, at + parts.small + i * f.n_small * TR_PANEL, r, &b);
+        tr_block_floats(&codes, &b, out + i * TR_BLOCK);
+    }
+}

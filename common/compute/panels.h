@@ -125,4 +125,7 @@ static inline size_t tr_panels_size(tr_type type, size_t n_in, size_t n_out)
 void tr_panel_pack(tr_type type, size_t n_in, const void *rows, size_t row_size, size_t n_rows,
                    void *panel);
 
+/* Row r (0..15) of a panel as n_in floats: the bits that tr_dequantise_row gives. */
+void tr_panel_row(tr_type type, size_t n_in, const void *panel, size_t r, float *out);
+
 #endif

@@ -99,22 +99,14 @@ static void from_bf16(const void *row, size_t n, float *out)
         out[i] = bf16_to_f32(half[i]);
 }
 
-/* A block's values, rounded once: d * scale * q and dmin * min are exact. */
 static void from_blocks(tr_type type, const void *row, size_t n, float *out)
 {
     tr_block_codes codes = tr_block_codes_of(type);
 
-    for (size_t i = 0; i < n / TR_BLOCK; i++, out += TR_BLOCK) {
+    for (size_t i = 0; i < n / TR_BLOCK; i++) {
         tr_block b;
-        int8_t q[TR_BLOCK];
         tr_block_get(type, row, i, &b);
-        tr_block_values(&codes, &b, q);
-        for (size_t h = 0; h < 2; h++) {
-            float scale = b.d * (float)b.scale[h];
-            float min = b.dmin * (float)b.min[h];
-            for (size_t k = h * 16; k < h * 16 + 16; k++)
-                out[k] = scale * (float)q[k] - min;
-        }
+        tr_block_floats(&codes, &b, out + i * TR_BLOCK);
     }
 }
 

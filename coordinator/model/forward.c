@@ -123,11 +123,8 @@ static void embed(tr_forward *f)
 {
     const tr_matrix *e = &f->o.model->embedding.matrix;
 
-    for (size_t r = 0; r < f->n_rows; r++) {
-        TR_CHECK(f->batch->token[r] < e->n_out);
-        tr_dequantise_row(e->type, (const uint8_t *)e->data + f->batch->token[r] * e->row_size,
-                          f->dim, f->x + r * f->dim);
-    }
+    for (size_t r = 0; r < f->n_rows; r++)
+        tr_matrix_row(e, f->batch->token[r], f->x + r * f->dim);
 }
 
 static void angles(tr_forward *f)

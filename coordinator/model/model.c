@@ -54,19 +54,6 @@ static tr_status matrix(loader *l, const char *name, uint64_t in, uint64_t out, 
     return st;
 }
 
-/* A matrix whose single rows are read too. */
-static tr_status rows(loader *l, const char *name, uint64_t in, uint64_t out, tr_weights *w)
-{
-    const tr_gguf_tensor *t = NULL;
-
-    tr_status st = find(l, name, in, out, &t);
-    if (st == TR_OK)
-        st = tr_weights_load(l->g, t, 0, 1, w);
-    if (st == TR_OK)
-        loaded(l, w->size);
-    return st;
-}
-
 static tr_status vector(loader *l, const char *name, uint64_t n, float **v)
 {
     const tr_gguf_tensor *t = NULL;
@@ -142,7 +129,7 @@ static tr_status load(loader *l)
     tr_model *m = l->m;
     const tr_model_config *c = &m->config;
 
-    tr_status st = rows(l, "token_embd.weight", c->dim, c->n_vocab, &m->embedding);
+    tr_status st = matrix(l, "token_embd.weight", c->dim, c->n_vocab, &m->embedding);
     if (st == TR_OK)
         st = vector(l, "output_norm.weight", c->dim, &m->output_norm);
     if (st != TR_OK)

@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tests/kernels/kernel_cases.h"
 
+#include "compute/matrix.h"
 #include "compute/panels.h"
 
 enum { N_TYPES = 13, MAX_OUT = 70, MAX_IN = 512, MAX_ROWS = 19, GUARD = 32 };
@@ -189,6 +190,25 @@ static void every_code_and_scale_is_where_the_header_says(void **state)
     }
 }
 
+static void a_row_of_a_panel_has_the_bits_of_the_row(void **state)
+{
+    dice d = { tr_test_seed(), 0 };
+    float want[MAX_IN];
+    float got[MAX_IN];
+
+    (void)state;
+    for (size_t round = 0; round < 20 * N_TYPES; round++) {
+        product p = product_new(&d, type_at(round));
+        size_t n_in = p.rows.n_in;
+        for (size_t o = 0; o < p.rows.n_out; o++) {
+            tr_matrix_row(&p.rows, o, want);
+            tr_matrix_row(&p.panels, o, got);
+            assert_memory_equal(got, want, n_in * sizeof *want);
+        }
+        product_free(&p);
+    }
+}
+
 /* The promise of at most 5 % more memory than the file. */
 static void panels_take_little_more_than_rows(void **state)
 {
@@ -206,6 +226,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(panels_give_the_bits_of_plain_c),
         cmocka_unit_test(every_code_and_scale_is_where_the_header_says),
+        cmocka_unit_test(a_row_of_a_panel_has_the_bits_of_the_row),
         cmocka_unit_test(panels_take_little_more_than_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
