@@ -111,13 +111,18 @@ typedef struct {
     /* gate[i] = silu(gate[i]) * up[i], silu(x) = x / (1 + exp(-x)). */
     void (*silu_mul)(float *gate, const float *up, size_t n);
 
-    /* sum of a[i] * b[i]; the _f16 form takes IEEE half-precision b (a KV cache). */
-    float (*dot_f32)(const float *a, const float *b, size_t n);
-    float (*dot_f16)(const float *a, const uint16_t *b, size_t n);
+    /* out[i] = sum of q[j] * keys[i][j], keys [n][dim]: scores of a page of a cache. */
+    void (*dots)(const float *q, const float *keys, size_t n, size_t dim, float *out);
+
+    /* out[j] += w[i] * values[i][j] for i in order, values [n][dim]. */
+    void (*mix)(const float *w, const float *values, size_t n, size_t dim, float *out);
 
     /* y[i] += a * x[i]. */
     void (*axpy_f32)(float a, const float *x, size_t n, float *y);
-    void (*axpy_f16)(float a, const uint16_t *x, size_t n, float *y);
+
+    /* Half precision, or whole blocks of Q8_0, to float, exactly. */
+    void (*from_f16)(const uint16_t *h, size_t n, float *out);
+    void (*from_q8_0)(const void *blocks, size_t n, float *out);
 
     /* Round to half precision, ties to even; too large becomes infinity. */
     void (*to_f16)(const float *x, size_t n, uint16_t *y);

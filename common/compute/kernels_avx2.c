@@ -85,6 +85,19 @@ static void from_f16(const uint16_t *h, size_t n, float *out)
         out[i] = _cvtsh_ss(h[i]);
 }
 
+static void from_q8_0(const void *blocks, size_t n, float *out)
+{
+    const tr_block_q8_0 *b = blocks;
+
+    for (size_t i = 0; i < n / 32; i++, out += 32) {
+        __m256 d = _mm256_set1_ps(_cvtsh_ss(b[i].d));
+        for (size_t j = 0; j < 32; j += 8) {
+            __m256i q = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(b[i].q + j)));
+            _mm256_storeu_ps(out + j, _mm256_mul_ps(d, _mm256_cvtepi32_ps(q)));
+        }
+    }
+}
+
 static void from_bf16(const uint16_t *h, size_t n, float *out)
 {
     size_t i = 0;
@@ -287,21 +300,19 @@ static float dot_f32(const float *a, const float *b, size_t n)
     return lanes_sum(lanes_add(lanes_zero(), a, b, n));
 }
 
-static float dot_f16(const float *a, const uint16_t *b, size_t n)
+/* Four keys at once: their sums don't wait for each other. */
+static void dots(const float *q, const float *keys, size_t n, size_t dim, float *out)
 {
-    lanes s = lanes_zero();
-    size_t i = 0;
+    size_t k = 0;
 
-    for (; i + LANES <= n; i += LANES) {
-        s.lo = _mm256_add_ps(s.lo, _mm256_mul_ps(_mm256_loadu_ps(a + i), half_load(b + i)));
-        s.hi = _mm256_add_ps(s.hi, _mm256_mul_ps(_mm256_loadu_ps(a + i + 8), half_load(b + i + 8)));
+    for (; k + 4 <= n; k += 4) {
+        lanes s[4] = { lanes_zero(), lanes_zero(), lanes_zero(), lanes_zero() };
+        four_rows_add(s, q, (const uint8_t *)(keys + k * dim), dim * sizeof(float), 0, dim);
+        for (size_t j = 0; j < 4; j++)
+            out[k + j] = lanes_sum(s[j]);
     }
-    if (i < n) {
-        float rest[LANES];
-        from_f16(b + i, n - i, rest);
-        s = lanes_rest(s, a + i, rest, n - i);
-    }
-    return lanes_sum(s);
+    for (; k < n; k++)
+        out[k] = dot_f32(q, keys + k * dim, dim);
 }
 
 static void rms_norm(const float *x, const float *w, size_t n, float eps, float *y)
@@ -387,17 +398,27 @@ static void axpy_f32(float a, const float *x, size_t n, float *y)
         y[i] += a * x[i];
 }
 
-static void axpy_f16(float a, const uint16_t *x, size_t n, float *y)
+/* Eight vectors of outputs stay in registers over all values. */
+static void mix(const float *w, const float *values, size_t n, size_t dim, float *out)
 {
-    __m256 va = _mm256_set1_ps(a);
     size_t i = 0;
 
-    for (; i + 8 <= n; i += 8) {
-        __m256 v = _mm256_mul_ps(va, half_load(x + i));
-        _mm256_storeu_ps(y + i, _mm256_add_ps(_mm256_loadu_ps(y + i), v));
+    for (; i + 64 <= dim; i += 64) {
+        __m256 s[8];
+        for (size_t j = 0; j < 8; j++)
+            s[j] = _mm256_loadu_ps(out + i + 8 * j);
+        for (size_t k = 0; k < n; k++) {
+            __m256 a = _mm256_set1_ps(w[k]);
+            const float *v = values + k * dim + i;
+            for (size_t j = 0; j < 8; j++)
+                s[j] = _mm256_add_ps(s[j], _mm256_mul_ps(a, _mm256_loadu_ps(v + 8 * j)));
+        }
+        for (size_t j = 0; j < 8; j++)
+            _mm256_storeu_ps(out + i + 8 * j, s[j]);
     }
-    for (; i < n; i++)
-        y[i] += a * _cvtsh_ss(x[i]);
+    if (i < dim)
+        for (size_t k = 0; k < n; k++)
+            axpy_f32(w[k], values + k * dim + i, dim - i, out + i);
 }
 
 static void to_f16(const float *x, size_t n, uint16_t *y)
@@ -441,10 +462,11 @@ void tr_kernels_avx2(tr_kernels *k)
     k->rms_norm = rms_norm;
     k->softmax = softmax;
     k->silu_mul = silu_mul;
-    k->dot_f32 = dot_f32;
-    k->dot_f16 = dot_f16;
+    k->dots = dots;
+    k->mix = mix;
     k->axpy_f32 = axpy_f32;
-    k->axpy_f16 = axpy_f16;
+    k->from_f16 = from_f16;
+    k->from_q8_0 = from_q8_0;
     k->to_f16 = to_f16;
     k->int8_peak = int8_peak;
 }

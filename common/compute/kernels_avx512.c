@@ -1,411 +1,261 @@
-/* kernels_avx512.c - products of 8-bit activations with panels, by VNNI.
+/* kernels_avx512.c - the table for x86-64 processors with AVX-512 and VNNI.
  *
- * One vector holds sixteen outputs.  For a block of 32 inputs eight instructions add 512 products
- * (vpdpbusd: four unsigned by signed bytes a lane); then the sums become floats, are scaled and
- * added, in block order and without a fused multiply-add: so an output has the bits that plain C
- * gives it.  Weights of a block are unpacked once for up to ROWS rows of activations.
- *
- * Everything else is the AVX2 table's.
+ * Sixteen lanes are one vector here, so the partial sums of plain C are one register: the bits
+ * are the same.  Products with 8-bit activations are in kernels_avx512_panels.c; what isn't
+ * here is the AVX2 table's.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "compute/kernels_table.h"
 
-#include "compute/panels.h"
-
 #include <immintrin.h>
 
+enum { LANES = 16 };
+
+/* The first n lanes, n <= LANES. */
+TR_INLINE __mmask16 first_lanes(size_t n)
+{
+    return (__mmask16)((1u << n) - 1);
+}
+
+/* The fixed tree: lane i plus lane i + 8, then 4, 2, 1. */
+TR_INLINE float lanes_sum(__m512 s)
+{
+    __m256 t8 = _mm256_add_ps(_mm512_castps512_ps256(s), _mm512_extractf32x8_ps(s, 1));
+    __m128 t4 = _mm_add_ps(_mm256_castps256_ps128(t8), _mm256_extractf128_ps(t8, 1));
+    __m128 t2 = _mm_add_ps(t4, _mm_movehl_ps(t4, t4));
+
+    return _mm_cvtss_f32(_mm_add_ss(t2, _mm_movehdup_ps(t2)));
+}
+
+/* The same tree for sixteen sums at once: each step halves the vectors, and keeps what is left
+ * of a sum next to its neighbours'. */
+TR_INLINE __m512 sums_of_16(const __m512 *s)
+{
+    /* where the steps leave the sum of each vector */
+    const __m512i order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
+    __m512 a[8], b[4], c[2];
+
+    for (size_t i = 0; i < 8; i++) /* lanes j + lanes j + 8; vectors i, i + 8 */
+        a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(s[i], s[i + 8], 0x44),
+                             _mm512_shuffle_f32x4(s[i], s[i + 8], 0xee));
+    for (size_t i = 0; i < 4; i++) /* 4 apart; vectors i, i + 8, i + 4, i + 12 */
+        b[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 4], 0x88),
+                             _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd));
+    for (size_t i = 0; i < 2; i++) { /* 2 apart; each quarter has two vectors */
+        __m512d lo = _mm512_unpacklo_pd(_mm512_castps_pd(b[i]), _mm512_castps_pd(b[i + 2]));
+        __m512d hi = _mm512_unpackhi_pd(_mm512_castps_pd(b[i]), _mm512_castps_pd(b[i + 2]));
+        c[i] = _mm512_add_ps(_mm512_castpd_ps(lo), _mm512_castpd_ps(hi));
+    }
+    __m512 even = _mm512_shuffle_ps(c[0], c[1], 0x88);
+    __m512 odd = _mm512_shuffle_ps(c[0], c[1], 0xdd);
+    return _mm512_permutexvar_ps(order, _mm512_add_ps(even, odd));
+}
+
+/* One dot product of n_keys (a constant) keys each with q. */
+TR_INLINE void key_lanes(const float *q, const float *keys, size_t n_keys, size_t dim, __m512 *s)
+{
+    size_t i = 0;
+
+    for (size_t k = 0; k < n_keys; k++)
+        s[k] = _mm512_setzero_ps();
+    for (; i + LANES <= dim; i += LANES) {
+        __m512 x = _mm512_loadu_ps(q + i);
+        for (size_t k = 0; k < n_keys; k++)
+            s[k] = _mm512_add_ps(s[k], _mm512_mul_ps(x, _mm512_loadu_ps(keys + k * dim + i)));
+    }
+    if (i < dim) { /* the other lanes get +0, which changes no sum that began at +0 */
+        __mmask16 rest = first_lanes(dim - i);
+        __m512 x = _mm512_maskz_loadu_ps(rest, q + i);
+        for (size_t k = 0; k < n_keys; k++)
+            s[k] = _mm512_add_ps(s[k],
+                                 _mm512_mul_ps(x, _mm512_maskz_loadu_ps(rest, keys + k * dim + i)));
+    }
+}
+
+static void dots(const float *q, const float *keys, size_t n, size_t dim, float *out)
+{
+    size_t k = 0;
+
+    for (; k + 16 <= n; k += 16) {
+        __m512 s[16];
+        key_lanes(q, keys + k * dim, 16, dim, s);
+        _mm512_storeu_ps(out + k, sums_of_16(s));
+    }
+    for (; k < n; k++) {
+        __m512 s;
+        key_lanes(q, keys + k * dim, 1, dim, &s);
+        out[k] = lanes_sum(s);
+    }
+}
+
+/* n_vectors (a constant) vectors of outputs, the last of which may be partly masked. */
+TR_INLINE void mix_vectors(const float *w, const float *values, size_t n, size_t dim,
+                           size_t n_vectors, __mmask16 last, float *out)
+{
+    __m512 s[8];
+
+    for (size_t j = 0; j < n_vectors; j++)
+        s[j] = _mm512_maskz_loadu_ps(j + 1 < n_vectors ? 0xffff : last, out + j * LANES);
+    for (size_t k = 0; k < n; k++) {
+        __m512 a = _mm512_set1_ps(w[k]);
+        for (size_t j = 0; j < n_vectors; j++) {
+            __m512 v = _mm512_maskz_loadu_ps(j + 1 < n_vectors ? 0xffff : last,
+                                             values + k * dim + j * LANES);
+            s[j] = _mm512_add_ps(s[j], _mm512_mul_ps(a, v));
+        }
+    }
+    for (size_t j = 0; j < n_vectors; j++)
+        _mm512_mask_storeu_ps(out + j * LANES, j + 1 < n_vectors ? 0xffff : last, s[j]);
+}
+
+static void mix(const float *w, const float *values, size_t n, size_t dim, float *out)
+{
+    size_t i = 0;
+
+    for (; i + 8 * LANES <= dim; i += 8 * LANES)
+        mix_vectors(w, values + i, n, dim, 8, 0xffff, out + i);
+    for (; i + LANES <= dim; i += LANES)
+        mix_vectors(w, values + i, n, dim, 1, 0xffff, out + i);
+    if (i < dim)
+        mix_vectors(w, values + i, n, dim, 1, first_lanes(dim - i), out + i);
+}
+
+static void from_f16(const uint16_t *h, size_t n, float *out)
+{
+    size_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        _mm512_storeu_ps(out + i, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(h + i))));
+    if (i < n) {
+        __mmask16 rest = first_lanes(n - i);
+        __m256i x = _mm256_maskz_loadu_epi16(rest, h + i);
+        _mm512_mask_storeu_ps(out + i, rest, _mm512_cvtph_ps(x));
+    }
+}
+
+/* ---- products with float activations --------------------------------------------------- */
+
 enum {
-    ROWS = 8,     /* rows of x that share one pass over a panel */
-    STREAMED = 4, /* rows up to which panels are worked on side by side, */
-    STREAMS = 4,  /* so many */
-    MAX_ACC = 16, /* vectors of outputs in one pass */
-    VECTORS = TR_PANEL_VECTORS,
+    OUTPUTS = 4, /* rows of weights */
+    ROWS = 4,    /* of x: OUTPUTS * ROWS sums in registers */
 };
 
-/* What the rows of one pass need from x. */
+/* Sixteen weights of a float type as floats. */
+TR_INLINE __m512 weights_at(tr_type type, const uint8_t *row, size_t at, __mmask16 lanes)
+{
+    if (type == TR_TYPE_F32)
+        return _mm512_maskz_loadu_ps(lanes, row + 4 * at);
+    __m256i half = _mm256_maskz_loadu_epi16(lanes, row + 2 * at);
+    if (type == TR_TYPE_F16)
+        return _mm512_cvtph_ps(half);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
 typedef struct {
-    const int8_t *q[ROWS];
-    const float *scale[ROWS];
-    const int16_t *sum[ROWS];
-} activations;
+    const uint8_t *weights; /* of the first output */
+    size_t row_size, n_in;
+    const uint8_t *x;
+    size_t x_stride;
+    float *y; /* of the first output and row */
+    size_t y_stride;
+} tile;
 
-TR_INLINE activations activations_of(const uint8_t *x, size_t stride, size_t n_in, size_t n)
+/* n_out outputs of n_rows rows; type, n_out and n_rows are constants where this is inlined. */
+TR_INLINE void tile_do(tr_type type, const tile *t, size_t n_out, size_t n_rows)
 {
-    activations a;
+    __m512 s[OUTPUTS][ROWS];
 
-    for (size_t r = 0; r < n; r++) {
-        const void *row = x + r * stride;
-        a.q[r] = tr_q8_values(row);
-        a.scale[r] = tr_q8_scales(row, n_in);
-        a.sum[r] = tr_q8_sums(row, n_in);
-    }
-    return a;
-}
-
-TR_INLINE __m512i vector_at(const uint8_t *p)
-{
-    return _mm512_loadu_si512(p);
-}
-
-/* Sixteen-bit lanes moved by a number of bits that the compiler knows once loops are unrolled. */
-typedef uint16_t lanes_u16 __attribute__((vector_size(64)));
-
-TR_INLINE __m512i moved_down(__m512i v, size_t bits)
-{
-    return (__m512i)((lanes_u16)v >> (uint16_t)bits);
-}
-
-TR_INLINE __m512i moved_up(__m512i v, size_t bits)
-{
-    return (__m512i)((lanes_u16)v << (uint16_t)bits);
-}
-
-/* (a & mask) | b */
-TR_INLINE __m512i and_or(__m512i a, __m512i mask, __m512i b)
-{
-    return _mm512_ternarylogic_epi32(a, mask, b, 0xea);
-}
-
-/* The low bits of all vectors of a block. */
-TR_INLINE void unpack_low(tr_panel_format f, const uint8_t *codes, __m512i *v)
-{
-    if (f.low == 8) {
-        for (size_t j = 0; j < VECTORS; j++)
-            v[j] = vector_at(codes + j * TR_PANEL_VECTOR);
-        return;
-    }
-    const __m512i mask = _mm512_set1_epi8((char)((1 << f.low) - 1));
-    const size_t n = f.low; /* vectors in memory, of 8 / low fields each */
-    for (size_t j = 0; j < n; j++) {
-        __m512i all = vector_at(codes + j * TR_PANEL_VECTOR);
-        for (size_t field = 0; field < VECTORS / n; field++)
-            v[field * n + j] = _mm512_and_si512(moved_down(all, field * f.low), mask);
-    }
-}
-
-/* Put the high bits over them. */
-TR_INLINE void unpack_high(tr_panel_format f, const uint8_t *codes, __m512i *v)
-{
-    const __m512i mask = _mm512_set1_epi8((char)(((1 << f.high) - 1) << f.low));
-    const size_t n = f.high;
-
-    for (size_t j = 0; j < n; j++) {
-        __m512i all = vector_at(codes + (f.low + j) * TR_PANEL_VECTOR);
-        for (size_t field = 0; field < VECTORS / n; field++) {
-            size_t at = field * f.high;
-            __m512i moved = at < f.low ? moved_up(all, f.low - at) : moved_down(all, at - f.low);
-            v[field * n + j] = and_or(moved, mask, v[field * n + j]);
+    for (size_t o = 0; o < n_out; o++)
+        for (size_t r = 0; r < n_rows; r++)
+            s[o][r] = _mm512_setzero_ps();
+    for (size_t i = 0; i < t->n_in; i += LANES) {
+        __mmask16 lanes = i + LANES <= t->n_in ? 0xffff : first_lanes(t->n_in - i);
+        __m512 x[ROWS];
+        for (size_t r = 0; r < n_rows; r++)
+            x[r] = _mm512_maskz_loadu_ps(lanes, t->x + r * t->x_stride + 4 * i);
+        for (size_t o = 0; o < n_out; o++) {
+            __m512 w = weights_at(type, t->weights + o * t->row_size, i, lanes);
+            for (size_t r = 0; r < n_rows; r++)
+                s[o][r] = _mm512_add_ps(s[o][r], _mm512_mul_ps(w, x[r]));
         }
     }
+    for (size_t o = 0; o < n_out; o++)
+        for (size_t r = 0; r < n_rows; r++)
+            t->y[r * t->y_stride + o] = lanes_sum(s[o][r]);
 }
 
-/* The levels of a type plus 128. */
-TR_INLINE __m512i levels_of(tr_type type)
+TR_INLINE void tile_any(tr_type type, const tile *t, size_t n_out, size_t n_rows)
 {
-    uint8_t level[TR_BLOCK_LEVELS];
-
-    for (size_t i = 0; i < TR_BLOCK_LEVELS; i++)
-        level[i] = (uint8_t)(tr_block_codes_of(type).level[i] ^ 0x80);
-    return _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)level));
-}
-
-/* Unsigned codes: vector j has inputs 4j..4j+3 of sixteen rows. */
-TR_INLINE void unpack(tr_panel_format f, __m512i levels, const uint8_t *codes, __m512i *v)
-{
-    unpack_low(f, codes, v);
-    if (f.high > 0)
-        unpack_high(f, codes, v);
-    if (f.has_levels)
-        for (size_t j = 0; j < VECTORS; j++)
-            v[j] = _mm512_shuffle_epi8(levels, v[j]);
-}
-
-/* Four bytes of x in every lane. */
-TR_INLINE __m512i four_of(const void *p)
-{
-    int32_t four;
-
-    memcpy(&four, p, sizeof four);
-    return _mm512_set1_epi32(four);
-}
-
-/* Sixteen small bytes as numbers. */
-TR_INLINE __m512i signed_bytes(const uint8_t *p)
-{
-    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p));
-}
-
-TR_INLINE __m512i unsigned_bytes(const uint8_t *p)
-{
-    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p));
-}
-
-TR_INLINE __m512 halves_at(const uint8_t *p)
-{
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
-}
-
-/* 2^(e - 128); two values of e give subnormals. */
-TR_INLINE __m512 exponents_at(const uint8_t *p)
-{
-    __m512i e = unsigned_bytes(p);
-    __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
-    __m512i tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
-    __mmask16 is_tiny = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
-
-    return _mm512_castsi512_ps(_mm512_mask_blend_epi32(is_tiny, normal, tiny));
-}
-
-/* The scales of one block of sixteen rows. */
-typedef struct {
-    __m512 d;        /* times the scale where both halves have the same: that is exact */
-    __m512 dmin;     /* of types with minima */
-    __m512 scale[2]; /* of types with a scale for each half */
-    __m512i min;     /* pairs of int16, for the two sums of x */
-} scales;
-
-TR_INLINE __m512i pair_of(__m512i first, __m512i second)
-{
-    return _mm512_or_si512(first, _mm512_slli_epi32(second, 16));
-}
-
-TR_INLINE scales scales_at(tr_panel_format f, tr_panel_parts parts, const uint8_t *panel, size_t i)
-{
-    const uint8_t *small = panel + parts.small + i * f.n_small * TR_PANEL;
-    const uint8_t *half = panel + parts.halves + (f.is_super ? i / TR_SUPER : i) * f.n_half * 32;
-    const __m512i nibble = _mm512_set1_epi32(15);
-    scales s = { .min = _mm512_set1_epi32(0x00010001) };
-
-    s.d = f.small == TR_SMALL_EXPONENT ? exponents_at(small) : halves_at(half);
-    if (f.n_half > 1)
-        s.dmin = halves_at(half + 32);
-    if (f.small == TR_SMALL_SCALE || f.small == TR_SMALL_SCALE_MIN)
-        s.d = _mm512_mul_ps(s.d, _mm512_cvtepi32_ps(signed_bytes(small)));
-    if (f.small == TR_SMALL_SCALE_MIN) {
-        __m512i min = unsigned_bytes(small + TR_PANEL);
-        s.min = pair_of(min, min);
-    }
-    if (f.small == TR_SMALL_SCALES)
-        for (size_t h = 0; h < 2; h++)
-            s.scale[h] = _mm512_cvtepi32_ps(signed_bytes(small + h * TR_PANEL));
-    if (f.small == TR_SMALL_SCALES_MINS) {
-        __m512i both[2] = { unsigned_bytes(small), unsigned_bytes(small + TR_PANEL) };
-        for (size_t h = 0; h < 2; h++)
-            s.scale[h] = _mm512_cvtepi32_ps(_mm512_and_si512(both[h], nibble));
-        s.min = pair_of(_mm512_srli_epi32(both[0], 4), _mm512_srli_epi32(both[1], 4));
-    }
-    return s;
-}
-
-TR_INLINE bool has_two_scales(tr_panel_format f)
-{
-    return f.small == TR_SMALL_SCALES || f.small == TR_SMALL_SCALES_MINS;
-}
-
-/* d * P - dmin * M of one block and one row of x.  Products run in two chains, one for each half:
- * so that they don't wait for each other, and because some types scale the halves apart. */
-TR_INLINE __m512 block_product(tr_panel_format f, const scales *s, const __m512i *v,
-                               const int8_t *q, const int16_t *sum)
-{
-    const int16_t offset = f.has_levels ? -128 : (int16_t)-f.offset;
-    const __m512i sums = four_of(sum);
-    __m512i a = _mm512_setzero_si512();
-    __m512i b = _mm512_setzero_si512();
-    __m512 p;
-
-    if (offset != 0 && has_two_scales(f)) {
-        a = _mm512_dpwssd_epi32(a, sums, _mm512_set1_epi32((uint16_t)offset));
-        b = _mm512_dpwssd_epi32(b, sums, _mm512_set1_epi32(offset * 0x10000));
-    } else if (offset != 0) {
-        a = _mm512_dpwssd_epi32(a, sums, _mm512_set1_epi16(offset));
-    }
-    for (size_t j = 0; j < VECTORS / 2; j++) {
-        a = _mm512_dpbusd_epi32(a, v[j], four_of(q + 4 * j));
-        b = _mm512_dpbusd_epi32(b, v[j + 4], four_of(q + 4 * j + 16));
-    }
-    if (has_two_scales(f)) /* each product, and their sum, has at most 24 bits */
-        p = _mm512_add_ps(_mm512_mul_ps(s->scale[0], _mm512_cvtepi32_ps(a)),
-                          _mm512_mul_ps(s->scale[1], _mm512_cvtepi32_ps(b)));
-    else
-        p = _mm512_cvtepi32_ps(_mm512_add_epi32(a, b));
-    p = _mm512_mul_ps(s->d, p);
-    if (f.n_half > 1) {
-        __m512i m = _mm512_dpwssd_epi32(_mm512_setzero_si512(), sums, s->min);
-        p = _mm512_sub_ps(p, _mm512_mul_ps(s->dmin, _mm512_cvtepi32_ps(m)));
-    }
-    return p;
-}
-
-/* What a product is about; the type is a constant where this is inlined. */
-typedef struct {
-    tr_type type;
-    size_t n_in, panel_size;
-} shape;
-
-/* Sixteen outputs of each of n_panels panels (one after the other in memory) for n rows, out
- * [n_panels][n]; n_panels and n are constants where this is inlined. */
-TR_INLINE void panels_rows(shape s, const uint8_t *panels, size_t n_panels, const activations *x,
-                           size_t n, __m512 *out)
-{
-    const tr_panel_format f = tr_panel_format_of(s.type);
-    const tr_panel_parts parts = tr_panel_parts_of(f, s.n_in);
-    const __m512i levels = f.has_levels ? levels_of(s.type) : _mm512_setzero_si512();
-    __m512 acc[MAX_ACC];
-
-    for (size_t i = 0; i < n_panels * n; i++)
-        acc[i] = _mm512_setzero_ps();
-    for (size_t i = 0; i < s.n_in / TR_BLOCK; i++) {
-        for (size_t p = 0; p < n_panels; p++) {
-            const uint8_t *panel = panels + p * s.panel_size;
-            __m512i v[VECTORS];
-            unpack(f, levels, panel + i * tr_panel_codes(f), v);
-            scales w = scales_at(f, parts, panel, i);
-            for (size_t r = 0; r < n; r++) {
-                __m512 t = block_product(f, &w, v, x->q[r] + TR_BLOCK * i, x->sum[r] + 2 * i);
-                acc[p * n + r] =
-                    _mm512_add_ps(acc[p * n + r], _mm512_mul_ps(t, _mm512_set1_ps(x->scale[r][i])));
-            }
+    if (n_out < OUTPUTS) {
+        for (size_t r = 0; r < n_rows; r++) {
+            tile one = *t;
+            one.x += r * t->x_stride;
+            one.y += r * t->y_stride;
+            for (size_t o = 0; o < n_out; o++, one.weights += t->row_size, one.y++)
+                tile_do(type, &one, 1, 1);
         }
-    }
-    for (size_t i = 0; i < n_panels * n; i++)
-        out[i] = acc[i];
-}
-
-/* Panels that are worked on side by side.  With few rows the weights come from memory, and a
- * processor fetches several streams faster than one; with many the registers are for rows. */
-TR_INLINE size_t panels_for(size_t n, size_t n_left)
-{
-    return n <= STREAMED && n_left >= STREAMS ? STREAMS : 1;
-}
-
-TR_INLINE void panels_any(shape s, const uint8_t *panels, size_t n_panels, const activations *x,
-                          size_t n, __m512 *out)
-{
-    if (n_panels == STREAMS) {
-        if (n == 1)
-            panels_rows(s, panels, STREAMS, x, 1, out);
-        else if (n == 2)
-            panels_rows(s, panels, STREAMS, x, 2, out);
-        else if (n == 3)
-            panels_rows(s, panels, STREAMS, x, 3, out);
-        else
-            panels_rows(s, panels, STREAMS, x, 4, out);
         return;
     }
-    switch (n) {
+    switch (n_rows) {
     case 1:
-        panels_rows(s, panels, 1, x, 1, out);
+        tile_do(type, t, OUTPUTS, 1);
         return;
     case 2:
-        panels_rows(s, panels, 1, x, 2, out);
+        tile_do(type, t, OUTPUTS, 2);
         return;
     case 3:
-        panels_rows(s, panels, 1, x, 3, out);
-        return;
-    case 4:
-        panels_rows(s, panels, 1, x, 4, out);
-        return;
-    case 5:
-        panels_rows(s, panels, 1, x, 5, out);
-        return;
-    case 6:
-        panels_rows(s, panels, 1, x, 6, out);
-        return;
-    case 7:
-        panels_rows(s, panels, 1, x, 7, out);
+        tile_do(type, t, OUTPUTS, 3);
         return;
     default:
-        panels_rows(s, panels, 1, x, ROWS, out);
+        tile_do(type, t, OUTPUTS, ROWS);
     }
 }
 
-/* Which lanes of panel p are outputs begin..end-1. */
-TR_INLINE __mmask16 lanes_in(size_t p, size_t begin, size_t end)
+TR_INLINE void matmul_float(tr_type type, const tr_matrix *w, size_t out_begin, size_t out_end,
+                            const uint8_t *x, size_t x_stride, size_t n_rows, float *y,
+                            size_t y_stride)
 {
-    size_t lo = begin > p * TR_PANEL ? begin - p * TR_PANEL : 0;
-    size_t hi = end < (p + 1) * TR_PANEL ? end - p * TR_PANEL : TR_PANEL;
-
-    return (__mmask16)((0xffffu << lo) & (0xffffu >> (TR_PANEL - hi)));
-}
-
-TR_INLINE void matmul_panels(tr_type type, const tr_matrix *w, size_t out_begin, size_t out_end,
-                             const uint8_t *x, size_t x_stride, size_t n_rows, float *y,
-                             size_t y_stride)
-{
-    const shape s = { type, w->n_in, tr_panel_size(type, w->n_in) };
-    size_t end = (out_end + TR_PANEL - 1) / TR_PANEL;
-    size_t n_panels;
-
-    /* A panel stays in the nearest cache while all rows pass over it. */
-    for (size_t p = out_begin / TR_PANEL; p < end; p += n_panels) {
-        n_panels = panels_for(n_rows, end - p);
+    /* A few rows of weights stay in the nearest cache while all rows of x pass over them. */
+    for (size_t o = out_begin; o < out_end; o += OUTPUTS) {
         for (size_t r = 0; r < n_rows; r += ROWS) {
-            __m512 out[MAX_ACC];
-            size_t n = n_rows - r < ROWS ? n_rows - r : ROWS;
-            activations a = activations_of(x + r * x_stride, x_stride, w->n_in, n);
-            panels_any(s, (const uint8_t *)w->data + p * s.panel_size, n_panels, &a, n, out);
-            for (size_t i = 0; i < n_panels * n; i++)
-                _mm512_mask_storeu_ps(y + (r + i % n) * y_stride + (p + i / n) * TR_PANEL,
-                                      lanes_in(p + i / n, out_begin, out_end), out[i]);
+            tile t = { (const uint8_t *)w->data + o * w->row_size,
+                       w->row_size,
+                       w->n_in,
+                       x + r * x_stride,
+                       x_stride,
+                       y + r * y_stride + o,
+                       y_stride };
+            tile_any(type, &t, out_end - o < OUTPUTS ? out_end - o : OUTPUTS,
+                     n_rows - r < ROWS ? n_rows - r : ROWS);
         }
     }
 }
 
-/* The product for one type. */
-#define PANELS(name, type)                                                                         \
-    static void panels_##name(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x, \
-                              size_t x_stride, size_t n_rows, float *y, size_t y_stride)           \
-    {                                                                                              \
-        matmul_panels(type, w, out_begin, out_end, x, x_stride, n_rows, y, y_stride);              \
-    }
-
-PANELS(q8_0, TR_TYPE_Q8_0)
-PANELS(q4_0, TR_TYPE_Q4_0)
-PANELS(q4_1, TR_TYPE_Q4_1)
-PANELS(q5_0, TR_TYPE_Q5_0)
-PANELS(q5_1, TR_TYPE_Q5_1)
-PANELS(q2_k, TR_TYPE_Q2_K)
-PANELS(q3_k, TR_TYPE_Q3_K)
-PANELS(q4_k, TR_TYPE_Q4_K)
-PANELS(q5_k, TR_TYPE_Q5_K)
-PANELS(q6_k, TR_TYPE_Q6_K)
-PANELS(iq4_nl, TR_TYPE_IQ4_NL)
-PANELS(iq4_xs, TR_TYPE_IQ4_XS)
-PANELS(mxfp4, TR_TYPE_MXFP4)
-
-/* Eight chains that don't wait for each other: 64 products an instruction. */
-static double int8_peak(size_t rounds, int32_t *sink)
+static void matmul_f32(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
+                       size_t x_stride, size_t n_rows, float *y, size_t y_stride)
 {
-    enum { CHAINS = 8 };
-    __m512i acc[CHAINS];
-    __m512i a = _mm512_set1_epi32(*sink | 0x01020304);
-    __m512i b = _mm512_set1_epi32(0x04030201);
+    matmul_float(TR_TYPE_F32, w, out_begin, out_end, x, x_stride, n_rows, y, y_stride);
+}
 
-    for (size_t i = 0; i < CHAINS; i++)
-        acc[i] = _mm512_set1_epi32((int32_t)i);
-    for (size_t r = 0; r < rounds; r++)
-        for (size_t i = 0; i < CHAINS; i++)
-            acc[i] = _mm512_dpbusd_epi32(acc[i], a, b);
-    for (size_t i = 1; i < CHAINS; i++)
-        acc[0] = _mm512_add_epi32(acc[0], acc[i]);
-    *sink = _mm512_reduce_add_epi32(acc[0]);
-    return 2.0 * 64 * CHAINS * (double)rounds;
+static void matmul_f16(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
+                       size_t x_stride, size_t n_rows, float *y, size_t y_stride)
+{
+    matmul_float(TR_TYPE_F16, w, out_begin, out_end, x, x_stride, n_rows, y, y_stride);
+}
+
+static void matmul_bf16(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
+                        size_t x_stride, size_t n_rows, float *y, size_t y_stride)
+{
+    matmul_float(TR_TYPE_BF16, w, out_begin, out_end, x, x_stride, n_rows, y, y_stride);
 }
 
 void tr_kernels_avx512(tr_kernels *k)
 {
-    k->panels[TR_TYPE_Q8_0] = panels_q8_0;
-    k->panels[TR_TYPE_Q4_0] = panels_q4_0;
-    k->panels[TR_TYPE_Q4_1] = panels_q4_1;
-    k->panels[TR_TYPE_Q5_0] = panels_q5_0;
-    k->panels[TR_TYPE_Q5_1] = panels_q5_1;
-    k->panels[TR_TYPE_Q2_K] = panels_q2_k;
-    k->panels[TR_TYPE_Q3_K] = panels_q3_k;
-    k->panels[TR_TYPE_Q4_K] = panels_q4_k;
-    k->panels[TR_TYPE_Q5_K] = panels_q5_k;
-    k->panels[TR_TYPE_Q6_K] = panels_q6_k;
-    k->panels[TR_TYPE_IQ4_NL] = panels_iq4_nl;
-    k->panels[TR_TYPE_IQ4_XS] = panels_iq4_xs;
-    k->panels[TR_TYPE_MXFP4] = panels_mxfp4;
-    k->int8_peak = int8_peak;
+    k->matmul[TR_ACT_F32][TR_TYPE_F32] = matmul_f32;
+    k->matmul[TR_ACT_F32][TR_TYPE_F16] = matmul_f16;
+    k->matmul[TR_ACT_F32][TR_TYPE_BF16] = matmul_bf16;
+    k->dots = dots;
+    k->mix = mix;
+    k->from_f16 = from_f16;
+    tr_kernels_avx512_panels(k);
 }

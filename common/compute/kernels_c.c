@@ -191,13 +191,10 @@ static float dot_f32(const float *a, const float *b, size_t n)
     return lanes_sum(lane);
 }
 
-static float dot_f16(const float *a, const uint16_t *b, size_t n)
+static void dots(const float *q, const float *keys, size_t n, size_t dim, float *out)
 {
-    float lane[LANES] = { 0 };
-
     for (size_t i = 0; i < n; i++)
-        lane[i % LANES] += a[i] * tr_f16_to_f32(b[i]);
-    return lanes_sum(lane);
+        out[i] = dot_f32(q, keys + i * dim, dim);
 }
 
 static void rms_norm(const float *x, const float *w, size_t n, float eps, float *y)
@@ -236,10 +233,20 @@ static void axpy_f32(float a, const float *x, size_t n, float *y)
         y[i] += a * x[i];
 }
 
-static void axpy_f16(float a, const uint16_t *x, size_t n, float *y)
+static void mix(const float *w, const float *values, size_t n, size_t dim, float *out)
 {
     for (size_t i = 0; i < n; i++)
-        y[i] += a * tr_f16_to_f32(x[i]);
+        axpy_f32(w[i], values + i * dim, dim, out);
+}
+
+static void from_f16(const uint16_t *h, size_t n, float *out)
+{
+    tr_dequantise_row(TR_TYPE_F16, h, n, out);
+}
+
+static void from_q8_0(const void *blocks, size_t n, float *out)
+{
+    tr_dequantise_row(TR_TYPE_Q8_0, blocks, n, out);
 }
 
 static void to_f16(const float *x, size_t n, uint16_t *y)
@@ -280,10 +287,11 @@ void tr_kernels_c(tr_kernels *k)
     k->rms_norm = rms_norm;
     k->softmax = softmax;
     k->silu_mul = silu_mul;
-    k->dot_f32 = dot_f32;
-    k->dot_f16 = dot_f16;
+    k->dots = dots;
+    k->mix = mix;
     k->axpy_f32 = axpy_f32;
-    k->axpy_f16 = axpy_f16;
+    k->from_f16 = from_f16;
+    k->from_q8_0 = from_q8_0;
     k->to_f16 = to_f16;
     k->int8_peak = int8_peak;
 }

@@ -13,8 +13,11 @@
 #define TR_INLINE static inline __attribute__((always_inline))
 
 void tr_kernels_c(tr_kernels *k);
-void tr_kernels_avx2(tr_kernels *k);        /* only where the build has TR_HAVE_AVX2 */
-void tr_kernels_avx2_panels(tr_kernels *k); /* a part of the one before */
-void tr_kernels_avx512(tr_kernels *k);      /* likewise */
+
+/* Only where the build has TR_HAVE_AVX2; the _panels functions are called by the ones before. */
+void tr_kernels_avx2(tr_kernels *k);
+void tr_kernels_avx2_panels(tr_kernels *k);
+void tr_kernels_avx512(tr_kernels *k);
+void tr_kernels_avx512_panels(tr_kernels *k);
 
 #endif

@@ -84,6 +84,11 @@ static tr_status open_text(run *r)
     return TR_OK;
 }
 
+static tr_type kv_type_of(tr_run_kv kv)
+{
+    return kv == TR_RUN_KV_F32 ? TR_TYPE_F32 : kv == TR_RUN_KV_F16 ? TR_TYPE_F16 : TR_TYPE_Q8_0;
+}
+
 static tr_status open_engine(run *r)
 {
     tr_engine_options e = tr_engine_defaults();
@@ -92,7 +97,7 @@ static tr_status open_engine(run *r)
     e.threads = (size_t)r->o.threads;
     e.isa = r->o.isa;
     e.exact = r->o.activations == TR_RUN_ACTIVATIONS_F32;
-    e.kv_f32 = r->o.kv == TR_RUN_KV_F32;
+    e.kv_type = kv_type_of(r->o.kv);
     e.max_rows = (size_t)r->o.batch;
     e.context = r->context;
     e.transport = r->transport;

@@ -80,8 +80,8 @@ static const spec specs[] = {
     { .kind = KIND_HEADING, .help = "Arithmetic" },
     { "activations", "auto|f32", "auto: 8-bit blocks where weights are quantised (auto)",
       .kind = KIND_CHOICE, AT(activations), .choice = { "auto", "f32" } },
-    { "kv", "f16|f32", "type of the KV cache (f16; f32 with --activations f32)",
-      .kind = KIND_CHOICE, AT(kv), .choice = { "f16", "f32" } },
+    { "kv", "f16|f32|q8_0", "type of the KV cache (f16; f32 with --activations f32)",
+      .kind = KIND_CHOICE, AT(kv), .choice = { "f16", "f32", "q8_0" } },
     { "isa", "NAME", "kernels to use, such as c or avx2 (the best of this processor)",
       .kind = KIND_TEXT, AT(isa) },
 
@@ -453,8 +453,8 @@ static tr_status options_check(const tr_run_options *o, bool has_kv)
     if (o->logprobs > 0 && !o->json)
         return tr_fail(TR_E_USAGE, "--logprobs %llu: only shown by --json; add it",
                        (unsigned long long)o->logprobs);
-    if (o->activations == TR_RUN_ACTIVATIONS_F32 && has_kv && o->kv == TR_RUN_KV_F16)
-        return tr_fail(TR_E_USAGE, "--kv f16: --activations f32 needs f32; leave --kv out");
+    if (o->activations == TR_RUN_ACTIVATIONS_F32 && has_kv && o->kv != TR_RUN_KV_F32)
+        return tr_fail(TR_E_USAGE, "--kv: --activations f32 needs f32; leave --kv out");
     return cluster_check(o);
 }
 

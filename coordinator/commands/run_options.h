@@ -33,7 +33,7 @@ enum {
 };
 
 typedef enum { TR_RUN_ACTIVATIONS_AUTO, TR_RUN_ACTIVATIONS_F32 } tr_run_activations;
-typedef enum { TR_RUN_KV_F16, TR_RUN_KV_F32 } tr_run_kv;
+typedef enum { TR_RUN_KV_F16, TR_RUN_KV_F32, TR_RUN_KV_Q8_0 } tr_run_kv;
 typedef enum { TR_RUN_BOS_AUTO, TR_RUN_BOS_ON, TR_RUN_BOS_OFF } tr_run_bos;
 typedef enum {
     TR_RUN_TRANSPORT_AUTO,

@@ -48,6 +48,7 @@ typedef struct {
 tr_engine_options tr_engine_defaults(void)
 {
     return (tr_engine_options){
+        .kv_type = TR_TYPE_F16,
         .max_rows = 256,
         .max_logits = 1,
         .n_sequences = 1,
@@ -171,7 +172,7 @@ static tr_status open_step(tr_engine *e)
         .n_layers = c->n_layers,
         .n_heads = c->n_kv_heads,
         .head_dim = c->head_dim,
-        .f32 = e->o.kv_f32 || e->o.exact,
+        .type = e->o.exact ? TR_TYPE_F32 : e->o.kv_type,
     };
     size_t pages = tr_kv_pages_for(e->o.context) * e->o.n_sequences;
 

@@ -29,11 +29,11 @@ typedef struct {
     size_t threads;      /* of this process; 0: one per core */
     const char *isa;     /* kernel table; NULL: the best that all processes have */
     bool exact;          /* float32 activations and caches: slow, the judge of the rest */
-    bool kv_f32;
-    size_t max_rows;    /* of one step */
-    size_t max_logits;  /* rows of one step that want logits */
-    size_t context;     /* positions of a sequence */
-    size_t n_sequences; /* alive at once */
+    tr_type kv_type;     /* of keys and values: F32, F16 or Q8_0; exact mode has F32 */
+    size_t max_rows;     /* of one step */
+    size_t max_logits;   /* rows of one step that want logits */
+    size_t context;      /* positions of a sequence */
+    size_t n_sequences;  /* alive at once */
 
     tr_transport *transport; /* to workers; NULL if n_workers is 0; must outlive the engine */
     uint32_t n_workers;      /* 0: all experts are hosted here */

@@ -1,75 +1,161 @@
-/* attention.c - one task per (row, head), page by page over the cache.
+/* attention.c - blocks of queries against pages of the cache.
+ *
+ * A task is up to BLOCK queries that look through the same key/value head at the same sequence:
+ * neighbouring rows of a prompt, and the query heads that share the key/value head.  A page is
+ * turned into floats once for all of them.  What is computed for one query, and in which order,
+ * does not depend on the others.
+ *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/model/attention.h"
 
 #include <string.h>
 
-static size_t in_page(size_t n, size_t page)
-{
-    size_t left = n - page * TR_KV_PAGE;
+enum { BLOCK = TR_ATTENTION_BLOCK };
 
-    return left < TR_KV_PAGE ? left : TR_KV_PAGE;
+/* Rows first..first+n_rows-1, all of one sequence, and n_heads query heads of each. */
+typedef struct {
+    const tr_attention *a;
+    size_t first, n_rows;
+    size_t head, n_heads, kv_head;
+    float *scores; /* [BLOCK][score_stride] */
+    float *page;   /* [TR_KV_PAGE][head_dim] */
+} block;
+
+size_t tr_attention_scratch(const tr_kv_shape *s, size_t score_stride)
+{
+    return BLOCK * score_stride + TR_KV_PAGE * s->head_dim;
 }
 
-static void score_page(const tr_attention *a, const float *q, const void *keys, size_t n,
-                       float *scores)
+static size_t head_dim(const block *b)
 {
-    const tr_kernels *k = a->compute->kernels;
-    const tr_kv_shape *s = tr_kv_get_shape(a->kv);
+    return tr_kv_get_shape(b->a->kv)->head_dim;
+}
 
-    for (size_t i = 0; i < n; i++) {
-        size_t at = i * s->head_dim;
-        float dot = s->f32 ? k->dot_f32(q, (const float *)keys + at, s->head_dim)
-                           : k->dot_f16(q, (const uint16_t *)keys + at, s->head_dim);
-        scores[i] = a->scale * dot;
+static size_t query_at(const block *b, size_t i)
+{
+    size_t row = b->first + i / b->n_heads;
+    size_t head = b->head + i % b->n_heads;
+
+    return (row * b->a->n_heads + head) * head_dim(b);
+}
+
+/* Positions that query i sees. */
+static size_t seen_by(const block *b, size_t i)
+{
+    return (size_t)b->a->position[b->first + i / b->n_heads] + 1;
+}
+
+/* Positions of a page that query i sees; 0 for a page after its own. */
+static size_t in_page(const block *b, size_t i, size_t page)
+{
+    size_t seen = seen_by(b, i);
+    size_t begin = page * TR_KV_PAGE;
+
+    return seen <= begin ? 0 : seen - begin < TR_KV_PAGE ? seen - begin : TR_KV_PAGE;
+}
+
+static tr_kv_span span_of(const block *b, size_t page)
+{
+    return tr_kv_get(b->a->kv, b->a->table[b->first], b->a->layer, b->kv_head, page);
+}
+
+static void score_page(const block *b, size_t page, size_t n_positions)
+{
+    const tr_attention *a = b->a;
+    const float *keys = tr_kv_floats(a->kv, span_of(b, page).keys, n_positions, b->page);
+
+    for (size_t i = 0; i < b->n_rows * b->n_heads; i++) {
+        size_t n = in_page(b, i, page);
+        float *scores = b->scores + i * a->score_stride + page * TR_KV_PAGE;
+        a->compute->kernels->dots(a->q + query_at(b, i), keys, n, head_dim(b), scores);
+        for (size_t k = 0; k < n; k++)
+            scores[k] *= a->scale;
     }
 }
 
-static void add_page(const tr_attention *a, const float *weights, const void *values, size_t n,
-                     float *out)
+static void mix_page(const block *b, size_t page, size_t n_positions)
 {
-    const tr_kernels *k = a->compute->kernels;
-    const tr_kv_shape *s = tr_kv_get_shape(a->kv);
+    const tr_attention *a = b->a;
+    const float *values = tr_kv_floats(a->kv, span_of(b, page).values, n_positions, b->page);
 
-    for (size_t i = 0; i < n; i++) {
-        size_t at = i * s->head_dim;
-        if (s->f32)
-            k->axpy_f32(weights[i], (const float *)values + at, s->head_dim, out);
-        else
-            k->axpy_f16(weights[i], (const uint16_t *)values + at, s->head_dim, out);
-    }
+    for (size_t i = 0; i < b->n_rows * b->n_heads; i++)
+        a->compute->kernels->mix(b->scores + i * a->score_stride + page * TR_KV_PAGE, values,
+                                 in_page(b, i, page), head_dim(b), a->out + query_at(b, i));
 }
 
-static void row_head(const tr_attention *a, size_t row, size_t head, float *scores)
+static void block_run(const block *b)
 {
-    const tr_kv_shape *s = tr_kv_get_shape(a->kv);
-    size_t kv_head = head / (a->n_heads / s->n_heads);
-    size_t n = (size_t)a->position[row] + 1;
+    const tr_attention *a = b->a;
+    size_t n_queries = b->n_rows * b->n_heads;
+    size_t n = 0;
+
+    for (size_t i = 0; i < n_queries; i++)
+        n = seen_by(b, i) > n ? seen_by(b, i) : n;
     size_t n_pages = tr_kv_pages_for(n);
-    size_t at = (row * a->n_heads + head) * s->head_dim;
-    const tr_kv_table *table = a->table[row];
-
+    size_t in_last = n - (n_pages - 1) * TR_KV_PAGE;
     for (size_t p = 0; p < n_pages; p++)
-        score_page(a, a->q + at, tr_kv_get(a->kv, table, a->layer, kv_head, p).keys, in_page(n, p),
-                   scores + p * TR_KV_PAGE);
-    a->compute->kernels->softmax(scores, n);
-    memset(a->out + at, 0, s->head_dim * sizeof(float));
+        score_page(b, p, p + 1 < n_pages ? TR_KV_PAGE : in_last);
+    for (size_t i = 0; i < n_queries; i++) {
+        a->compute->kernels->softmax(b->scores + i * a->score_stride, seen_by(b, i));
+        memset(a->out + query_at(b, i), 0, head_dim(b) * sizeof(float));
+    }
     for (size_t p = 0; p < n_pages; p++)
-        add_page(a, scores + p * TR_KV_PAGE, tr_kv_get(a->kv, table, a->layer, kv_head, p).values,
-                 in_page(n, p), a->out + at);
+        mix_page(b, p, p + 1 < n_pages ? TR_KV_PAGE : in_last);
 }
 
-static void rows_heads(void *ctx, size_t thread, size_t begin, size_t end)
+/* The query heads of one key/value head, in parts that fit a block. */
+static void rows_run(block *b, size_t n_group)
+{
+    size_t first_head = b->kv_head * n_group;
+
+    for (size_t h = 0; h < n_group; h += BLOCK) {
+        b->head = first_head + h;
+        b->n_heads = n_group - h < BLOCK ? n_group - h : BLOCK;
+        block_run(b);
+    }
+}
+
+/* Rows from `first` on that belong to one block: one sequence, and no more than fit. */
+static size_t rows_together(const tr_attention *a, size_t first, size_t n_group)
+{
+    size_t most = n_group < BLOCK ? BLOCK / n_group : 1;
+    size_t n = 1;
+
+    while (n < most && first + n < a->n_rows && a->table[first + n] == a->table[first])
+        n++;
+    return n;
+}
+
+/* Task i is a key/value head of the block of rows that begins at row i / n_kv_heads, if one does.
+ */
+static void tasks_run(void *ctx, size_t thread, size_t begin, size_t end)
 {
     const tr_attention *a = ctx;
+    const tr_kv_shape *s = tr_kv_get_shape(a->kv);
+    size_t n_group = a->n_heads / s->n_heads;
+    float *scratch = a->scratch + thread * tr_attention_scratch(s, a->score_stride);
 
-    for (size_t i = begin; i < end; i++)
-        row_head(a, i / a->n_heads, i % a->n_heads, a->scores + thread * a->score_stride);
+    for (size_t i = begin; i < end; i++) {
+        size_t row = a->block_begin[i / s->n_heads];
+        block b = {
+            .a = a,
+            .first = row,
+            .n_rows = rows_together(a, row, n_group),
+            .kv_head = i % s->n_heads,
+            .scores = scratch,
+            .page = scratch + BLOCK * a->score_stride,
+        };
+        rows_run(&b, n_group);
+    }
 }
 
 void tr_attention_run(const tr_attention *a)
 {
     tr_attention job = *a;
+    const tr_kv_shape *s = tr_kv_get_shape(a->kv);
+    size_t n_blocks = 0;
 
-    tr_pool_for(a->compute->pool, a->n_rows * a->n_heads, 1, rows_heads, &job);
+    for (size_t row = 0; row < a->n_rows; row += rows_together(a, row, a->n_heads / s->n_heads))
+        a->block_begin[n_blocks++] = (uint32_t)row;
+    tr_pool_for(a->compute->pool, n_blocks * s->n_heads, 1, tasks_run, &job);
 }

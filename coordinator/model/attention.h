@@ -22,10 +22,17 @@ typedef struct {
     const float *q;                  /* [n_rows][n_heads][head_dim] */
     const tr_kv_table *const *table; /* [n_rows] */
     const uint32_t *position;        /* [n_rows]; the cache holds keys and values up to it */
-    float *scores;                   /* [threads][score_stride] scratch */
     size_t score_stride;             /* at least the largest position + 1 */
+    float *scratch;                  /* [threads][tr_attention_scratch()] */
+    uint32_t *block_begin;           /* [n_rows] scratch */
     float *out;                      /* [n_rows][n_heads][head_dim] */
 } tr_attention;
+
+/* Queries that share a page of keys and values while it is in the nearest cache. */
+enum { TR_ATTENTION_BLOCK = 16 };
+
+/* Floats of scratch that a thread needs. */
+size_t tr_attention_scratch(const tr_kv_shape *shape, size_t score_stride);
 
 void tr_attention_run(const tr_attention *a);
 

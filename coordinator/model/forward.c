@@ -30,18 +30,19 @@ struct tr_forward {
     uint32_t layer;
 
     tr_arena arena;
-    float *x;             /* [max_rows][dim] residual stream */
-    float *normed;        /* [max_rows][dim] */
-    uint8_t *act;         /* [max_rows] activation rows of max(dim, q_dim) values */
-    float *q;             /* [max_rows][q_dim] */
-    float *k, *v;         /* [max_rows][kv_dim] */
-    float *heads;         /* [max_rows][q_dim] what attention gives */
-    float *added;         /* [max_rows][dim] a branch's output before it is added */
-    float *router;        /* [max_rows][n_experts] */
-    tr_pick *picks;       /* [max_rows][top_k] */
-    float *cosine, *sine; /* [max_rows][half] */
-    double *inverse;      /* [half] */
-    float *scores;        /* [threads][score_stride] */
+    float *x;              /* [max_rows][dim] residual stream */
+    float *normed;         /* [max_rows][dim] */
+    uint8_t *act;          /* [max_rows] activation rows of max(dim, q_dim) values */
+    float *q;              /* [max_rows][q_dim] */
+    float *k, *v;          /* [max_rows][kv_dim] */
+    float *heads;          /* [max_rows][q_dim] what attention gives */
+    float *added;          /* [max_rows][dim] a branch's output before it is added */
+    float *router;         /* [max_rows][n_experts] */
+    tr_pick *picks;        /* [max_rows][top_k] */
+    float *cosine, *sine;  /* [max_rows][half] */
+    double *inverse;       /* [half] */
+    float *scratch;        /* [threads] of attention */
+    uint32_t *block_begin; /* [max_rows] */
     size_t score_stride;
 
     tr_forward_times times;
@@ -79,7 +80,10 @@ static void lay_out(tr_forward *f, size_t *need)
     f->cosine = take(f, need, rows * f->half * sizeof(float));
     f->sine = take(f, need, rows * f->half * sizeof(float));
     f->inverse = take(f, need, f->half * sizeof(double));
-    f->scores = take(f, need, threads * f->score_stride * sizeof(float));
+    f->scratch = take(f, need,
+                      threads * sizeof(float) *
+                          tr_attention_scratch(tr_kv_get_shape(f->o.kv), f->score_stride));
+    f->block_begin = take(f, need, rows * sizeof(uint32_t));
 }
 
 tr_status tr_forward_new(const tr_forward_options *o, tr_forward **out)
@@ -237,8 +241,9 @@ static void attend(tr_forward *f)
         .q = f->q,
         .table = f->batch->table,
         .position = f->batch->position,
-        .scores = f->scores,
         .score_stride = f->score_stride,
+        .scratch = f->scratch,
+        .block_begin = f->block_begin,
         .out = f->heads,
     };
     tr_attention_run(&a);

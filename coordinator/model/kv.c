@@ -10,7 +10,7 @@
 
 struct tr_kv {
     tr_kv_shape shape;
-    size_t element;   /* bytes */
+    size_t row_size;  /* bytes of one position of one head */
     size_t span_size; /* bytes of keys (or values) of one layer and head in a page */
     size_t page_size, n_pages;
     uint8_t *pages; /* [n_pages][page_size] */
@@ -18,9 +18,16 @@ struct tr_kv {
     size_t n_free;
 };
 
+static size_t row_size(const tr_kv_shape *s)
+{
+    size_t size = 0;
+
+    return tr_type_row_size(s->type, s->head_dim, &size) ? size : 0;
+}
+
 static size_t span_size(const tr_kv_shape *s)
 {
-    return TR_KV_PAGE * s->head_dim * (s->f32 ? sizeof(float) : sizeof(uint16_t));
+    return TR_KV_PAGE * row_size(s);
 }
 
 size_t tr_kv_page_size(const tr_kv_shape *s)
@@ -38,11 +45,14 @@ tr_status tr_kv_new(const tr_kv_shape *shape, size_t n_pages, tr_kv **out)
     if (!kv)
         return tr_fail(TR_E_MEMORY, "key/value cache: no memory");
     kv->shape = *shape;
-    kv->element = shape->f32 ? sizeof(float) : sizeof(uint16_t);
+    kv->row_size = row_size(shape);
     kv->span_size = span_size(shape);
     kv->page_size = tr_kv_page_size(shape);
     kv->n_pages = n_pages;
-    if (n_pages > UINT32_MAX || !tr_mul_size(kv->page_size, n_pages, &size))
+    if (kv->row_size == 0)
+        st = tr_fail(TR_E_USAGE, "key/value cache: heads of %zu values don't suit %s; use f16",
+                     shape->head_dim, tr_type_get(shape->type)->name);
+    else if (n_pages > UINT32_MAX || !tr_mul_size(kv->page_size, n_pages, &size))
         st = tr_fail(TR_E_MEMORY, "key/value cache: %zu pages of %zu bytes are too many", n_pages,
                      kv->page_size);
     if (st == TR_OK)
@@ -114,12 +124,12 @@ static uint8_t *span_at(const tr_kv *kv, const tr_kv_table *t, size_t layer, siz
 static void put_row(const tr_kv *kv, uint8_t *to, size_t slot, const float *x)
 {
     size_t n = kv->shape.head_dim;
-    uint8_t *at = to + slot * n * kv->element;
+    uint8_t *at = to + slot * kv->row_size;
 
-    if (kv->shape.f32)
-        memcpy(at, x, n * sizeof(float));
-    else
+    if (kv->shape.type == TR_TYPE_F16)
         kv->shape.kernels->to_f16(x, n, (uint16_t *)(void *)at);
+    else
+        tr_quantise_row(kv->shape.type, x, n, at);
 }
 
 void tr_kv_put(tr_kv *kv, const tr_kv_table *t, size_t layer, size_t position, const float *k,
@@ -139,6 +149,19 @@ tr_kv_span tr_kv_get(const tr_kv *kv, const tr_kv_table *t, size_t layer, size_t
     const uint8_t *span = span_at(kv, t, layer, head, page);
 
     return (tr_kv_span){ span, span + kv->span_size };
+}
+
+const float *tr_kv_floats(const tr_kv *kv, const void *rows, size_t n_positions, float *buffer)
+{
+    size_t n = n_positions * kv->shape.head_dim;
+
+    if (kv->shape.type == TR_TYPE_F32)
+        return rows;
+    if (kv->shape.type == TR_TYPE_F16)
+        kv->shape.kernels->from_f16(rows, n, buffer);
+    else
+        kv->shape.kernels->from_q8_0(rows, n, buffer);
+    return buffer;
 }
 
 const tr_kv_shape *tr_kv_get_shape(const tr_kv *kv)

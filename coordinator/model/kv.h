@@ -15,7 +15,8 @@
  *
  * THREAD  put from one task per position; get from any number of tasks after the puts.
  * MEMORY  Pages become resident when they are first used.
- * FAILS   TR_E_BUSY  no free page (no line: the caller knows whose request that is)
+ * FAILS   TR_E_BUSY   no free page (no line: the caller knows whose request that is)
+ *         TR_E_USAGE  the type doesn't suit the heads: Q8_0 needs a multiple of 32
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_COORDINATOR_MODEL_KV_H
@@ -29,7 +30,7 @@ enum { TR_KV_PAGE = 32 }; /* positions */
 typedef struct {
     const tr_kernels *kernels;
     size_t n_layers, n_heads, head_dim;
-    bool f32; /* keys and values in float32 instead of half precision */
+    tr_type type; /* of keys and values: F32, F16 or Q8_0 */
 } tr_kv_shape;
 
 typedef struct tr_kv tr_kv;
@@ -40,8 +41,8 @@ typedef struct {
     size_t n, capacity;
 } tr_kv_table;
 
-/* The positions of one page for one layer and head: TR_KV_PAGE rows of head_dim each, of float
- * or half precision by the cache's shape. */
+/* The positions of one page for one layer and head: TR_KV_PAGE rows of head_dim each, of the
+ * cache's type. */
 typedef struct {
     const void *keys, *values;
 } tr_kv_span;
@@ -57,6 +58,10 @@ void tr_kv_put(tr_kv *kv, const tr_kv_table *t, size_t layer, size_t position, c
                const float *v);
 
 tr_kv_span tr_kv_get(const tr_kv *kv, const tr_kv_table *t, size_t layer, size_t head, size_t page);
+
+/* The first n_positions rows of a span's keys or values as floats: in place where the cache holds
+ * floats, else in buffer, [n_positions][head_dim]. */
+const float *tr_kv_floats(const tr_kv *kv, const void *rows, size_t n_positions, float *buffer);
 
 const tr_kv_shape *tr_kv_get_shape(const tr_kv *kv);
 

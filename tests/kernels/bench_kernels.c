@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { N_IN = 2048, MAX_OUT = 24 * 1024, MAX_ROWS = 64, N_VECTOR = 4096 };
+enum { N_IN = 2048, MAX_OUT = 24 * 1024, MAX_ROWS = 64, N_VECTOR = 4096, HEAD = 128 };
 
 #define LEAST (100 * TR_MS) /* a measurement */
 
@@ -61,21 +61,21 @@ static void silu_mul_do(bench *b)
 {
     b->k->silu_mul(b->y, b->x, N_VECTOR);
 }
-static void dot_f32_do(bench *b)
+static void dots_do(bench *b)
 {
-    b->y[0] = b->k->dot_f32(b->x, b->z, N_VECTOR);
+    b->k->dots(b->x, b->z, N_VECTOR / HEAD, HEAD, b->y);
 }
-static void dot_f16_do(bench *b)
+static void mix_do(bench *b)
 {
-    b->y[0] = b->k->dot_f16(b->x, b->half, N_VECTOR);
+    b->k->mix(b->x, b->z, N_VECTOR / HEAD, HEAD, b->y);
 }
 static void axpy_f32_do(bench *b)
 {
     b->k->axpy_f32(1e-9f, b->x, N_VECTOR, b->y);
 }
-static void axpy_f16_do(bench *b)
+static void from_f16_do(bench *b)
 {
-    b->k->axpy_f16(1e-9f, b->half, N_VECTOR, b->y);
+    b->k->from_f16(b->half, N_VECTOR, b->y);
 }
 static void to_f16_do(bench *b)
 {
@@ -166,10 +166,10 @@ static void table_measure(bench *b)
     measure(b, "rms_norm", n * 4, n * 4, rms_norm_do);
     measure(b, "softmax", n * 4, n * 3, softmax_do);
     measure(b, "silu_mul", n * 8, n * 4, silu_mul_do);
-    measure(b, "dot_f32", n * 8, n * 2, dot_f32_do);
-    measure(b, "dot_f16", n * 6, n * 2, dot_f16_do);
+    measure(b, "dots", n * 4, n * 2, dots_do);
+    measure(b, "mix", n * 4, n * 2, mix_do);
     measure(b, "axpy_f32", n * 8, n * 2, axpy_f32_do);
-    measure(b, "axpy_f16", n * 6, n * 2, axpy_f16_do);
+    measure(b, "from_f16", n * 6, n, from_f16_do);
     measure(b, "to_f16", n * 4, n, to_f16_do);
 }
 

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tests/kernels/kernel_cases.h"
 
-enum { MAX = 300, GUARD = 16 };
+enum { MAX = 300, GUARD = 16, MAX_KEYS = 40 };
 
 static const uint32_t guard = 0xdeadbeef;
 
@@ -68,49 +68,77 @@ static void exp_is_right_to_2e7(void **state)
 
 /* ---- sums ---------------------------------------------------------------------------- */
 
-static void dot_check(const tr_kernels *k, const float *a, const float *b, const uint16_t *h,
-                      size_t n)
+/* n dot products with rows of dim: right to rounding, as plain C's, each alone as among others,
+ * and nothing written behind. */
+static void dots_check(const tr_kernels *k, const float *q, const float *keys, size_t n, size_t dim)
 {
-    double sum = 0.0, size = 0.0, half_sum = 0.0;
+    float got[MAX_KEYS + GUARD], c[MAX_KEYS], one;
 
+    guard_set(got + n, GUARD * sizeof *got);
+    k->dots(q, keys, n, dim, got);
+    table_at(0)->dots(q, keys, n, dim, c);
+    assert_memory_equal(got, c, n * sizeof *c);
+    assert_true(guard_is_whole(got + n, GUARD * sizeof *got));
     for (size_t i = 0; i < n; i++) {
-        sum += (double)a[i] * b[i];
-        half_sum += (double)a[i] * tr_f16_to_f32(h[i]);
-        size += fabs((double)a[i] * b[i]);
+        double sum = 0.0, size = 0.0;
+        for (size_t j = 0; j < dim; j++) {
+            sum += (double)q[j] * keys[i * dim + j];
+            size += fabs((double)q[j] * keys[i * dim + j]);
+        }
+        assert_true(fabs(got[i] - sum) <= ((double)dim / 16 + 6) * 0x1p-24 * size * 1.001);
+        k->dots(q, keys + i * dim, 1, dim, &one);
+        assert_memory_equal(&one, &got[i], sizeof one);
     }
-    double bound = ((double)n / 16 + 6) * 0x1p-24 * size * 1.001;
-    float got = k->dot_f32(a, b, n);
-    float half_got = k->dot_f16(a, h, n);
-    assert_true(fabs(got - sum) <= bound);
-    assert_true(fabs(half_got - half_sum) <= bound);
-
-    float c = table_at(0)->dot_f32(a, b, n);
-    float half_c = table_at(0)->dot_f16(a, h, n);
-    assert_memory_equal(&got, &c, sizeof c);
-    assert_memory_equal(&half_got, &half_c, sizeof half_c);
 }
 
 static void dots_are_right_and_the_same_in_every_table(void **state)
 {
     dice d = { tr_test_seed(), 0 };
-    float a[MAX], b[MAX];
-    uint16_t h[MAX];
+    float q[MAX], keys[MAX_KEYS * MAX];
 
     (void)state;
-    for (size_t n = 0; n < MAX - 3; n++) {
-        size_t shift = n % 3; /* rows need not be aligned */
-        dice_floats(&d, a, MAX);
-        dice_floats(&d, b, MAX);
-        table_at(0)->to_f16(b, MAX, h);
-        for (size_t i = 0; i < MAX; i++)
-            b[i] = tr_f16_to_f32(h[i]);
+    for (size_t dim = 0; dim < MAX - 3; dim++) {
+        size_t shift = dim % 3; /* rows need not be aligned */
+        dice_floats(&d, q, MAX);
+        dice_floats(&d, keys, MAX_KEYS * (MAX - 3) + 3);
         for (size_t i = 0; table_at(i); i++)
-            dot_check(table_at(i), a + shift, b + shift, h + shift, n);
+            dots_check(table_at(i), q + shift, keys + shift, dice_below(&d, MAX_KEYS + 1), dim);
     }
 }
 
-static void axpy_check(const tr_kernels *k, float a, const float *x, const uint16_t *h,
-                       const float *y, size_t n)
+/* Sums run over the values in order, each product rounded before it is added. */
+static void mix_check(const tr_kernels *k, const float *w, const float *values, size_t n,
+                      size_t dim)
+{
+    float got[MAX + GUARD], want[MAX];
+
+    for (size_t j = 0; j < dim; j++)
+        got[j] = want[j] = (float)j;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < dim; j++)
+            want[j] += w[i] * values[i * dim + j];
+    guard_set(got + dim, GUARD * sizeof *got);
+    k->mix(w, values, n, dim, got);
+    assert_memory_equal(got, want, dim * sizeof *want);
+    assert_true(guard_is_whole(got + dim, GUARD * sizeof *got));
+}
+
+static void mix_adds_in_the_order_of_the_values(void **state)
+{
+    dice d = { tr_test_seed(), 0 };
+    float w[MAX_KEYS], values[MAX_KEYS * MAX];
+
+    (void)state;
+    for (size_t dim = 0; dim < MAX - 3; dim++) {
+        size_t shift = dim % 3;
+        dice_floats(&d, w, MAX_KEYS);
+        dice_floats(&d, values, MAX_KEYS * (MAX - 3) + 3);
+        for (size_t i = 0; table_at(i); i++)
+            mix_check(table_at(i), w, values + shift, dice_below(&d, MAX_KEYS + 1), dim);
+    }
+}
+
+static void axpy_check(const tr_kernels *k, float a, const float *x, const float *y, size_t n)
 {
     float got[MAX + GUARD];
 
@@ -120,27 +148,19 @@ static void axpy_check(const tr_kernels *k, float a, const float *x, const uint1
     for (size_t i = 0; i < n; i++)
         assert_true(got[i] == y[i] + a * x[i]);
     assert_true(guard_is_whole(got + n, GUARD * sizeof *got));
-
-    memcpy(got, y, n * sizeof *y);
-    k->axpy_f16(a, h, n, got);
-    for (size_t i = 0; i < n; i++)
-        assert_true(got[i] == y[i] + a * tr_f16_to_f32(h[i]));
-    assert_true(guard_is_whole(got + n, GUARD * sizeof *got));
 }
 
 static void axpy_rounds_each_product_and_sum_once(void **state)
 {
     dice d = { tr_test_seed(), 0 };
     float x[MAX], y[MAX];
-    uint16_t h[MAX];
 
     (void)state;
     for (size_t n = 0; n < 70; n++) {
         dice_floats(&d, x, n);
         dice_floats(&d, y, n);
-        table_at(0)->to_f16(x, n, h);
         for (size_t i = 0; table_at(i); i++)
-            axpy_check(table_at(i), dice_float(&d), x, h, y, n);
+            axpy_check(table_at(i), dice_float(&d), x, y, n);
     }
 }
 
@@ -149,6 +169,7 @@ static void halves_are_made_alike_in_every_table(void **state)
     dice d = { tr_test_seed(), 0 };
     float x[MAX];
     uint16_t got[MAX + GUARD];
+    float back[MAX + GUARD];
 
     (void)state;
     for (size_t n = 0; n < MAX; n++) {
@@ -165,6 +186,11 @@ static void halves_are_made_alike_in_every_table(void **state)
             for (size_t i = 0; i < n; i++)
                 assert_int_equal(got[i], tr_f32_to_f16(x[i]));
             assert_true(guard_is_whole(got + n + n % 2, (GUARD - 1) * sizeof *got));
+            guard_set(back, sizeof back);
+            table_at(t)->from_f16(got, n, back);
+            for (size_t i = 0; i < n; i++)
+                assert_true(back[i] == tr_f16_to_f32(got[i]) || isnan(x[i]));
+            assert_true(guard_is_whole(back + n, GUARD * sizeof *back));
         }
     }
 }
@@ -409,6 +435,7 @@ int main(void)
         cmocka_unit_test(tables_are_chosen_by_features_and_name),
         cmocka_unit_test(exp_is_right_to_2e7),
         cmocka_unit_test(dots_are_right_and_the_same_in_every_table),
+        cmocka_unit_test(mix_adds_in_the_order_of_the_values),
         cmocka_unit_test(axpy_rounds_each_product_and_sum_once),
         cmocka_unit_test(halves_are_made_alike_in_every_table),
         cmocka_unit_test(rms_norm_is_right_in_place_too),

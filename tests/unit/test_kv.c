@@ -6,6 +6,8 @@
 #include "compute/cpu.h"
 #include "coordinator/model/kv.h"
 
+#include <math.h>
+
 enum { LAYERS = 2, HEADS = 3, DIM = 4, POSITIONS = 70 };
 
 static float value(size_t layer, size_t head, size_t position, size_t i)
@@ -57,7 +59,7 @@ static void two_sequences_keep_their_own_rows(void **state)
     (void)state;
     for (int f32 = 0; f32 < 2; f32++) {
         tr_kv_shape shape = { tr_kernels_select(tr_cpu_features(), NULL), LAYERS, HEADS, DIM,
-                              f32 == 1 };
+                              f32 ? TR_TYPE_F32 : TR_TYPE_F16 };
         tr_kv_table a = { 0 };
         tr_kv_table b = { 0 };
         tr_kv *kv = NULL;
@@ -78,7 +80,7 @@ static void two_sequences_keep_their_own_rows(void **state)
 
 static void a_full_pool_refuses_and_takes_nothing(void **state)
 {
-    tr_kv_shape shape = { tr_kernels_select(tr_cpu_features(), NULL), 1, 1, 2, false };
+    tr_kv_shape shape = { tr_kernels_select(tr_cpu_features(), NULL), 1, 1, 2, TR_TYPE_F16 };
     tr_kv_table a = { 0 };
     tr_kv_table b = { 0 };
     tr_kv *kv = NULL;
@@ -95,10 +97,54 @@ static void a_full_pool_refuses_and_takes_nothing(void **state)
     tr_kv_free(&kv);
 }
 
+static void blocks_of_eight_bits_need_heads_that_they_fill(void **state)
+{
+    tr_kv_shape shape = { tr_kernels_select(tr_cpu_features(), NULL), 1, 1, 48, TR_TYPE_Q8_0 };
+    tr_kv *kv = NULL;
+
+    (void)state;
+    assert_int_equal(tr_kv_new(&shape, 3, &kv), TR_E_USAGE);
+    assert_null(kv);
+}
+
+/* What floats gives back is what was put, to the type's rounding. */
+static void floats_of_every_type_are_near_what_was_put(void **state)
+{
+    static const tr_type types[] = { TR_TYPE_F32, TR_TYPE_F16, TR_TYPE_Q8_0 };
+    static const float step[] = { 0.0f, 0x1p-11f, 0.5f / 127 + 0x1p-11f };
+    float k[64], v[64], buffer[5 * 64];
+
+    (void)state;
+    for (size_t t = 0; t < 3; t++) {
+        tr_kv_shape shape = { tr_kernels_select(tr_cpu_features(), NULL), 1, 1, 64, types[t] };
+        tr_kv_table table = { 0 };
+        tr_kv *kv = NULL;
+        assert_int_equal(tr_kv_new(&shape, 1, &kv), TR_OK);
+        assert_int_equal(tr_kv_reserve(kv, &table, 5), TR_OK);
+        for (size_t p = 0; p < 5; p++) {
+            for (size_t i = 0; i < 64; i++) {
+                k[i] = (float)i / 64 - (float)p / 5;
+                v[i] = -k[i];
+            }
+            tr_kv_put(kv, &table, 0, p, k, v);
+        }
+        tr_kv_span s = tr_kv_get(kv, &table, 0, 0, 0);
+        const float *keys = tr_kv_floats(kv, s.keys, 5, buffer);
+        for (size_t i = 0; i < 5 * 64; i++)
+            assert_true(fabsf(keys[i] - ((float)(i % 64) / 64 - (float)(i / 64) / 5)) <= step[t]);
+        const float *values = tr_kv_floats(kv, s.values, 5, buffer);
+        assert_true(fabsf(values[64] - 0.2f) <= step[t]);
+        tr_kv_release(kv, &table);
+        tr_kv_free(&kv);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_sequences_keep_their_own_rows),
+        cmocka_unit_test(blocks_of_eight_bits_need_heads_that_they_fill),
+        cmocka_unit_test(floats_of_every_type_are_near_what_was_put),
         cmocka_unit_test(a_full_pool_refuses_and_takes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

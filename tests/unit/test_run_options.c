@@ -223,7 +223,7 @@ static void what_is_wrong_is_named_with_value_and_range(void **state)
         { { BASE, "--threads", "1025" }, { "--threads", "0..1024" } },
         { { BASE, "--timeout-ms", "0" }, { "--timeout-ms", "1..3600000" } },
         { { BASE, "--kv", "f8" }, { "--kv", "\"f8\"", "f16|f32" } },
-        { { BASE, "--activations", "f32", "--kv", "f16" }, { "--kv f16", "--activations f32" } },
+        { { BASE, "--activations", "f32", "--kv", "f16" }, { "--kv", "--activations f32" } },
         { { BASE, "--bos", "" }, { "--bos", "auto|on|off" } },
         { { BASE, "--model", "" }, { "--model", "empty" } },
         { { BASE, "--stop", "" }, { "--stop", "1..256" } },

@@ -1,0 +1,409 @@
+/* kernels_avx512_panels.c - products of 8-bit activations with panels, by VNNI.
+ *
+ * One vector holds sixteen outputs.  For a block of 32 inputs eight instructions add 512 products
+ * (vpdpbusd: four unsigned by signed bytes a lane); then the sums become floats, are scaled and
+ * added, in block order and without a fused multiply-add: so an output has the bits that plain C
+ * gives it.  Weights of a block are unpacked once for up to ROWS rows of activations.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "compute/kernels_table.h"
+
+#include "compute/panels.h"
+
+#include <immintrin.h>
+
+enum {
+    ROWS = 8,     /* rows of x that share one pass over a panel */
+    STREAMED = 4, /* rows up to which panels are worked on side by side, */
+    STREAMS = 4,  /* so many */
+    MAX_ACC = 16, /* vectors of outputs in one pass */
+    VECTORS = TR_PANEL_VECTORS,
+};
+
+/* What the rows of one pass need from x. */
+typedef struct {
+    const int8_t *q[ROWS];
+    const float *scale[ROWS];
+    const int16_t *sum[ROWS];
+} activations;
+
+TR_INLINE activations activations_of(const uint8_t *x, size_t stride, size_t n_in, size_t n)
+{
+    activations a;
+
+    for (size_t r = 0; r < n; r++) {
+        const void *row = x + r * stride;
+        a.q[r] = tr_q8_values(row);
+        a.scale[r] = tr_q8_scales(row, n_in);
+        a.sum[r] = tr_q8_sums(row, n_in);
+    }
+    return a;
+}
+
+TR_INLINE __m512i vector_at(const uint8_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+
+/* Sixteen-bit lanes moved by a number of bits that the compiler knows once loops are unrolled. */
+typedef uint16_t lanes_u16 __attribute__((vector_size(64)));
+
+TR_INLINE __m512i moved_down(__m512i v, size_t bits)
+{
+    return (__m512i)((lanes_u16)v >> (uint16_t)bits);
+}
+
+TR_INLINE __m512i moved_up(__m512i v, size_t bits)
+{
+    return (__m512i)((lanes_u16)v << (uint16_t)bits);
+}
+
+/* (a & mask) | b */
+TR_INLINE __m512i and_or(__m512i a, __m512i mask, __m512i b)
+{
+    return _mm512_ternarylogic_epi32(a, mask, b, 0xea);
+}
+
+/* The low bits of all vectors of a block. */
+TR_INLINE void unpack_low(tr_panel_format f, const uint8_t *codes, __m512i *v)
+{
+    if (f.low == 8) {
+        for (size_t j = 0; j < VECTORS; j++)
+            v[j] = vector_at(codes + j * TR_PANEL_VECTOR);
+        return;
+    }
+    const __m512i mask = _mm512_set1_epi8((char)((1 << f.low) - 1));
+    const size_t n = f.low; /* vectors in memory, of 8 / low fields each */
+    for (size_t j = 0; j < n; j++) {
+        __m512i all = vector_at(codes + j * TR_PANEL_VECTOR);
+        for (size_t field = 0; field < VECTORS / n; field++)
+            v[field * n + j] = _mm512_and_si512(moved_down(all, field * f.low), mask);
+    }
+}
+
+/* Put the high bits over them. */
+TR_INLINE void unpack_high(tr_panel_format f, const uint8_t *codes, __m512i *v)
+{
+    const __m512i mask = _mm512_set1_epi8((char)(((1 << f.high) - 1) << f.low));
+    const size_t n = f.high;
+
+    for (size_t j = 0; j < n; j++) {
+        __m512i all = vector_at(codes + (f.low + j) * TR_PANEL_VECTOR);
+        for (size_t field = 0; field < VECTORS / n; field++) {
+            size_t at = field * f.high;
+            __m512i moved = at < f.low ? moved_up(all, f.low - at) : moved_down(all, at - f.low);
+            v[field * n + j] = and_or(moved, mask, v[field * n + j]);
+        }
+    }
+}
+
+/* The levels of a type plus 128. */
+TR_INLINE __m512i levels_of(tr_type type)
+{
+    uint8_t level[TR_BLOCK_LEVELS];
+
+    for (size_t i = 0; i < TR_BLOCK_LEVELS; i++)
+        level[i] = (uint8_t)(tr_block_codes_of(type).level[i] ^ 0x80);
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)level));
+}
+
+/* Unsigned codes: vector j has inputs 4j..4j+3 of sixteen rows. */
+TR_INLINE void unpack(tr_panel_format f, __m512i levels, const uint8_t *codes, __m512i *v)
+{
+    unpack_low(f, codes, v);
+    if (f.high > 0)
+        unpack_high(f, codes, v);
+    if (f.has_levels)
+        for (size_t j = 0; j < VECTORS; j++)
+            v[j] = _mm512_shuffle_epi8(levels, v[j]);
+}
+
+/* Four bytes of x in every lane. */
+TR_INLINE __m512i four_of(const void *p)
+{
+    int32_t four;
+
+    memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+/* Sixteen small bytes as numbers. */
+TR_INLINE __m512i signed_bytes(const uint8_t *p)
+{
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p));
+}
+
+TR_INLINE __m512i unsigned_bytes(const uint8_t *p)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p));
+}
+
+TR_INLINE __m512 halves_at(const uint8_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
+}
+
+/* 2^(e - 128); two values of e give subnormals. */
+TR_INLINE __m512 exponents_at(const uint8_t *p)
+{
+    __m512i e = unsigned_bytes(p);
+    __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    __m512i tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+    __mmask16 is_tiny = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+
+    return _mm512_castsi512_ps(_mm512_mask_blend_epi32(is_tiny, normal, tiny));
+}
+
+/* The scales of one block of sixteen rows. */
+typedef struct {
+    __m512 d;        /* times the scale where both halves have the same: that is exact */
+    __m512 dmin;     /* of types with minima */
+    __m512 scale[2]; /* of types with a scale for each half */
+    __m512i min;     /* pairs of int16, for the two sums of x */
+} scales;
+
+TR_INLINE __m512i pair_of(__m512i first, __m512i second)
+{
+    return _mm512_or_si512(first, _mm512_slli_epi32(second, 16));
+}
+
+TR_INLINE scales scales_at(tr_panel_format f, tr_panel_parts parts, const uint8_t *panel, size_t i)
+{
+    const uint8_t *small = panel + parts.small + i * f.n_small * TR_PANEL;
+    const uint8_t *half = panel + parts.halves + (f.is_super ? i / TR_SUPER : i) * f.n_half * 32;
+    const __m512i nibble = _mm512_set1_epi32(15);
+    scales s = { .min = _mm512_set1_epi32(0x00010001) };
+
+    s.d = f.small == TR_SMALL_EXPONENT ? exponents_at(small) : halves_at(half);
+    if (f.n_half > 1)
+        s.dmin = halves_at(half + 32);
+    if (f.small == TR_SMALL_SCALE || f.small == TR_SMALL_SCALE_MIN)
+        s.d = _mm512_mul_ps(s.d, _mm512_cvtepi32_ps(signed_bytes(small)));
+    if (f.small == TR_SMALL_SCALE_MIN) {
+        __m512i min = unsigned_bytes(small + TR_PANEL);
+        s.min = pair_of(min, min);
+    }
+    if (f.small == TR_SMALL_SCALES)
+        for (size_t h = 0; h < 2; h++)
+            s.scale[h] = _mm512_cvtepi32_ps(signed_bytes(small + h * TR_PANEL));
+    if (f.small == TR_SMALL_SCALES_MINS) {
+        __m512i both[2] = { unsigned_bytes(small), unsigned_bytes(small + TR_PANEL) };
+        for (size_t h = 0; h < 2; h++)
+            s.scale[h] = _mm512_cvtepi32_ps(_mm512_and_si512(both[h], nibble));
+        s.min = pair_of(_mm512_srli_epi32(both[0], 4), _mm512_srli_epi32(both[1], 4));
+    }
+    return s;
+}
+
+TR_INLINE bool has_two_scales(tr_panel_format f)
+{
+    return f.small == TR_SMALL_SCALES || f.small == TR_SMALL_SCALES_MINS;
+}
+
+/* d * P - dmin * M of one block and one row of x.  Products run in two chains, one for each half:
+ * so that they don't wait for each other, and because some types scale the halves apart. */
+TR_INLINE __m512 block_product(tr_panel_format f, const scales *s, const __m512i *v,
+                               const int8_t *q, const int16_t *sum)
+{
+    const int16_t offset = f.has_levels ? -128 : (int16_t)-f.offset;
+    const __m512i sums = four_of(sum);
+    __m512i a = _mm512_setzero_si512();
+    __m512i b = _mm512_setzero_si512();
+    __m512 p;
+
+    if (offset != 0 && has_two_scales(f)) {
+        a = _mm512_dpwssd_epi32(a, sums, _mm512_set1_epi32((uint16_t)offset));
+        b = _mm512_dpwssd_epi32(b, sums, _mm512_set1_epi32(offset * 0x10000));
+    } else if (offset != 0) {
+        a = _mm512_dpwssd_epi32(a, sums, _mm512_set1_epi16(offset));
+    }
+    for (size_t j = 0; j < VECTORS / 2; j++) {
+        a = _mm512_dpbusd_epi32(a, v[j], four_of(q + 4 * j));
+        b = _mm512_dpbusd_epi32(b, v[j + 4], four_of(q + 4 * j + 16));
+    }
+    if (has_two_scales(f)) /* each product, and their sum, has at most 24 bits */
+        p = _mm512_add_ps(_mm512_mul_ps(s->scale[0], _mm512_cvtepi32_ps(a)),
+                          _mm512_mul_ps(s->scale[1], _mm512_cvtepi32_ps(b)));
+    else
+        p = _mm512_cvtepi32_ps(_mm512_add_epi32(a, b));
+    p = _mm512_mul_ps(s->d, p);
+    if (f.n_half > 1) {
+        __m512i m = _mm512_dpwssd_epi32(_mm512_setzero_si512(), sums, s->min);
+        p = _mm512_sub_ps(p, _mm512_mul_ps(s->dmin, _mm512_cvtepi32_ps(m)));
+    }
+    return p;
+}
+
+/* What a product is about; the type is a constant where this is inlined. */
+typedef struct {
+    tr_type type;
+    size_t n_in, panel_size;
+} shape;
+
+/* Sixteen outputs of each of n_panels panels (one after the other in memory) for n rows, out
+ * [n_panels][n]; n_panels and n are constants where this is inlined. */
+TR_INLINE void panels_rows(shape s, const uint8_t *panels, size_t n_panels, const activations *x,
+                           size_t n, __m512 *out)
+{
+    const tr_panel_format f = tr_panel_format_of(s.type);
+    const tr_panel_parts parts = tr_panel_parts_of(f, s.n_in);
+    const __m512i levels = f.has_levels ? levels_of(s.type) : _mm512_setzero_si512();
+    __m512 acc[MAX_ACC];
+
+    for (size_t i = 0; i < n_panels * n; i++)
+        acc[i] = _mm512_setzero_ps();
+    for (size_t i = 0; i < s.n_in / TR_BLOCK; i++) {
+        for (size_t p = 0; p < n_panels; p++) {
+            const uint8_t *panel = panels + p * s.panel_size;
+            __m512i v[VECTORS];
+            unpack(f, levels, panel + i * tr_panel_codes(f), v);
+            scales w = scales_at(f, parts, panel, i);
+            for (size_t r = 0; r < n; r++) {
+                __m512 t = block_product(f, &w, v, x->q[r] + TR_BLOCK * i, x->sum[r] + 2 * i);
+                acc[p * n + r] =
+                    _mm512_add_ps(acc[p * n + r], _mm512_mul_ps(t, _mm512_set1_ps(x->scale[r][i])));
+            }
+        }
+    }
+    for (size_t i = 0; i < n_panels * n; i++)
+        out[i] = acc[i];
+}
+
+/* Panels that are worked on side by side.  With few rows the weights come from memory, and a
+ * processor fetches several streams faster than one; with many the registers are for rows. */
+TR_INLINE size_t panels_for(size_t n, size_t n_left)
+{
+    return n <= STREAMED && n_left >= STREAMS ? STREAMS : 1;
+}
+
+TR_INLINE void panels_any(shape s, const uint8_t *panels, size_t n_panels, const activations *x,
+                          size_t n, __m512 *out)
+{
+    if (n_panels == STREAMS) {
+        if (n == 1)
+            panels_rows(s, panels, STREAMS, x, 1, out);
+        else if (n == 2)
+            panels_rows(s, panels, STREAMS, x, 2, out);
+        else if (n == 3)
+            panels_rows(s, panels, STREAMS, x, 3, out);
+        else
+            panels_rows(s, panels, STREAMS, x, 4, out);
+        return;
+    }
+    switch (n) {
+    case 1:
+        panels_rows(s, panels, 1, x, 1, out);
+        return;
+    case 2:
+        panels_rows(s, panels, 1, x, 2, out);
+        return;
+    case 3:
+        panels_rows(s, panels, 1, x, 3, out);
+        return;
+    case 4:
+        panels_rows(s, panels, 1, x, 4, out);
+        return;
+    case 5:
+        panels_rows(s, panels, 1, x, 5, out);
+        return;
+    case 6:
+        panels_rows(s, panels, 1, x, 6, out);
+        return;
+    case 7:
+        panels_rows(s, panels, 1, x, 7, out);
+        return;
+    default:
+        panels_rows(s, panels, 1, x, ROWS, out);
+    }
+}
+
+/* Which lanes of panel p are outputs begin..end-1. */
+TR_INLINE __mmask16 lanes_in(size_t p, size_t begin, size_t end)
+{
+    size_t lo = begin > p * TR_PANEL ? begin - p * TR_PANEL : 0;
+    size_t hi = end < (p + 1) * TR_PANEL ? end - p * TR_PANEL : TR_PANEL;
+
+    return (__mmask16)((0xffffu << lo) & (0xffffu >> (TR_PANEL - hi)));
+}
+
+TR_INLINE void matmul_panels(tr_type type, const tr_matrix *w, size_t out_begin, size_t out_end,
+                             const uint8_t *x, size_t x_stride, size_t n_rows, float *y,
+                             size_t y_stride)
+{
+    const shape s = { type, w->n_in, tr_panel_size(type, w->n_in) };
+    size_t end = (out_end + TR_PANEL - 1) / TR_PANEL;
+    size_t n_panels;
+
+    /* A panel stays in the nearest cache while all rows pass over it. */
+    for (size_t p = out_begin / TR_PANEL; p < end; p += n_panels) {
+        n_panels = panels_for(n_rows, end - p);
+        for (size_t r = 0; r < n_rows; r += ROWS) {
+            __m512 out[MAX_ACC];
+            size_t n = n_rows - r < ROWS ? n_rows - r : ROWS;
+            activations a = activations_of(x + r * x_stride, x_stride, w->n_in, n);
+            panels_any(s, (const uint8_t *)w->data + p * s.panel_size, n_panels, &a, n, out);
+            for (size_t i = 0; i < n_panels * n; i++)
+                _mm512_mask_storeu_ps(y + (r + i % n) * y_stride + (p + i / n) * TR_PANEL,
+                                      lanes_in(p + i / n, out_begin, out_end), out[i]);
+        }
+    }
+}
+
+/* The product for one type. */
+#define PANELS(name, type)                                                                         \
+    static void panels_##name(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x, \
+                              size_t x_stride, size_t n_rows, float *y, size_t y_stride)           \
+    {                                                                                              \
+        matmul_panels(type, w, out_begin, out_end, x, x_stride, n_rows, y, y_stride);              \
+    }
+
+PANELS(q8_0, TR_TYPE_Q8_0)
+PANELS(q4_0, TR_TYPE_Q4_0)
+PANELS(q4_1, TR_TYPE_Q4_1)
+PANELS(q5_0, TR_TYPE_Q5_0)
+PANELS(q5_1, TR_TYPE_Q5_1)
+PANELS(q2_k, TR_TYPE_Q2_K)
+PANELS(q3_k, TR_TYPE_Q3_K)
+PANELS(q4_k, TR_TYPE_Q4_K)
+PANELS(q5_k, TR_TYPE_Q5_K)
+PANELS(q6_k, TR_TYPE_Q6_K)
+PANELS(iq4_nl, TR_TYPE_IQ4_NL)
+PANELS(iq4_xs, TR_TYPE_IQ4_XS)
+PANELS(mxfp4, TR_TYPE_MXFP4)
+
+/* Eight chains that don't wait for each other: 64 products an instruction. */
+static double int8_peak(size_t rounds, int32_t *sink)
+{
+    enum { CHAINS = 8 };
+    __m512i acc[CHAINS];
+    __m512i a = _mm512_set1_epi32(*sink | 0x01020304);
+    __m512i b = _mm512_set1_epi32(0x04030201);
+
+    for (size_t i = 0; i < CHAINS; i++)
+        acc[i] = _mm512_set1_epi32((int32_t)i);
+    for (size_t r = 0; r < rounds; r++)
+        for (size_t i = 0; i < CHAINS; i++)
+            acc[i] = _mm512_dpbusd_epi32(acc[i], a, b);
+    for (size_t i = 1; i < CHAINS; i++)
+        acc[0] = _mm512_add_epi32(acc[0], acc[i]);
+    *sink = _mm512_reduce_add_epi32(acc[0]);
+    return 2.0 * 64 * CHAINS * (double)rounds;
+}
+
+void tr_kernels_avx512_panels(tr_kernels *k)
+{
+    k->panels[TR_TYPE_Q8_0] = panels_q8_0;
+    k->panels[TR_TYPE_Q4_0] = panels_q4_0;
+    k->panels[TR_TYPE_Q4_1] = panels_q4_1;
+    k->panels[TR_TYPE_Q5_0] = panels_q5_0;
+    k->panels[TR_TYPE_Q5_1] = panels_q5_1;
+    k->panels[TR_TYPE_Q2_K] = panels_q2_k;
+    k->panels[TR_TYPE_Q3_K] = panels_q3_k;
+    k->panels[TR_TYPE_Q4_K] = panels_q4_k;
+    k->panels[TR_TYPE_Q5_K] = panels_q5_k;
+    k->panels[TR_TYPE_Q6_K] = panels_q6_k;
+    k->panels[TR_TYPE_IQ4_NL] = panels_iq4_nl;
+    k->panels[TR_TYPE_IQ4_XS] = panels_iq4_xs;
+    k->panels[TR_TYPE_MXFP4] = panels_mxfp4;
+    k->int8_peak = int8_peak;
+}
