@@ -18,6 +18,7 @@ enum {
     STREAMS = 4,  /* so many */
     MAX_ACC = 16, /* vectors of outputs in one pass */
     VECTORS = TR_PANEL_VECTORS,
+    SEGMENT = 64, /* blocks that are prepared for together */
 };
 
 /* What the rows of one pass need from x. */
@@ -157,9 +158,9 @@ TR_INLINE __m512 exponents_at(const uint8_t *p)
 /* The scales of one block of sixteen rows. */
 typedef struct {
     __m512 d;        /* times the scale where both halves have the same: that is exact */
-    __m512 dmin;     /* of types with minima */
+    __m512 dmin;     /* likewise times the minimum */
     __m512 scale[2]; /* of types with a scale for each half */
-    __m512i min;     /* pairs of int16, for the two sums of x */
+    __m512i min;     /* of types with a minimum for each half: pairs of int16 */
 } scales;
 
 TR_INLINE __m512i pair_of(__m512i first, __m512i second)
@@ -172,17 +173,15 @@ TR_INLINE scales scales_at(tr_panel_format f, tr_panel_parts parts, const uint8_
     const uint8_t *small = panel + parts.small + i * f.n_small * TR_PANEL;
     const uint8_t *half = panel + parts.halves + (f.is_super ? i / TR_SUPER : i) * f.n_half * 32;
     const __m512i nibble = _mm512_set1_epi32(15);
-    scales s = { .min = _mm512_set1_epi32(0x00010001) };
+    scales s;
 
     s.d = f.small == TR_SMALL_EXPONENT ? exponents_at(small) : halves_at(half);
     if (f.n_half > 1)
         s.dmin = halves_at(half + 32);
     if (f.small == TR_SMALL_SCALE || f.small == TR_SMALL_SCALE_MIN)
         s.d = _mm512_mul_ps(s.d, _mm512_cvtepi32_ps(signed_bytes(small)));
-    if (f.small == TR_SMALL_SCALE_MIN) {
-        __m512i min = unsigned_bytes(small + TR_PANEL);
-        s.min = pair_of(min, min);
-    }
+    if (f.small == TR_SMALL_SCALE_MIN)
+        s.dmin = _mm512_mul_ps(s.dmin, _mm512_cvtepi32_ps(unsigned_bytes(small + TR_PANEL)));
     if (f.small == TR_SMALL_SCALES)
         for (size_t h = 0; h < 2; h++)
             s.scale[h] = _mm512_cvtepi32_ps(signed_bytes(small + h * TR_PANEL));
@@ -200,22 +199,61 @@ TR_INLINE bool has_two_scales(tr_panel_format f)
     return f.small == TR_SMALL_SCALES || f.small == TR_SMALL_SCALES_MINS;
 }
 
-/* d * P - dmin * M of one block and one row of x.  Products run in two chains, one for each half:
- * so that they don't wait for each other, and because some types scale the halves apart. */
-TR_INLINE __m512 block_product(tr_panel_format f, const scales *s, const __m512i *v,
-                               const int8_t *q, const int16_t *sum)
+/* What goes with the blocks of a segment, for each row of x: made once for all outputs of a panel,
+ * because multipliers are what limits the loop below. */
+typedef struct {
+    int32_t offset[ROWS][2 * SEGMENT]; /* what sums begin with, one or two of a block */
+    float sum[ROWS][SEGMENT];          /* of x */
+} prepared;
+
+TR_INLINE int32_t offset_of(tr_panel_format f)
 {
-    const int16_t offset = f.has_levels ? -128 : (int16_t)-f.offset;
-    const __m512i sums = four_of(sum);
+    return f.has_levels ? 128 : f.offset;
+}
+
+TR_INLINE void prepare(tr_panel_format f, const activations *x, size_t n, size_t first,
+                       size_t n_blocks, prepared *out)
+{
+    const __m512i offsets = _mm512_set1_epi32(-offset_of(f));
+    const __m512i ones = _mm512_set1_epi16(1);
+
+    for (size_t r = 0; r < n; r++) {
+        for (size_t i = 0; i < n_blocks; i += 16) {
+            size_t left = n_blocks - i;
+            __mmask32 pairs = left < 16 ? (1u << 2 * left) - 1 : ~0u;
+            __m512i sums = _mm512_maskz_loadu_epi16(pairs, x->sum[r] + 2 * (first + i));
+            __m512i both = _mm512_madd_epi16(sums, ones);
+            if (has_two_scales(f)) {
+                __m512i lo = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(sums));
+                __m512i hi = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(sums, 1));
+                _mm512_storeu_si512(&out->offset[r][2 * i], _mm512_mullo_epi32(lo, offsets));
+                _mm512_storeu_si512(&out->offset[r][2 * i + 16], _mm512_mullo_epi32(hi, offsets));
+            } else {
+                _mm512_storeu_si512(&out->offset[r][i], _mm512_mullo_epi32(both, offsets));
+            }
+            if (f.n_half > 1)
+                _mm512_storeu_ps(&out->sum[r][i], _mm512_cvtepi32_ps(both));
+        }
+    }
+}
+
+/* d * P - dmin * M of block i of a segment for row r of x; q and sum are x's for that block.
+ * Products run in two chains, one for each half: so that they don't wait for each other, and
+ * because some types scale the halves apart. */
+TR_INLINE __m512 block_product(tr_panel_format f, const scales *s, const __m512i *v,
+                               const prepared *ready, size_t r, size_t i, const int8_t *q,
+                               const int16_t *sum)
+{
+    const bool has_offset = offset_of(f) != 0;
     __m512i a = _mm512_setzero_si512();
     __m512i b = _mm512_setzero_si512();
     __m512 p;
 
-    if (offset != 0 && has_two_scales(f)) {
-        a = _mm512_dpwssd_epi32(a, sums, _mm512_set1_epi32((uint16_t)offset));
-        b = _mm512_dpwssd_epi32(b, sums, _mm512_set1_epi32(offset * 0x10000));
-    } else if (offset != 0) {
-        a = _mm512_dpwssd_epi32(a, sums, _mm512_set1_epi16(offset));
+    if (has_offset && has_two_scales(f)) {
+        a = _mm512_set1_epi32(ready->offset[r][2 * i]);
+        b = _mm512_set1_epi32(ready->offset[r][2 * i + 1]);
+    } else if (has_offset) {
+        a = _mm512_set1_epi32(ready->offset[r][i]);
     }
     for (size_t j = 0; j < VECTORS / 2; j++) {
         a = _mm512_dpbusd_epi32(a, v[j], four_of(q + 4 * j));
@@ -227,9 +265,11 @@ TR_INLINE __m512 block_product(tr_panel_format f, const scales *s, const __m512i
     else
         p = _mm512_cvtepi32_ps(_mm512_add_epi32(a, b));
     p = _mm512_mul_ps(s->d, p);
-    if (f.n_half > 1) {
-        __m512i m = _mm512_dpwssd_epi32(_mm512_setzero_si512(), sums, s->min);
+    if (f.small == TR_SMALL_SCALES_MINS) {
+        __m512i m = _mm512_dpwssd_epi32(_mm512_setzero_si512(), four_of(sum), s->min);
         p = _mm512_sub_ps(p, _mm512_mul_ps(s->dmin, _mm512_cvtepi32_ps(m)));
+    } else if (f.n_half > 1) { /* dmin * min is exact, so this rounds as dmin * M does */
+        p = _mm512_sub_ps(p, _mm512_mul_ps(s->dmin, _mm512_set1_ps(ready->sum[r][i])));
     }
     return p;
 }
@@ -247,21 +287,29 @@ TR_INLINE void panels_rows(shape s, const uint8_t *panels, size_t n_panels, cons
 {
     const tr_panel_format f = tr_panel_format_of(s.type);
     const tr_panel_parts parts = tr_panel_parts_of(f, s.n_in);
+    const size_t n_blocks = s.n_in / TR_BLOCK;
     const __m512i levels = f.has_levels ? levels_of(s.type) : _mm512_setzero_si512();
     __m512 acc[MAX_ACC];
 
     for (size_t i = 0; i < n_panels * n; i++)
         acc[i] = _mm512_setzero_ps();
-    for (size_t i = 0; i < s.n_in / TR_BLOCK; i++) {
-        for (size_t p = 0; p < n_panels; p++) {
-            const uint8_t *panel = panels + p * s.panel_size;
-            __m512i v[VECTORS];
-            unpack(f, levels, panel + i * tr_panel_codes(f), v);
-            scales w = scales_at(f, parts, panel, i);
-            for (size_t r = 0; r < n; r++) {
-                __m512 t = block_product(f, &w, v, x->q[r] + TR_BLOCK * i, x->sum[r] + 2 * i);
-                acc[p * n + r] =
-                    _mm512_add_ps(acc[p * n + r], _mm512_mul_ps(t, _mm512_set1_ps(x->scale[r][i])));
+    for (size_t first = 0; first < n_blocks; first += SEGMENT) {
+        size_t count = n_blocks - first < SEGMENT ? n_blocks - first : SEGMENT;
+        prepared ready;
+        prepare(f, x, n, first, count, &ready);
+        for (size_t i = 0; i < count; i++) {
+            for (size_t p = 0; p < n_panels; p++) {
+                const uint8_t *panel = panels + p * s.panel_size;
+                const size_t at = first + i;
+                __m512i v[VECTORS];
+                unpack(f, levels, panel + at * tr_panel_codes(f), v);
+                scales w = scales_at(f, parts, panel, at);
+                for (size_t r = 0; r < n; r++) {
+                    __m512 t = block_product(f, &w, v, &ready, r, i, x->q[r] + TR_BLOCK * at,
+                                             x->sum[r] + 2 * at);
+                    t = _mm512_mul_ps(t, _mm512_set1_ps(x->scale[r][at]));
+                    acc[p * n + r] = _mm512_add_ps(acc[p * n + r], t);
+                }
             }
         }
     }
