@@ -24,10 +24,17 @@ enum {
     TR_BLOCK_LEVELS = 16, /* of a type with a table */
 };
 
+/* The numbers that scale a block.  d and dmin are bits of half-precision numbers; in types with
+ * exponents d is the exponent (tr_block_d). */
 typedef struct {
-    uint8_t code[TR_BLOCK];
+    uint16_t d, dmin;
+    bool d_is_exponent;
     int32_t scale[2], min[2];
-    float d, dmin;
+} tr_block_scales;
+
+typedef struct {
+    tr_block_scales s;
+    uint8_t code[TR_BLOCK];
 } tr_block;
 
 /* How a type's codes are to be read. */
@@ -42,11 +49,21 @@ bool tr_block_has(tr_type type);
 
 tr_block_codes tr_block_codes_of(tr_type type);
 
-/* Block i of a row in the file's layout. tr_block_has(type) must hold. */
+/* Block i of a row in the file's layout: all of it, its scales, its codes. tr_block_has(type) must
+ * hold. */
 void tr_block_get(tr_type type, const void *row, size_t i, tr_block *out);
+void tr_block_get_scales(tr_type type, const void *row, size_t i, tr_block_scales *out);
+void tr_block_get_codes(tr_type type, const void *row, size_t i, uint8_t *code);
+
+/* The 16 bytes of a block that have the low four bits of codes 0..15 in low nibbles and those of
+ * 16..31 in high ones; NULL for types that keep them another way. */
+const uint8_t *tr_block_nibbles(tr_type type, const void *row, size_t i);
 
 /* The scale that one byte of a type with exponents means: 2^(e - 128). */
 float tr_block_exponent(uint8_t e);
+
+float tr_block_d(const tr_block_scales *s);
+float tr_block_dmin(const tr_block_scales *s);
 
 /* The 32 values q of a block. */
 void tr_block_values(const tr_block_codes *c, const tr_block *b, int8_t *q);

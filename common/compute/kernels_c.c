@@ -75,7 +75,8 @@ static void matmul_f32(const tr_matrix *w, size_t out_begin, size_t out_end, con
 
 /* A block of weights as products need it. */
 typedef struct {
-    tr_block b;
+    const tr_block_scales *s;
+    float d, dmin;
     int8_t q[TR_BLOCK];
 } weights;
 
@@ -93,10 +94,10 @@ static float block_product(const weights *w, const void *x, size_t n, size_t i)
 {
     const int8_t *q = tr_q8_values(x) + i * TR_BLOCK;
     const int16_t *sum = tr_q8_sums(x, n) + 2 * i;
-    int32_t p = w->b.scale[0] * dot_of_16(w->q, q) + w->b.scale[1] * dot_of_16(w->q + 16, q + 16);
-    int32_t m = w->b.min[0] * sum[0] + w->b.min[1] * sum[1];
+    int32_t p = w->s->scale[0] * dot_of_16(w->q, q) + w->s->scale[1] * dot_of_16(w->q + 16, q + 16);
+    int32_t m = w->s->min[0] * sum[0] + w->s->min[1] * sum[1];
 
-    return (w->b.d * (float)p - w->b.dmin * (float)m) * tr_q8_scales(x, n)[i];
+    return (w->d * (float)p - w->dmin * (float)m) * tr_q8_scales(x, n)[i];
 }
 
 /* One output of up to GROUP rows of x: each block of weights is taken apart once for all. */
@@ -108,9 +109,10 @@ static void output_q8(const tr_matrix *w, size_t o, const uint8_t *x, size_t x_s
     float sum[GROUP] = { 0 };
 
     for (size_t i = 0; i < w->n_in / TR_BLOCK; i++) {
-        weights block;
-        tr_block_get(w->type, row, i, &block.b);
-        tr_block_values(&codes, &block.b, block.q);
+        tr_block b;
+        tr_block_get(w->type, row, i, &b);
+        weights block = { .s = &b.s, .d = tr_block_d(&b.s), .dmin = tr_block_dmin(&b.s) };
+        tr_block_values(&codes, &b, block.q);
         for (size_t r = 0; r < n_rows; r++)
             sum[r] += block_product(&block, x + r * x_stride, w->n_in, i);
     }

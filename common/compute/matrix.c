@@ -6,6 +6,8 @@
 #include "base/memory.h"
 #include "compute/panels.h"
 
+#include <stdlib.h>
+
 static tr_status check_type(const tr_gguf *g, const tr_gguf_tensor *t)
 {
     const tr_type_info *info = tr_type_get(t->type);
@@ -33,47 +35,74 @@ static tr_matrix shape_of(const tr_gguf_tensor *t, size_t first, size_t count)
     return m;
 }
 
-/* Read stripes of whole panels into a buffer, lay each out in its place. */
-static tr_status load_panels(const tr_gguf *g, const tr_gguf_tensor *t, uint64_t offset,
-                             const tr_matrix *m, uint8_t *panels)
+/* Panels begin..end-1 of a stripe of rows, from a buffer to their place. */
+typedef struct {
+    const tr_matrix *m;
+    const uint8_t *rows;
+    size_t n_rows, panel_size;
+    uint8_t *panels;
+} pack_job;
+
+static void pack_range(void *ctx, size_t thread, size_t begin, size_t end)
 {
-    enum { STRIPE = 256 << 10 };
+    const pack_job *j = ctx;
+
+    (void)thread;
+    for (size_t p = begin; p < end; p++) {
+        size_t left = j->n_rows - p * TR_PANEL;
+        tr_panel_pack(j->m->type, j->m->n_in, j->rows + p * TR_PANEL * j->m->row_size,
+                      j->m->row_size, left < TR_PANEL ? left : TR_PANEL,
+                      j->panels + p * j->panel_size);
+    }
+}
+
+/* Read stripes of whole panels into a buffer; all threads lay them out, and so touch first what
+ * they will use. */
+static tr_status load_panels(tr_pool *pool, const tr_gguf *g, const tr_gguf_tensor *t,
+                             uint64_t offset, const tr_matrix *m, uint8_t *panels)
+{
+    enum { STRIPE = 1 << 20 };
     size_t panel_size = tr_panel_size(m->type, m->n_in);
     size_t per_stripe = STRIPE / (TR_PANEL * m->row_size);
     size_t stripe = (per_stripe ? per_stripe : 1) * TR_PANEL; /* rows */
-    void *buffer = NULL;
 
-    tr_status st = tr_memory_new(stripe * m->row_size, t->name, &buffer);
+    stripe = stripe < m->n_out ? stripe : m->n_out;
+    void *buffer = malloc(stripe * m->row_size);
+    if (!buffer)
+        return tr_fail(TR_E_MEMORY, "tensor %s: no memory for a stripe of %zu rows", t->name,
+                       stripe);
+    tr_status st = TR_OK;
     for (size_t row = 0; row < m->n_out && st == TR_OK; row += stripe) {
         size_t n = m->n_out - row < stripe ? m->n_out - row : stripe;
         st = tr_gguf_read(g, offset + row * m->row_size, n * m->row_size, buffer);
-        for (size_t r = 0; r < n && st == TR_OK; r += TR_PANEL)
-            tr_panel_pack(m->type, m->n_in, (const uint8_t *)buffer + r * m->row_size, m->row_size,
-                          n - r < TR_PANEL ? n - r : TR_PANEL,
-                          panels + (row + r) / TR_PANEL * panel_size);
+        if (st != TR_OK)
+            break;
+        pack_job j = { m, buffer, n, panel_size, panels + row / TR_PANEL * panel_size };
+        tr_pool_for(pool, (n + TR_PANEL - 1) / TR_PANEL, 1, pack_range, &j);
     }
-    tr_memory_free(&buffer, stripe * m->row_size);
+    free(buffer);
     return st;
 }
 
-static tr_status load_into(bool is_packed, const tr_gguf *g, const tr_gguf_tensor *t, size_t first,
+/* pool NULL: rows as in the file; else panels. */
+static tr_status load_into(tr_pool *pool, const tr_gguf *g, const tr_gguf_tensor *t, size_t first,
                            size_t count, void *memory, tr_matrix *out)
 {
     tr_matrix m = shape_of(t, first, count);
     uint64_t offset = t->offset + first * m.row_size * t->dim[1];
 
     m.data = memory;
-    tr_status st = is_packed ? load_panels(g, t, offset, &m, memory)
-                             : tr_gguf_read(g, offset, m.row_size * m.n_out, memory);
+    tr_status st = pool ? load_panels(pool, g, t, offset, &m, memory)
+                        : tr_gguf_read(g, offset, m.row_size * m.n_out, memory);
     if (st != TR_OK)
         return st;
-    if (is_packed)
+    if (pool)
         m.layout = TR_LAYOUT_PANELS;
     *out = m;
     return TR_OK;
 }
 
-static tr_status load_new(bool is_packed, const tr_gguf *g, const tr_gguf_tensor *t, size_t first,
+static tr_status load_new(tr_pool *pool, const tr_gguf *g, const tr_gguf_tensor *t, size_t first,
                           size_t count, size_t size, tr_weights *out)
 {
     tr_weights w = { .size = size };
@@ -81,7 +110,7 @@ static tr_status load_new(bool is_packed, const tr_gguf *g, const tr_gguf_tensor
     tr_status st = tr_memory_new(size, t->name, &w.data);
     if (st != TR_OK)
         return st;
-    st = load_into(is_packed, g, t, first, count, w.data, &w.matrix);
+    st = load_into(pool, g, t, first, count, w.data, &w.matrix);
     if (st != TR_OK)
         tr_weights_free(&w);
     else
@@ -97,7 +126,7 @@ tr_status tr_weights_load(const tr_gguf *g, const tr_gguf_tensor *t, size_t firs
     if (st != TR_OK)
         return st;
     tr_matrix m = shape_of(t, first, count);
-    return load_new(false, g, t, first, count, m.row_size * m.n_out, out);
+    return load_new(NULL, g, t, first, count, m.row_size * m.n_out, out);
 }
 
 size_t tr_weights_size_for(const tr_compute *c, const tr_gguf_tensor *t, size_t count)
@@ -115,8 +144,8 @@ tr_status tr_weights_load_for(const tr_compute *c, const tr_gguf *g, const tr_gg
 
     if (st != TR_OK)
         return st;
-    return load_new(wants_panels(c, t->type), g, t, first, count, tr_weights_size_for(c, t, count),
-                    out);
+    return load_new(wants_panels(c, t->type) ? c->pool : NULL, g, t, first, count,
+                    tr_weights_size_for(c, t, count), out);
 }
 
 tr_status tr_matrix_load_into(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *t,
@@ -126,7 +155,7 @@ tr_status tr_matrix_load_into(const tr_compute *c, const tr_gguf *g, const tr_gg
 
     if (st != TR_OK)
         return st;
-    return load_into(wants_panels(c, t->type), g, t, first, count, memory, out);
+    return load_into(wants_panels(c, t->type) ? c->pool : NULL, g, t, first, count, memory, out);
 }
 
 void tr_weights_free(tr_weights *w)

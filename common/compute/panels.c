@@ -3,7 +3,6 @@
 #include "compute/panels.h"
 
 #include "base/check.h"
-#include "compute/kernels.h"
 
 bool tr_panels_has(tr_type type)
 {
@@ -52,57 +51,54 @@ static void pack_codes(tr_panel_format f, const uint8_t *code, size_t row, uint8
     }
 }
 
-static uint8_t exponent_of(float d)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &d, sizeof bits);
-    return (uint8_t)(bits >> 23 ? (bits >> 23) + 1 : bits >> 22);
-}
-
-static void pack_small(tr_small kind, const tr_block *b, size_t row, uint8_t *out)
+static void pack_small(tr_small kind, const tr_block_scales *s, size_t row, uint8_t *out)
 {
     switch (kind) {
     case TR_SMALL_NONE:
         return;
     case TR_SMALL_EXPONENT:
-        out[row] = exponent_of(b->d);
+        out[row] = (uint8_t)s->d;
         return;
     case TR_SMALL_SCALE:
-        out[row] = (uint8_t)b->scale[0];
+        out[row] = (uint8_t)s->scale[0];
         return;
     case TR_SMALL_SCALE_MIN:
-        out[row] = (uint8_t)b->scale[0];
-        out[TR_PANEL + row] = (uint8_t)b->min[0];
+        out[row] = (uint8_t)s->scale[0];
+        out[TR_PANEL + row] = (uint8_t)s->min[0];
         return;
     case TR_SMALL_SCALES:
-        out[row] = (uint8_t)b->scale[0];
-        out[TR_PANEL + row] = (uint8_t)b->scale[1];
+        out[row] = (uint8_t)s->scale[0];
+        out[TR_PANEL + row] = (uint8_t)s->scale[1];
         return;
     case TR_SMALL_SCALES_MINS:
-        out[row] = (uint8_t)(b->scale[0] | b->min[0] << 4);
-        out[TR_PANEL + row] = (uint8_t)(b->scale[1] | b->min[1] << 4);
+        out[row] = (uint8_t)(s->scale[0] | s->min[0] << 4);
+        out[TR_PANEL + row] = (uint8_t)(s->scale[1] | s->min[1] << 4);
         return;
     }
 }
 
-static void pack_row(tr_type type, tr_panel_format f, size_t n_in, const void *row, size_t r,
-                     uint8_t *panel)
+/* Block i of row r.  Nibbles that lie in the file as they do here are copied. */
+static void pack_block(tr_type type, tr_panel_format f, const tr_panel_parts *parts,
+                       const void *row, size_t i, size_t r, uint8_t *panel)
 {
-    tr_panel_parts parts = tr_panel_parts_of(f, n_in);
-    uint16_t *halves = (uint16_t *)(void *)(panel + parts.halves);
-    size_t per_half = f.is_super ? TR_SUPER : 1;
+    uint8_t *codes = panel + i * tr_panel_codes(f);
+    uint16_t *halves = (uint16_t *)(void *)(panel + parts->halves) +
+                       (f.is_super ? i / TR_SUPER : i) * f.n_half * TR_PANEL;
+    const uint8_t *nibbles = f.high == 0 ? tr_block_nibbles(type, row, i) : NULL;
+    tr_block_scales s;
 
-    for (size_t i = 0; i < n_in / TR_BLOCK; i++) {
-        tr_block b;
-        tr_block_get(type, row, i, &b);
-        pack_codes(f, b.code, r, panel + i * tr_panel_codes(f));
-        pack_small(f.small, &b, r, panel + parts.small + i * f.n_small * TR_PANEL);
-        uint16_t *half = halves + i / per_half * f.n_half * TR_PANEL;
-        if (f.n_half > 0)
-            half[r] = tr_f32_to_f16(b.d);
-        if (f.n_half > 1)
-            half[TR_PANEL + r] = tr_f32_to_f16(b.dmin);
+    tr_block_get_scales(type, row, i, &s);
+    pack_small(f.small, &s, r, panel + parts->small + i * f.n_small * TR_PANEL);
+    if (f.n_half > 0)
+        halves[r] = s.d;
+    if (f.n_half > 1)
+        halves[TR_PANEL + r] = s.dmin;
+    if (nibbles) {
+        spread(nibbles, TR_BLOCK / 2, r, codes);
+    } else {
+        uint8_t code[TR_BLOCK];
+        tr_block_get_codes(type, row, i, code);
+        pack_codes(f, code, r, codes);
     }
 }
 
@@ -110,14 +106,16 @@ void tr_panel_pack(tr_type type, size_t n_in, const void *rows, size_t row_size,
                    void *panel)
 {
     tr_panel_format f = tr_panel_format_of(type);
+    tr_panel_parts parts = tr_panel_parts_of(f, n_in);
 
     TR_CHECK(tr_panels_has(type));
     TR_CHECK(n_rows >= 1);
     TR_CHECK(n_rows <= TR_PANEL);
     if (n_rows < TR_PANEL)
-        memset(panel, 0, tr_panel_size(type, n_in));
-    for (size_t r = 0; r < n_rows; r++)
-        pack_row(type, f, n_in, (const uint8_t *)rows + r * row_size, r, panel);
+        memset(panel, 0, parts.end);
+    for (size_t i = 0; i < n_in / TR_BLOCK; i++)
+        for (size_t r = 0; r < n_rows; r++)
+            pack_block(type, f, &parts, (const uint8_t *)rows + r * row_size, i, r, panel);
 }
 
 /* ---- and back ---------------------------------------------------------------------------- */
@@ -153,7 +151,7 @@ static void unpack_codes(tr_panel_format f, const uint8_t *vectors, size_t row, 
     }
 }
 
-static void unpack_small(tr_panel_format f, const uint8_t *small, size_t row, tr_block *b)
+static void unpack_small(tr_panel_format f, const uint8_t *small, size_t row, tr_block_scales *b)
 {
     uint8_t first = f.n_small > 0 ? small[row] : 0;
     uint8_t second = f.n_small > 1 ? small[TR_PANEL + row] : first;
@@ -164,7 +162,8 @@ static void unpack_small(tr_panel_format f, const uint8_t *small, size_t row, tr
     case TR_SMALL_NONE:
         return;
     case TR_SMALL_EXPONENT:
-        b->d = tr_block_exponent(first);
+        b->d = first;
+        b->d_is_exponent = true;
         return;
     case TR_SMALL_SCALE:
     case TR_SMALL_SCALES:
@@ -194,14 +193,14 @@ void tr_panel_row(tr_type type, size_t n_in, const void *panel, size_t r, float 
     size_t per_half = f.is_super ? TR_SUPER : 1;
 
     for (size_t i = 0; i < n_in / TR_BLOCK; i++) {
-        tr_block b = { .d = 0.0f };
+        tr_block b = { 0 };
         const uint16_t *half = halves + i / per_half * f.n_half * TR_PANEL;
         if (f.n_half > 0)
-            b.d = tr_f16_to_f32(half[r]);
+            b.s.d = half[r];
         if (f.n_half > 1)
-            b.dmin = tr_f16_to_f32(half[TR_PANEL + r]);
+            b.s.dmin = half[TR_PANEL + r];
         unpack_codes(f, at + i * tr_panel_codes(f), r, b.code);
-        unpack_small(f, at + parts.small + i * f.n_small * TR_PANEL, r, &b);
+        unpack_small(f, at + parts.small + i * f.n_small * TR_PANEL, r, &b.s);
         tr_block_floats(&codes, &b, out + i * TR_BLOCK);
     }
 }

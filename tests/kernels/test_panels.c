@@ -179,12 +179,11 @@ static void every_code_and_scale_is_where_the_header_says(void **state)
             const uint8_t *small = panel + parts.small + i * f.n_small * 16 + o % 16;
             if (f.small == TR_SMALL_SCALE || f.small == TR_SMALL_SCALES)
                 for (size_t h = 0; h < f.n_small; h++)
-                    assert_int_equal((int8_t)small[h * 16], b.scale[h]);
+                    assert_int_equal((int8_t)small[h * 16], b.s.scale[h]);
             const uint8_t *half =
                 panel + parts.halves + o % 16 * 2 + (f.is_super ? i / 8 : i) * f.n_half * 32;
-            uint16_t h = tr_f32_to_f16(b.d);
             if (f.n_half > 0)
-                assert_memory_equal(half, &h, 2);
+                assert_memory_equal(half, &b.s.d, 2);
         }
         product_free(&p);
     }

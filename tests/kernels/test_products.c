@@ -188,8 +188,8 @@ static void magnitudes_of(const fixture *x, size_t o, const float *w, float *out
         tr_block_get(x->w.type, row, i, &b);
         tr_block_values(&codes, &b, q);
         for (size_t k = 0; k < 32; k++)
-            out[i * 32 + k] =
-                fabsf(b.d * (float)(b.scale[k / 16] * q[k])) + fabsf(b.dmin * (float)b.min[k / 16]);
+            out[i * 32 + k] = fabsf(tr_block_d(&b.s) * (float)(b.s.scale[k / 16] * q[k])) +
+                              fabsf(tr_block_dmin(&b.s) * (float)b.s.min[k / 16]);
     }
 }
 
