@@ -20,6 +20,9 @@
 #define TR_WORKER_VERSION TR_VERSION
 #endif
 
+/* The coordinator, which knows how long its user wants to wait, gives up before. */
+#define START_TIMEOUT (24 * 3600 * TR_SECOND)
+
 enum { MAX_MESSAGE = 1 << 30 };
 
 static const char help[] =
@@ -82,6 +85,11 @@ static tr_status parse(int argc, char **argv, tr_worker_options *o, bool *done)
 }
 
 /* The cores of this host, shared by the workers on it. */
+static void give_up(void)
+{
+    _exit(tr_status_exit_code(TR_E_PEER_LOST));
+}
+
 static size_t default_threads(uint32_t local_ranks)
 {
     size_t n = tr_cpu_cores() / (local_ranks ? local_ranks : 1);
@@ -106,7 +114,7 @@ static tr_status run(int argc, char **argv)
                        "or mpirun -n 1 troupe run ... : -n N troupe-worker");
     if (o.threads == 0)
         o.threads = default_threads(local_ranks);
-    st = tr_mpi_open(MAX_MESSAGE, &transport);
+    st = tr_mpi_open(MAX_MESSAGE, START_TIMEOUT, give_up, &transport);
     if (st != TR_OK)
         return st;
     if (transport->self == 0) {

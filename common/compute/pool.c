@@ -136,6 +136,8 @@ static bool await_work(tr_pool *p, uint32_t *seen)
     for (int i = 0; i < YIELDS; i++) {
         if (enter(p, seen))
             return true;
+        if (atomic_load(&p->is_closing)) /* on a busy core each yield may last a while */
+            return false;
         sched_yield();
     }
     return sleep_until_entered(p, seen);

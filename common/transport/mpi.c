@@ -22,6 +22,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -566,7 +567,77 @@ static tr_status end_new(size_t max_size, int rank, int n_ranks, end **out)
     return TR_OK;
 }
 
-tr_status tr_mpi_open(size_t max_size, tr_transport **out)
+/* ---- start-up ---------------------------------------------------------------------------- */
+
+/* Waits beside MPI_Init until that is done or late. */
+typedef struct {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool is_up;
+    uint32_t n_ranks;
+    tr_time timeout;
+    void (*give_up)(void);
+} start_watch;
+
+static void *start_watch_main(void *ctx)
+{
+    start_watch *w = ctx;
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (time_t)(w->timeout / TR_SECOND);
+    until.tv_nsec += (long)(w->timeout % TR_SECOND);
+    if (until.tv_nsec >= TR_SECOND) {
+        until.tv_sec++;
+        until.tv_nsec -= TR_SECOND;
+    }
+    pthread_mutex_lock(&w->lock);
+    while (!w->is_up && pthread_cond_timedwait(&w->changed, &w->lock, &until) != ETIMEDOUT) {
+    }
+    bool is_late = !w->is_up;
+    pthread_mutex_unlock(&w->lock);
+    if (!is_late)
+        return NULL;
+    tr_fail(TR_E_PEER_LOST,
+            "mpi: not all %u processes of this job came up within %.1f s: one ended at its start "
+            "(what it says is above), or its program is no troupe-worker",
+            w->n_ranks, (double)w->timeout / (double)TR_SECOND);
+    w->give_up();
+    TR_CHECK(!"reached: give_up ends the process");
+    return NULL;
+}
+
+static tr_status start_watch_begin(start_watch *w)
+{
+    pthread_condattr_t monotonic;
+    sigset_t all, before;
+
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    sigfillset(&all); /* signals belong to the main thread */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&w->thread, NULL, start_watch_main, w);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error == 0 ? TR_OK : tr_fail(TR_E_SYSTEM, "mpi: no thread: %s", strerror(error));
+}
+
+static void start_watch_end(start_watch *w)
+{
+    pthread_mutex_lock(&w->lock);
+    w->is_up = true;
+    pthread_cond_signal(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+    pthread_cond_destroy(&w->changed);
+    pthread_mutex_destroy(&w->lock);
+}
+
+tr_status tr_mpi_open(size_t max_size, tr_time init_timeout, void (*give_up)(void),
+                      tr_transport **out)
 {
     int provided = MPI_THREAD_SINGLE, rank = 0, n_ranks = 0, is_initialized = 0;
     uint32_t n, local;
@@ -579,7 +650,13 @@ tr_status tr_mpi_open(size_t max_size, tr_transport **out)
                        INT_MAX);
     if (!tr_mpi_launched(&n, &local))
         return tr_fail(TR_E_USAGE, "mpi: this process was not started by mpirun or srun");
-    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
+    start_watch watch = { .n_ranks = n, .timeout = init_timeout, .give_up = give_up };
+    tr_status st = start_watch_begin(&watch);
+    if (st != TR_OK)
+        return st;
+    int error = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
+    start_watch_end(&watch);
+    if (error != MPI_SUCCESS)
         return tr_fail(TR_E_SYSTEM, "mpi: MPI_Init_thread failed");
     if (provided < MPI_THREAD_FUNNELED)
         return tr_fail(TR_E_SYSTEM, "mpi: this MPI can't be used beside other threads");
@@ -588,7 +665,7 @@ tr_status tr_mpi_open(size_t max_size, tr_transport **out)
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
     prctl(PR_SET_TIMERSLACK, (unsigned long)TIMER_SLACK_NS, 0UL, 0UL, 0UL);
 
-    tr_status st = end_new(max_size, rank, n_ranks, &e);
+    st = end_new(max_size, rank, n_ranks, &e);
     if (st != TR_OK)
         return st;
     *out = &e->base;

@@ -18,13 +18,14 @@
 
 #include "base/bytes.h"
 #include "base/status.h"
+#include "compute/pool.h"
 #include "proto/limits.h"
 
 enum {
     TR_CLUSTER_MAX_FILE = 256 * 1024,
     TR_CLUSTER_MAX_HOSTS = 1024,
     TR_CLUSTER_MAX_ARGUMENTS = 64,
-    TR_CLUSTER_MAX_THREADS = 1024,
+    TR_CLUSTER_MAX_THREADS = TR_POOL_MAX_THREADS,
     TR_CLUSTER_MAX_NAME = 255,
     TR_CLUSTER_MAX_PATH = 4095,
 };

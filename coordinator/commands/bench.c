@@ -8,6 +8,7 @@
 
 #include "base/interrupt.h"
 #include "coordinator/cluster/cluster.h"
+#include "coordinator/cluster/job.h"
 #include "coordinator/commands/number.h"
 #include "coordinator/engine/measure.h"
 #include "transport/mpi.h"
@@ -21,7 +22,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_MESSAGE = 1 << 30, MAX_THREADS = 512, MAX_STEPS = 4096 };
+enum { MAX_STEPS = 4096 };
 
 static const size_t prefills[] = { 16, 128, 512 };
 static const size_t batches[] = { 1, 4, 16, 64 };
@@ -77,7 +78,7 @@ static tr_status read_option(int c, bench_options *o, const char *word)
         o->json = optarg;
         return TR_OK;
     case 't':
-        return tr_option_number("threads", optarg, 0, MAX_THREADS, &o->threads);
+        return tr_option_number("threads", optarg, 0, TR_POOL_MAX_THREADS, &o->threads);
     case 'r':
         return tr_option_number("repeats", optarg, 1, TR_MEASURE_MAX_REPEATS, &o->repeats);
     case 's':
@@ -121,12 +122,9 @@ static tr_status parse(int argc, char **argv, bench_options *o, bool *done)
 static tr_status open_engine(bench *b)
 {
     tr_engine_options e = tr_engine_defaults();
-    uint32_t n_ranks = 0;
-    uint32_t n_local = 0;
     tr_model_config config;
 
-    tr_status st =
-        tr_mpi_launched(&n_ranks, &n_local) ? tr_mpi_open(MAX_MESSAGE, &b->transport) : TR_OK;
+    tr_status st = tr_job_exists() ? tr_job_open(NULL, e.join_timeout, &b->transport) : TR_OK;
     if (st == TR_OK)
         st = tr_gguf_open(b->o.model, &b->gguf);
     if (st == TR_OK)

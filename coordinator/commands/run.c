@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "coordinator/cluster/cluster.h"
 #include "coordinator/cluster/config.h"
+#include "coordinator/cluster/job.h"
 #include "coordinator/cluster/launch.h"
 #include "coordinator/commands/answer.h"
 #include "transport/mpi.h"
@@ -14,8 +15,6 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <unistd.h>
-
-enum { MAX_MESSAGE = 1 << 30 };
 
 typedef struct {
     tr_run_options o;
@@ -32,23 +31,14 @@ typedef struct {
 
 static tr_status open_transport(run *r)
 {
-    uint32_t n_ranks = 0;
-    uint32_t n_local = 0;
-
-    if (r->o.transport == TR_RUN_TRANSPORT_INPROC || !tr_mpi_launched(&n_ranks, &n_local))
+    if (r->o.transport == TR_RUN_TRANSPORT_INPROC || !tr_job_exists())
         return r->o.transport == TR_RUN_TRANSPORT_MPI
                    ? tr_fail(TR_E_USAGE, "--transport mpi: not started by mpirun: use -w N")
                    : TR_OK;
-    tr_status st = tr_mpi_open(MAX_MESSAGE, &r->transport);
-    if (st != TR_OK)
-        return st;
-    r->n_workers = r->transport->n_peers;
-    if (r->transport->self == 0)
-        return TR_OK;
-    return tr_fail(TR_E_USAGE,
-                   "rank %u runs troupe: only rank 0 is the coordinator; start the others as "
-                   "': -n N troupe-worker'",
-                   r->transport->self);
+    tr_status st = tr_job_open(r->o.listen, (tr_time)r->o.join_timeout_ms * TR_MS, &r->transport);
+    if (st == TR_OK)
+        r->n_workers = r->transport->n_peers;
+    return st;
 }
 
 static tr_status open_text(run *r)
@@ -242,15 +232,13 @@ tr_status tr_command_run(int argc, char **argv)
 {
     run *r = calloc(1, sizeof *r);
     bool done = false;
-    uint32_t n_ranks;
-    uint32_t n_local;
 
     if (!r)
         return tr_fail(TR_E_MEMORY, "run: no memory");
     tr_status st = tr_run_options_parse(argc, argv, &r->o, &done);
     if (st == TR_OK && !done) {
         tr_log_set_level(r->o.verbose ? TR_LOG_DEBUG : r->o.quiet ? TR_LOG_ERROR : TR_LOG_INFO);
-        if ((r->o.workers > 0 || r->o.cluster) && !tr_mpi_launched(&n_ranks, &n_local))
+        if ((r->o.workers > 0 || r->o.cluster) && !tr_job_exists())
             st = launch(&r->o, argc, argv);
         else
             st = coordinate(r);

@@ -19,6 +19,7 @@
 #define TR_COORDINATOR_COMMANDS_RUN_OPTIONS_H
 
 #include "base/status.h"
+#include "compute/pool.h"
 #include "proto/limits.h"
 
 #include <stdbool.h>
@@ -29,7 +30,7 @@ enum {
     TR_RUN_MAX_STOPS = 16,
     TR_RUN_MAX_STOP_SIZE = 256,  /* bytes of one stop string */
     TR_RUN_MAX_TOKENS = 1 << 24, /* of a prompt, an answer, a context */
-    TR_RUN_MAX_THREADS = 1024,
+    TR_RUN_MAX_THREADS = TR_POOL_MAX_THREADS,
 };
 
 typedef enum { TR_RUN_ACTIVATIONS_AUTO, TR_RUN_ACTIVATIONS_F32 } tr_run_activations;

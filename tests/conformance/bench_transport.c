@@ -124,7 +124,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_transport: rounds from 1 to %d\n", MAX_ROUNDS);
         _exit(2);
     }
-    tr_status st = tr_mpi_open(MAX_SIZE, &t);
+    tr_status st = tr_mpi_open(MAX_SIZE, 60 * TR_SECOND, abort, &t);
     if (st != TR_OK)
         _exit(tr_status_exit_code(st));
     if (t->self == 0)

@@ -66,7 +66,7 @@ int main(int argc, char **argv)
     int n_failed = 0;
 
     /* Workers may send more than the coordinator takes: one scenario lies so. */
-    if (tr_mpi_open(is_worker ? 2 * MAX_SIZE : MAX_SIZE, &t) != TR_OK)
+    if (tr_mpi_open(is_worker ? 2 * MAX_SIZE : MAX_SIZE, 60 * TR_SECOND, abort, &t) != TR_OK)
         _exit(1);
     if (argc > 1 && strcmp(argv[1], "hang") == 0)
         run_hang(t);

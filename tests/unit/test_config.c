@@ -140,7 +140,7 @@ static void what_is_wrong_is_named_with_its_key(void **state)
         { "hosts: [{name: a, slots: 99999999999999999999999999}]\n", { "hosts[1].slots" } },
         { "hosts: [{name: a, slots: 0}]\n", { "0 slots in all", "1..4096" } },
         { "hosts: [{name: a, slots: 4096}, {name: b}]\n", { "4097 slots in all" } },
-        { "hosts: [{name: a, threads: 1025}]\n", { "hosts[1].threads", "0..1024" } },
+        { "hosts: [{name: a, threads: 513}]\n", { "hosts[1].threads", "0..512" } },
         { "hosts: [{name: a, model: ''}]\n", { "hosts[1].model" } },
         { HOSTS "model: -m\n", { "model \"-m\"", "begin with -" } },
         { HOSTS "model: \"a\\eb\"\n", { "model", "control" } },

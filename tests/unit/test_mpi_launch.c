@@ -69,7 +69,7 @@ static void a_process_without_launcher_is_refused(void **state)
 
     (void)state;
     tr_fail_capture_begin(line, sizeof line);
-    tr_status st = tr_mpi_open(1024, &t);
+    tr_status st = tr_mpi_open(1024, TR_SECOND, abort, &t);
     tr_fail_capture_end();
     assert_int_equal(st, TR_E_USAGE);
     assert_non_null(strstr(line, "mpirun"));
@@ -85,7 +85,7 @@ static void messages_beyond_mpis_counts_are_refused(void **state)
         char line[200];
         tr_transport *t = NULL;
         tr_fail_capture_begin(line, sizeof line);
-        tr_status st = tr_mpi_open(sizes[i], &t);
+        tr_status st = tr_mpi_open(sizes[i], TR_SECOND, abort, &t);
         tr_fail_capture_end();
         assert_int_equal(st, TR_E_CONFIG);
         assert_non_null(strstr(line, "bytes"));

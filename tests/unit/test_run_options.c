@@ -220,7 +220,7 @@ static void what_is_wrong_is_named_with_value_and_range(void **state)
         { { BASE, "--repeat-penalty", "0" }, { "--repeat-penalty", "\"0\"", "0.01..100" } },
         { { BASE, "--batch", "0" }, { "--batch", "1..4096" } },
         { { BASE, "--batch", "4097" }, { "--batch", "1..4096" } },
-        { { BASE, "--threads", "1025" }, { "--threads", "0..1024" } },
+        { { BASE, "--threads", "513" }, { "--threads", "0..512" } },
         { { BASE, "--timeout-ms", "0" }, { "--timeout-ms", "1..3600000" } },
         { { BASE, "--kv", "f8" }, { "--kv", "\"f8\"", "f16|f32" } },
         { { BASE, "--activations", "f32", "--kv", "f16" }, { "--kv", "--activations f32" } },

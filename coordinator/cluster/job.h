@@ -1,0 +1,24 @@
+/* job.h - the MPI job that this process is in: its transport, and who may be what in it.
+ *
+ * USE     if (tr_job_exists()) st = tr_job_open(listen, join_timeout, &transport);
+ *
+ * FAILS   TR_E_USAGE   another rank than 0 runs a command of the coordinator
+ *         TR_E_CONFIG  ranks on other hosts, but no address where they reach the coordinator
+ *
+ * If not all ranks come up in time, one line says so and the process ends with the status of a
+ * lost peer: MPI's own start-up waits for ever, and can't be called off.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_COORDINATOR_CLUSTER_JOB_H
+#define TR_COORDINATOR_CLUSTER_JOB_H
+
+#include "base/clock.h"
+#include "transport/transport.h"
+
+/* True if an MPI launcher started this process. */
+bool tr_job_exists(void);
+
+/* listen may be NULL: loopback, which serves workers on this host only. */
+tr_status tr_job_open(const char *listen, tr_time join_timeout, tr_transport **out);
+
+#endif

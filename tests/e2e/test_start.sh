@@ -1,0 +1,26 @@
+#!/bin/bash
+# test_start.sh - ranks that never come up end the run at the join deadline, with one line: MPI
+# itself would wait for them for ever.
+# SPDX-License-Identifier: Apache-2.0
+. "$(dirname "$0")/lib.sh"
+
+line='error: mpi: not all [23] processes of this job came up within 2.0 s'
+
+# never NAME COMMAND...: the command ends with one line, status 5, and leaves nothing behind.
+never() {
+  local name=$1
+  shift
+  run "$name" "$@"
+  [ "$status" = 5 ] || fail "$name: exit status $status: $(cat "$WORK/err")"
+  [ "$(grep -a -c -E "$line" "$WORK/err")" = 1 ] || fail "$name: $(cat "$WORK/err")"
+  expect_nothing_left "$name"
+}
+
+for program in /bin/true /bin/false; do
+  never "worker is $program" "$TROUPE" run -m "$MODEL" -p hi -n 2 -w 2 --worker-binary $program \
+    --join-timeout-ms 2000
+  never "a rank is $program" mpirun --oversubscribe \
+    -n 1 "$TROUPE" run -m "$MODEL" -p hi -n 2 --join-timeout-ms 2000 \
+    : -n 1 "$BIN/troupe-worker" : -n 1 $program
+done
+finish
