@@ -31,7 +31,8 @@ static const char help[] =
     "mpirun -n 1 troupe run -m MODEL -p TEXT : -n 3 troupe-worker [OPTIONS]\n"
     "\n"
     "  -m, --model FILE    the model's path on this host (default: the coordinator's)\n"
-    "  -t, --threads N     threads, 1..512 (default: this host's cores shared by its workers)\n"
+    "  -t, --threads N     threads, 1..512 (default: all cores, fewer where many ranks share a "
+    "host)\n"
     "      --version       print the version\n"
     "  -h, --help          show this\n";
 
@@ -84,17 +85,21 @@ static tr_status parse(int argc, char **argv, tr_worker_options *o, bool *done)
     return st;
 }
 
-/* The cores of this host, shared by the workers on it. */
 static void give_up(void)
 {
     _exit(tr_status_exit_code(TR_E_PEER_LOST));
 }
 
+/* Every core, as the processes of a host work by turns and unevenly: the coordinator while workers
+ * wait, and then the worker with most rows longest.  Where many share a host, no more than four
+ * threads a core in all. */
 static size_t default_threads(uint32_t local_ranks)
 {
-    size_t n = tr_cpu_cores() / (local_ranks ? local_ranks : 1);
+    size_t cores = tr_cpu_cores();
+    size_t n = (4 * cores + local_ranks - 1) / local_ranks;
 
-    return n < 1 ? 1 : n > TR_POOL_MAX_THREADS ? TR_POOL_MAX_THREADS : n;
+    n = n < cores ? n : cores;
+    return n < TR_POOL_MAX_THREADS ? n : TR_POOL_MAX_THREADS;
 }
 
 static tr_status run(int argc, char **argv)

@@ -168,7 +168,7 @@ static tr_status send_error(worker *w, const tr_frame_header *share, const char 
     size_t n = strlen(reason);
     tr_msg *m = NULL;
 
-    tr_status st = tr_transport_reserve(w->transport, tr_frame_text_size(n), &m);
+    tr_status st = tr_transport_reserve(w->transport, 0, tr_frame_text_size(n), &m);
     if (st != TR_OK)
         return st;
     tr_frame_header h = {
@@ -244,8 +244,8 @@ static tr_status answer_share(worker *w, const tr_frame_view *v)
     char reason[512];
     tr_msg *m = NULL;
 
-    tr_status st =
-        tr_transport_reserve(w->transport, tr_frame_answer_size(v->header.n_picks, w->map.dim), &m);
+    tr_status st = tr_transport_reserve(w->transport, 0,
+                                        tr_frame_answer_size(v->header.n_picks, w->map.dim), &m);
     if (st != TR_OK)
         return st;
     tr_fail_capture_begin(reason, sizeof reason);

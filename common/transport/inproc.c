@@ -52,11 +52,12 @@ static void inproc_msg_free(tr_msg *m)
 
 static const struct tr_msg_ops msg_ops = { inproc_msg_free };
 
-static tr_status inproc_reserve(tr_transport *t, size_t size, tr_msg **out)
+static tr_status inproc_reserve(tr_transport *t, tr_peer to, size_t size, tr_msg **out)
 {
     tr_inproc *net = ((end *)t)->net;
     tr_slab *slab = NULL;
 
+    TR_CHECK(to <= t->n_peers);
     TR_CHECK(size >= 1);
     TR_CHECK(size <= net->max_size);
     pthread_mutex_lock(&net->lock);

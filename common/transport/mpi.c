@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "transport/msg_pool.h"
+#include "transport/shm.h"
 
 #include <mpi.h>
 
@@ -40,6 +41,8 @@ enum {
 static const tr_time YIELD_UNTIL = 40 * TR_US;
 /* Longest sleep: an idle rank still wakes in less than 1 ms. */
 static const tr_time SLEEP_MAX = 900 * TR_US;
+/* Longest sleep where every peer rings. */
+static const tr_time NEAR_SLEEP_MAX = TR_SECOND;
 static const tr_time CLOSE_PATIENCE = 2 * TR_SECOND;
 
 /* Requests and their buffers, in order of their start. */
@@ -59,12 +62,16 @@ typedef struct {
     tr_slab_list incoming; /* matched, in order; the head is not complete */
     uint32_t n_sends;      /* incomplete */
     peer_state state;
+    bool is_near; /* on this host: through shared memory */
 } peer_link;
 
 typedef struct {
     tr_transport base;
     size_t max_size;
     tr_msg_pool pool;
+    tr_shm *shm;     /* NULL if no peer is near */
+    size_t n_far;    /* peers of this end that are reached by MPI */
+    tr_peer next;    /* near peer to be asked first */
     peer_link *peer; /* [n_peers + 1] */
     flight sends, receives;
     int *done; /* [largest room] results of a test */
@@ -275,9 +282,18 @@ static void poll_once(end *e)
     probe(e);
 }
 
+static void sleep_for(end *e, tr_time d)
+{
+    if (e->shm)
+        tr_shm_wait(e->shm, d);
+    else
+        tr_sleep(d);
+}
+
 /* Nothing to do until the deadline: burn, yield, then sleep, the longer the more has been
  * waited.  A sleep is at most an eighth of the wait so far, so it delays what comes by no more
- * than that.  The wait goes on over several calls of recv until a message moves. */
+ * than that.  The wait goes on over several calls of recv until a message moves.  Near peers ring;
+ * where all are near, a sleep needs no end before the deadline. */
 static void wait_a_little(end *e, tr_time now, tr_time deadline)
 {
     if (e->n_idle == 0)
@@ -291,38 +307,89 @@ static void wait_a_little(end *e, tr_time now, tr_time deadline)
         sched_yield();
         return;
     }
+    if (e->n_far == 0) {
+        sleep_for(e, deadline - now < NEAR_SLEEP_MAX ? deadline - now : NEAR_SLEEP_MAX);
+        return;
+    }
     tr_time d = waited / SLEEP_SHARE;
     if (d > SLEEP_MAX)
         d = SLEEP_MAX;
     if (d > deadline - now)
         d = deadline - now;
-    tr_sleep(d);
+    sleep_for(e, d);
 }
 
-static tr_status mpi_reserve(tr_transport *t, size_t size, tr_msg **out)
+static tr_status mpi_reserve(tr_transport *t, tr_peer to, size_t size, tr_msg **out)
 {
     end *e = (end *)t;
     tr_slab *slab = NULL;
 
+    TR_CHECK(to <= t->n_peers);
     TR_CHECK(size >= 1);
     TR_CHECK(size <= e->max_size);
+    if (e->peer[to].is_near && tr_shm_reserve(e->shm, size, out) == TR_OK)
+        return TR_OK;
     tr_status st = tr_msg_pool_take(&e->pool, size, &slab);
     if (st == TR_OK)
         *out = &slab->msg;
     return st;
 }
 
+/* The message was reserved for a peer that is reached another way: move it. */
+static tr_status change_memory(end *e, tr_peer to, tr_msg **m)
+{
+    bool is_shared = e->shm && tr_shm_owns(e->shm, *m);
+    tr_msg *other = NULL;
+    tr_status st = TR_OK;
+
+    if (is_shared == e->peer[to].is_near)
+        return TR_OK;
+    if (is_shared) {
+        tr_slab *slab = NULL;
+        st = tr_msg_pool_take(&e->pool, (*m)->size, &slab);
+        other = st == TR_OK ? &slab->msg : NULL;
+    } else {
+        st = tr_shm_reserve(e->shm, (*m)->size, &other);
+    }
+    if (st != TR_OK)
+        return st;
+    memcpy(other->data, (*m)->data, (*m)->size);
+    tr_msg_free(m);
+    *m = other;
+    return TR_OK;
+}
+
 /* A lost peer gives no line here: the reason has been said. */
+static tr_status near_send(end *e, tr_peer to, tr_msg **m)
+{
+    size_t size = (*m)->size;
+
+    if (e->peer[to].state != PEER_LIVE)
+        return TR_E_PEER_LOST;
+    tr_status st = tr_shm_send(e->shm, to, m);
+    if (st != TR_OK)
+        return st;
+    e->base.stats.messages_sent++;
+    e->base.stats.bytes_sent += size;
+    e->n_idle = 0;
+    return TR_OK;
+}
+
 static tr_status mpi_send(tr_transport *t, tr_peer to, tr_msg **m)
 {
     end *e = (end *)t;
-    tr_slab *slab = tr_slab_of(*m);
     MPI_Request request;
     int done = 0;
 
     TR_CHECK(to <= t->n_peers);
     TR_CHECK(to != t->self);
+    tr_status st = change_memory(e, to, m);
+    if (st != TR_OK)
+        return st;
     peer_link *link = &e->peer[to];
+    if (link->is_near)
+        return near_send(e, to, m);
+    tr_slab *slab = tr_slab_of(*m);
     if (link->state == PEER_LIVE && link->n_sends == SENDS_PER_PEER)
         flight_test(e, &e->sends, send_done);
     if (link->state != PEER_LIVE)
@@ -362,6 +429,8 @@ static void peer_end(end *e, tr_peer peer)
     if (link->state == PEER_FAILED)
         e->n_failed--;
     link->state = PEER_LOST;
+    if (link->is_near)
+        tr_shm_drop(e->shm, peer);
 
     tr_slab_split(&e->ready, peer, &gone);
     while ((slab = tr_slab_pop(&gone)))
@@ -384,12 +453,64 @@ static tr_peer tell_failed(end *e)
     return peer;
 }
 
+/* A message of one near peer, if there is one. */
+static bool near_recv(end *e, tr_peer from, tr_msg **out)
+{
+    size_t size = 0;
+
+    if (!e->peer[from].is_near || e->peer[from].state != PEER_LIVE)
+        return false;
+    tr_status st = tr_shm_recv(e->shm, from, &size, out);
+    if (st == TR_E_PROTOCOL) {
+        char why[80];
+        snprintf(why, sizeof why, "message of %zu bytes, 1..%zu are allowed", size, e->max_size);
+        peer_fail(e, from, why);
+    }
+    return st == TR_OK;
+}
+
+/* Near peers in turn, so that none waits for the others. */
+static bool near_poll(end *e, tr_peer *from, tr_msg **out)
+{
+    tr_peer n = e->base.n_peers + 1;
+
+    if (!e->shm)
+        return false;
+    if (e->base.self != 0) {
+        *from = 0;
+        return near_recv(e, 0, out);
+    }
+    for (tr_peer i = 0; i < n; i++) {
+        tr_peer p = (e->next + i) % n;
+        if (near_recv(e, p, out)) {
+            *from = p;
+            e->next = p + 1;
+            return true;
+        }
+    }
+    return false;
+}
+
+static tr_status received(end *e, tr_msg *m, tr_msg **out)
+{
+    e->base.stats.messages_received++;
+    e->base.stats.bytes_received += m->size;
+    *out = m;
+    return TR_OK;
+}
+
 static tr_status mpi_recv(tr_transport *t, tr_time deadline, tr_peer *from, tr_msg **out)
 {
     end *e = (end *)t;
+    tr_msg *m = NULL;
 
     while (!e->ready.head) {
-        poll_once(e);
+        if (near_poll(e, from, &m)) {
+            e->n_idle = 0;
+            return received(e, m, out);
+        }
+        if (e->n_far > 0)
+            poll_once(e);
         if (e->ready.head)
             break;
         if (e->n_failed > 0) {
@@ -402,11 +523,8 @@ static tr_status mpi_recv(tr_transport *t, tr_time deadline, tr_peer *from, tr_m
         wait_a_little(e, now, deadline);
     }
     tr_slab *slab = tr_slab_pop(&e->ready);
-    t->stats.messages_received++;
-    t->stats.bytes_received += slab->msg.size;
     *from = slab->peer;
-    *out = &slab->msg;
-    return TR_OK;
+    return received(e, &slab->msg, out);
 }
 
 static void mpi_drop(tr_transport *t, tr_peer peer)
@@ -487,6 +605,7 @@ static void mpi_close(tr_transport *t)
 
     discard(&e->ready);
     tr_msg_pool_fini(&e->pool);
+    tr_shm_close(&e->shm);
     end_free(e);
 }
 
@@ -567,6 +686,56 @@ static tr_status end_new(size_t max_size, int rank, int n_ranks, end **out)
     return TR_OK;
 }
 
+/* ---- peers on this host ------------------------------------------------------------------ */
+
+/* Tell rank 0 of the host who has joined. */
+static void near_collect(end *e, MPI_Comm host)
+{
+    int mine = e->peer[0].is_near ? (int)e->base.self : 0, size = 1;
+
+    MPI_Comm_size(host, &size);
+    int *joined = calloc((size_t)size, sizeof *joined);
+    TR_CHECK(joined != NULL);
+    MPI_Gather(&mine, 1, MPI_INT, joined, 1, MPI_INT, 0, host);
+    for (int i = 0; i < size && e->base.self == 0; i++)
+        if (joined[i] > 0 && (tr_peer)joined[i] <= e->base.n_peers)
+            e->peer[joined[i]].is_near = true;
+    free(joined);
+    size_t n_near = 0;
+    for (tr_peer p = 0; p <= e->base.n_peers; p++)
+        n_near += e->peer[p].is_near;
+    e->n_far = (e->base.self == 0 ? e->base.n_peers : 1) - n_near;
+    if (n_near == 0)
+        tr_shm_close(&e->shm);
+}
+
+/* Ranks of the coordinator's host share memory.  All calls here are collective: they are made while
+ * the start is watched.  A rank that can't join is reached by MPI, as those of other hosts are. */
+static tr_status near_join(end *e, bool is_wanted)
+{
+    MPI_Comm host = MPI_COMM_NULL;
+    tr_shm_ticket ticket = { .fd = -1 };
+    int first = e->base.self == 0 ? 0 : 1, has_first = 1, rank = 0;
+
+    if (MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, (int)e->base.self, MPI_INFO_NULL,
+                            &host) != MPI_SUCCESS)
+        return tr_fail(TR_E_SYSTEM, "mpi: MPI_Comm_split_type failed");
+    MPI_Comm_rank(host, &rank);
+    if (e->base.self == 0 && is_wanted && e->base.n_peers > 0 &&
+        tr_shm_create(e->base.n_peers, e->max_size, &e->shm) == TR_OK)
+        ticket = tr_shm_get_ticket(e->shm);
+    MPI_Allreduce(&first, &has_first, 1, MPI_INT, MPI_MIN, host); /* 0: the coordinator is here */
+    MPI_Bcast(&ticket, (int)sizeof ticket, MPI_BYTE, 0, host);
+    if (has_first == 0 && rank > 0 &&
+        tr_shm_join(&ticket, e->base.self, e->max_size, &e->shm) == TR_OK)
+        e->peer[0].is_near = true;
+    near_collect(e, host);
+    MPI_Comm_free(&host);
+    if (e->shm)
+        tr_shm_open_done(e->shm);
+    return TR_OK;
+}
+
 /* ---- start-up ---------------------------------------------------------------------------- */
 
 /* Waits beside MPI_Init until that is done or late. */
@@ -636,12 +805,32 @@ static void start_watch_end(start_watch *w)
     pthread_mutex_destroy(&w->lock);
 }
 
+/* All that waits for every rank. */
+static tr_status ranks_meet(size_t max_size, bool share_memory, end **out)
+{
+    int provided = MPI_THREAD_SINGLE, rank = 0, n_ranks = 0;
+
+    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
+        return tr_fail(TR_E_SYSTEM, "mpi: MPI_Init_thread failed");
+    if (provided < MPI_THREAD_FUNNELED)
+        return tr_fail(TR_E_SYSTEM, "mpi: this MPI can't be used beside other threads");
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
+    prctl(PR_SET_TIMERSLACK, (unsigned long)TIMER_SLACK_NS, 0UL, 0UL, 0UL);
+    tr_status st = end_new(max_size, rank, n_ranks, out);
+    return st == TR_OK ? near_join(*out, share_memory) : st;
+}
+
 tr_status tr_mpi_open(size_t max_size, tr_time init_timeout, void (*give_up)(void),
                       tr_transport **out)
 {
-    int provided = MPI_THREAD_SINGLE, rank = 0, n_ranks = 0, is_initialized = 0;
+    int is_initialized = 0;
     uint32_t n, local;
     end *e = NULL;
+
+    const char *shared = getenv("TROUPE_SHARED_MEMORY");
+    bool share_memory = !shared || strcmp(shared, "0") != 0;
 
     TR_CHECK(MPI_Initialized(&is_initialized) == MPI_SUCCESS);
     TR_CHECK(!is_initialized);
@@ -654,18 +843,8 @@ tr_status tr_mpi_open(size_t max_size, tr_time init_timeout, void (*give_up)(voi
     tr_status st = start_watch_begin(&watch);
     if (st != TR_OK)
         return st;
-    int error = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
+    st = ranks_meet(max_size, share_memory, &e);
     start_watch_end(&watch);
-    if (error != MPI_SUCCESS)
-        return tr_fail(TR_E_SYSTEM, "mpi: MPI_Init_thread failed");
-    if (provided < MPI_THREAD_FUNNELED)
-        return tr_fail(TR_E_SYSTEM, "mpi: this MPI can't be used beside other threads");
-    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    prctl(PR_SET_TIMERSLACK, (unsigned long)TIMER_SLACK_NS, 0UL, 0UL, 0UL);
-
-    st = end_new(max_size, rank, n_ranks, &e);
     if (st != TR_OK)
         return st;
     *out = &e->base;

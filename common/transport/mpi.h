@@ -1,5 +1,9 @@
 /* mpi.h - the transport between ranks that mpirun started.
  *
+ * Ranks of the coordinator's host exchange messages through shared memory (shm.h), the others by
+ * MPI; where memory can't be shared, or the coordinator's environment has TROUPE_SHARED_MEMORY=0,
+ * all use MPI.
+ *
  * Rank 0 is the coordinator.  Only non-blocking point-to-point calls after start-up, every
  * wait with a deadline of its own, since a dead rank often gives no error.
  *

@@ -1,7 +1,7 @@
 /* transport.h - move messages between the coordinator and its workers.
  *
  * USE     tr_msg *m;
- *         st = tr_transport_reserve(t, size, &m);       memory from the transport's pool
+ *         st = tr_transport_reserve(t, to, size, &m);   memory from which it goes to that peer best
  *         ... write m->data[0..size-1] ...
  *         st = tr_transport_send(t, to, &m);            on TR_OK the transport owns it
  *         tr_msg_free(&m);                              does nothing when send took it
@@ -56,7 +56,7 @@ typedef struct {
 /* What a transport implements; each member keeps the contract above. */
 typedef struct {
     const char *name;
-    tr_status (*reserve)(tr_transport *t, size_t size, tr_msg **out);
+    tr_status (*reserve)(tr_transport *t, tr_peer to, size_t size, tr_msg **out);
     tr_status (*send)(tr_transport *t, tr_peer to, tr_msg **m);
     tr_status (*recv)(tr_transport *t, tr_time deadline, tr_peer *from, tr_msg **out);
     void (*drop)(tr_transport *t, tr_peer peer);
@@ -71,10 +71,11 @@ struct tr_transport {
     tr_transport_stats stats;
 };
 
-/* size 1..max_size of the transport.  TR_E_MEMORY if the pool can't grow. */
-static inline tr_status tr_transport_reserve(tr_transport *t, size_t size, tr_msg **out)
+/* size 1..max_size of the transport.  The message may be sent to another peer after all, which may
+ * cost a copy.  TR_E_MEMORY if the pool can't grow. */
+static inline tr_status tr_transport_reserve(tr_transport *t, tr_peer to, size_t size, tr_msg **out)
 {
-    return t->ops->reserve(t, size, out);
+    return t->ops->reserve(t, to, size, out);
 }
 
 static inline tr_status tr_transport_send(tr_transport *t, tr_peer to, tr_msg **m)

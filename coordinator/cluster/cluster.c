@@ -161,7 +161,7 @@ void tr_cluster_call_off(tr_transport *t)
     for (uint32_t peer = 1; peer <= t->n_peers; peer++) {
         tr_msg *m = NULL;
         tr_frame_header h = { .kind = TR_FRAME_STOP };
-        if (tr_transport_reserve(t, tr_frame_text_size(0), &m) != TR_OK)
+        if (tr_transport_reserve(t, peer, tr_frame_text_size(0), &m) != TR_OK)
             return;
         tr_frame_begin(m->data, &h, 0);
         tr_frame_seal(m->data);

@@ -157,7 +157,7 @@ static tr_status send_share(tr_dispatch *d, const tr_share *s, answer *a)
     size_t size = tr_frame_share_size(s->n_picks, s->n_rows, d->row_size);
     tr_msg *m = NULL;
 
-    tr_status st = tr_transport_reserve(d->o.transport, size, &m);
+    tr_status st = tr_transport_reserve(d->o.transport, s->peer, size, &m);
     if (st != TR_OK)
         return st;
     tr_frame_header h = {

@@ -275,7 +275,7 @@ static tr_status invite(tr_members *m, uint32_t peer, const tr_link_keys *server
     tr_status st = tr_wire_pack_invite(&i, text, sizeof text, &size);
     explicit_bzero(&i, sizeof i);
     if (st == TR_OK)
-        st = tr_transport_reserve(m->transport, tr_frame_text_size(size), &msg);
+        st = tr_transport_reserve(m->transport, peer, tr_frame_text_size(size), &msg);
     if (st == TR_OK) {
         tr_frame_header h = { .kind = TR_FRAME_INVITE, .job = m->job };
         tr_frame_begin(msg->data, &h, size);

@@ -29,7 +29,7 @@ static tr_status round_trip(tr_transport *t, tr_peer n, size_t size)
 {
     for (tr_peer p = 1; p <= n; p++) {
         tr_msg *m = NULL;
-        tr_status st = tr_transport_reserve(t, size, &m);
+        tr_status st = tr_transport_reserve(t, p, size, &m);
         if (st != TR_OK)
             return st;
         m->data[0] = 1;
@@ -88,7 +88,7 @@ static tr_status run_coordinator(tr_transport *t, size_t rounds)
 
     for (tr_peer p = 1; p <= t->n_peers; p++) {
         tr_msg *m = NULL;
-        if (tr_transport_reserve(t, 1, &m) != TR_OK)
+        if (tr_transport_reserve(t, p, 1, &m) != TR_OK)
             break;
         m->data[0] = 0;
         tr_transport_send(t, p, &m);

@@ -52,7 +52,7 @@ static void a_closed_end_is_reported_once_after_its_last_message(void **state)
     assert_int_equal(tr_inproc_new(2, 100, &net), TR_OK);
     for (tr_peer p = 0; p <= 2; p++)
         assert_int_equal(tr_inproc_open(net, p, &t[p]), TR_OK);
-    assert_int_equal(tr_transport_reserve(t[2], 3, &m), TR_OK);
+    assert_int_equal(tr_transport_reserve(t[2], 0, 3, &m), TR_OK);
     memcpy(m->data, "bye", 3);
     assert_int_equal(tr_transport_send(t[2], 0, &m), TR_OK);
     tr_transport_close(&t[2]);
@@ -86,7 +86,7 @@ static void messages_wait_for_an_end_that_opens_late_or_never(void **state)
     assert_int_equal(tr_inproc_new(2, 100, &net), TR_OK);
     assert_int_equal(tr_inproc_open(net, 0, &t[0]), TR_OK);
     for (tr_peer p = 1; p <= 2; p++) {
-        assert_int_equal(tr_transport_reserve(t[0], 3, &m), TR_OK);
+        assert_int_equal(tr_transport_reserve(t[0], 1, 3, &m), TR_OK);
         assert_int_equal(tr_transport_send(t[0], p, &m), TR_OK);
     }
     assert_int_equal(tr_inproc_open(net, 1, &t[1]), TR_OK);

@@ -91,7 +91,7 @@ static void worker_send_many(worker *w, const order *o)
 {
     for (uint32_t i = 0; i < o->n; i++) {
         tr_msg *m;
-        TR_CHECK(tr_transport_reserve(w->t, o->size, &m) == TR_OK);
+        TR_CHECK(tr_transport_reserve(w->t, 0, o->size, &m) == TR_OK);
         fill(m->data, m->size, o->seed, w->t->self, i);
         worker_send(w, &m);
     }
@@ -103,7 +103,7 @@ static void worker_send_report(worker *w)
 
     w->report.op = REPORT;
     w->report.stats = w->t->stats;
-    TR_CHECK(tr_transport_reserve(w->t, sizeof w->report, &m) == TR_OK);
+    TR_CHECK(tr_transport_reserve(w->t, 0, sizeof w->report, &m) == TR_OK);
     memcpy(m->data, &w->report, sizeof w->report);
     worker_send(w, &m);
 }
@@ -199,7 +199,7 @@ static tr_msg *reserve(transport_suite *s, size_t size)
 {
     tr_msg *m = NULL;
 
-    assert_int_equal(tr_transport_reserve(s->t, size, &m), TR_OK);
+    assert_int_equal(tr_transport_reserve(s->t, 1, size, &m), TR_OK);
     assert_int_equal(m->size, size);
     assert_int_equal((uintptr_t)m->data % 64, 0);
     return m;
@@ -628,7 +628,7 @@ void transport_suite_stop(transport_suite *s)
 
     for (tr_peer p = 1; p <= s->t->n_peers; p++) {
         tr_msg *m = NULL;
-        if (s->is_lost[p] || tr_transport_reserve(s->t, sizeof o, &m) != TR_OK)
+        if (s->is_lost[p] || tr_transport_reserve(s->t, p, sizeof o, &m) != TR_OK)
             continue;
         memcpy(m->data, &o, sizeof o);
         tr_transport_send(s->t, p, &m);

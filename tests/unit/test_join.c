@@ -108,7 +108,7 @@ static void send_frame(fixture *f, tr_frame_kind kind, const void *text, size_t 
     tr_frame_header h = { .kind = (uint16_t)kind, .job = 77 };
     tr_msg *m = NULL;
 
-    assert_int_equal(tr_transport_reserve(f->transport, tr_frame_text_size(size), &m), TR_OK);
+    assert_int_equal(tr_transport_reserve(f->transport, 1, tr_frame_text_size(size), &m), TR_OK);
     tr_frame_begin(m->data, &h, size);
     if (size > 0)
         memcpy(tr_frame_text(m->data), text, size);
