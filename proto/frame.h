@@ -12,9 +12,9 @@
  *
  * USE     size_t size = tr_frame_share_size(n_picks, n_rows, row_size);
  *         tr_frame_header h = { .kind = TR_FRAME_SHARE, ... };
- *         tr_frame_begin(buffer, &h);                 header, arrays zero-padded
+ *         tr_frame_begin(buffer, &h, 0);              header, arrays zero-padded
  *         ... fill tr_frame_picks(buffer), tr_frame_rows(buffer) ...
- *         tr_frame_seal(buffer, size);                checksum
+ *         tr_frame_seal(buffer);                      checksum
  *         st = tr_frame_open(bytes, &limits, &view);  the receiver checks everything
  *
  * Pure: no I/O, no allocation.  PROTOCOL.md shows one frame byte by byte.

@@ -69,6 +69,9 @@ list_others() {
     for name in $(commands_of "$group"); do
       command -v "$name" >/dev/null || missing+=("the command $name")
     done
+    if [ "$group" = test ] && ! /usr/bin/python3 -c "import numpy" 2>/dev/null; then
+      missing+=("numpy for /usr/bin/python3")
+    fi
     for name in $(modules_of "$group"); do
       pkg-config --exists "$name" 2>/dev/null || missing+=("the library $name with its headers")
     done

@@ -8,6 +8,7 @@
 #include "transport/mpi.h"
 #include "worker/worker.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -143,6 +144,8 @@ int main(int argc, char **argv)
     tr_log_init("troupe-worker", TR_LOG_INFO);
     tr_interrupt_watch();
     tr_status st = run(argc, argv);
+    if (fflush(stdout) != 0 && st == TR_OK)
+        st = tr_fail(TR_E_IO, "standard output: %s", strerror(errno));
     if (st == TR_OK)
         return 0;
     _exit(tr_status_exit_code(st)); /* MPI was abandoned: its exit handlers could hang */

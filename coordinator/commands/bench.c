@@ -156,7 +156,7 @@ static double percent(tr_time part, const tr_forward_times *t)
     return all > 0 ? 100.0 * (double)part / (double)all : 0.0;
 }
 
-static void show(const char *what, const tr_measure_result *r)
+static tr_status show(const char *what, const tr_measure_result *r)
 {
     printf(
         "%-8s %4zu %9.1f %9.1f..%-9.1f %9.1f %5.0f %%  %-6s %7.1f %8.1f  %4.0f %4.0f %4.0f %4.0f\n",
@@ -164,7 +164,7 @@ static void show(const char *what, const tr_measure_result *r)
         r->is_memory ? "memory" : "int8", r->bytes * 1e-9, r->ops * 1e-9,
         percent(r->times.attention, &r->times), percent(r->times.router, &r->times),
         percent(r->times.experts, &r->times), percent(r->times.output, &r->times));
-    fflush(stdout);
+    return fflush(stdout) == 0 ? TR_OK : tr_fail(TR_E_IO, "standard output: %s", strerror(errno));
 }
 
 static void keep(bench *b, const char *what, const tr_measure_result *r)
@@ -193,15 +193,15 @@ static tr_status measure_all(bench *b)
     for (size_t i = 0; i < N_PREFILLS && st == TR_OK; i++) {
         st = tr_interrupted() ? TR_E_INTERRUPTED : tr_measure_prefill(&b->measure, prefills[i], &r);
         if (st == TR_OK) {
-            show("prefill", &r);
             keep(b, "prefill", &r);
+            st = show("prefill", &r);
         }
     }
     for (size_t i = 0; i < N_BATCHES && st == TR_OK; i++) {
         st = tr_interrupted() ? TR_E_INTERRUPTED : tr_measure_decode(&b->measure, batches[i], &r);
         if (st == TR_OK) {
-            show("decode", &r);
             keep(b, "decode", &r);
+            st = show("decode", &r);
         }
     }
     return st;

@@ -31,7 +31,9 @@ typedef struct {
 
 static tr_status open_transport(run *r)
 {
-    if (r->o.transport == TR_RUN_TRANSPORT_INPROC || !tr_job_exists())
+    if (r->o.transport == TR_RUN_TRANSPORT_INPROC && tr_job_exists())
+        return tr_fail(TR_E_USAGE, "--transport inproc: the workers of this job need mpi");
+    if (!tr_job_exists())
         return r->o.transport == TR_RUN_TRANSPORT_MPI
                    ? tr_fail(TR_E_USAGE, "--transport mpi: not started by mpirun: use -w N")
                    : TR_OK;
@@ -118,6 +120,21 @@ static double rate(size_t n, tr_time t)
     return t > 0 ? (double)n * (double)TR_SECOND / (double)t : 0.0;
 }
 
+/* As many workers on a line as fit. */
+static void sum_up_workers(const run *r, const tr_engine_stats *s)
+{
+    enum { PER_LINE = 16 };
+    char line[PER_LINE * 34];
+
+    for (uint32_t w = 1; w <= r->n_workers;) {
+        size_t used = 0;
+        for (int i = 0; i < PER_LINE && w <= r->n_workers; i++, w++)
+            used += (size_t)snprintf(line + used, sizeof line - used, " %u: %llu", w,
+                                     (unsigned long long)s->dispatch.peer_rows[w]);
+        tr_log(TR_LOG_INFO, "rows per worker:%s", line);
+    }
+}
+
 static void sum_up(const run *r, const tr_generate_result *g, const tr_engine_stats *s)
 {
     size_t n = g->n_prompt + g->n_generated;
@@ -133,12 +150,7 @@ static void sum_up(const run *r, const tr_generate_result *g, const tr_engine_st
     tr_log(TR_LOG_INFO, "sent %.0f and received %.0f bytes per token",
            (double)s->transport.bytes_sent / (double)n,
            (double)s->transport.bytes_received / (double)n);
-    char line[512];
-    size_t used = 0;
-    for (uint32_t w = 1; w <= r->n_workers && used < sizeof line; w++)
-        used += (size_t)snprintf(line + used, sizeof line - used, " %u: %llu", w,
-                                 (unsigned long long)s->dispatch.peer_rows[w]);
-    tr_log(TR_LOG_INFO, "rows per worker:%s", line);
+    sum_up_workers(r, s);
 }
 
 static tr_status generate(run *r)

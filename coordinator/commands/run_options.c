@@ -112,15 +112,15 @@ static const spec specs[] = {
       .kind = KIND_CHOICE, AT(placement), .choice = { "even", "rotate" } },
     { "experts", "LIST", "experts of each layer on worker 1, 2, ..., such as 16,8,8",
       .kind = KIND_EXPERTS },
-    { "transport", "auto|mpi|inproc", "how workers are reached (auto)", .kind = KIND_CHOICE,
-      AT(transport), .choice = { "auto", "mpi", "inproc" } },
+    { "transport", "auto|mpi|inproc", "how workers are reached: mpi, or inproc for none (auto)",
+      .kind = KIND_CHOICE, AT(transport), .choice = { "auto", "mpi", "inproc" } },
     { "listen", "HOST[:PORT]", "where the coordinator listens for its workers", .kind = KIND_LISTEN,
       AT(listen) },
     { "timeout-ms", "N", "longest wait for a worker's answer (30000)", .kind = KIND_COUNT,
       AT(timeout_ms), .low = 1, .high = 3600000 },
     { "silence-ms", "N", "longest silence of a worker before it counts as lost (2500)",
       .kind = KIND_COUNT, AT(silence_ms), .low = 100, .high = 3600000 },
-    { "join-timeout-ms", "N", "longest wait for all workers to be ready (60000)",
+    { "join-timeout-ms", "N", "longest wait for all workers to come up and say hello (60000)",
       .kind = KIND_COUNT, AT(join_timeout_ms), .low = 100, .high = 86400000 },
     { "help", NULL, "show this", 'h', .kind = KIND_HELP, .launcher_only = true },
 };
@@ -422,7 +422,7 @@ static tr_status prompt_check(const tr_run_options *o)
 
 static tr_status cluster_check(const tr_run_options *o)
 {
-    bool launches = o->has_workers || o->cluster;
+    bool launches = o->workers > 0 || o->cluster;
 
     if (o->has_workers && o->cluster)
         return tr_fail(TR_E_USAGE, "--workers and --cluster: give only one of them");

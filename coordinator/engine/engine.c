@@ -54,9 +54,9 @@ tr_engine_options tr_engine_defaults(void)
         .n_sequences = 1,
         .context = 512,
         .placement = TR_PLACE_EVEN,
-        .join_timeout = 30 * TR_SECOND,
-        .silence_timeout = 4 * TR_SECOND,
-        .share_timeout = 60 * TR_SECOND,
+        .join_timeout = 60 * TR_SECOND,
+        .silence_timeout = 2500 * TR_MS,
+        .share_timeout = 30 * TR_SECOND,
         .load_timeout = 3600 * TR_SECOND,
     };
 }

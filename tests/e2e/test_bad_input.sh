@@ -15,12 +15,10 @@ replace() {
   [ "${#1}" = "${#2}" ] || fail "replace: lengths differ"
   LC_ALL=C sed "s/$1/$2/" "$MODEL" >"$WORK/$3"
 }
-replace 'qwen3moe\x03' 'qwen3mof\x03' unused.gguf
 LC_ALL=C sed '0,/architecture.\{12\}qwen3moe/s/\(tecture.\{12\}\)qwen3moe/\1nosuchon/' "$MODEL" \
   >"$WORK/architecture.gguf"
 replace 'blk.1.attn_norm.weight' 'blk.0.attn_norm.weight' duplicate.gguf
 replace 'blk.1.attn_q.weight' 'blk.1.attn_z.weight' missing.gguf
-replace 'blk.1.attn_k.weight' 'blk.1.attn_y.weight' swap.gguf
 LC_ALL=C sed 's/blk.1.attn_q.weight/blk.1.attn_T.weight/
   s/blk.1.attn_k.weight/blk.1.attn_q.weight/
   s/blk.1.attn_T.weight/blk.1.attn_k.weight/' "$MODEL" >"$WORK/shape.gguf"
@@ -50,6 +48,11 @@ for workers in 0 2; do
   expect_error "unknown kernels, $workers" 2 'isa' "${go[@]}" "${w[@]}" -m "$MODEL" --isa sse1
 done
 
+printf 'a\xffb' >"$WORK/no-text"
+expect_error "a file of invalid UTF-8" 4 'UTF-8' \
+  "$TROUPE" run -n 4 -m "$MODEL" -f "$WORK/no-text"
+expect_error "a worker with a bad option" 2 'threads' "${go[@]}" -m "$MODEL" -w 2 \
+  --worker-threads 513
 expect_error "more workers than experts" 2 '17 workers' "${go[@]}" -m "$MODEL" -w 17
 expect_error "experts that don't add up" 2 'adds up to 9' "${go[@]}" -m "$MODEL" -w 2 --experts 4,5
 expect_error "temperature" 2 'temp' "${go[@]}" -m "$MODEL" --temp -1
@@ -76,6 +79,29 @@ for workers in 0 2; do
   grep -q 'error: standard output.*No space left' "$WORK/err" ||
     fail "full disk, $workers: $(cat "$WORK/err")"
   expect_nothing_left "full disk"
+done
+for command in "inspect $MODEL" "bench -m $MODEL --repeats 1 --steps 1" "help run" "--help"; do
+  # shellcheck disable=SC2086
+  "$TROUPE" $command >/dev/full 2>"$WORK/err"
+  [ $? = 6 ] || fail "full disk, $command: exit status not 6"
+  grep -q 'error: standard output' "$WORK/err" || fail "full disk, $command: $(cat "$WORK/err")"
+done
+"$BIN/troupe-worker" --help >/dev/full 2>"$WORK/err"
+[ $? = 6 ] || fail "full disk, worker --help: exit status not 6"
+
+# Standard input that is no text.
+printf 'a\xffb' | "$TROUPE" run -n 4 -m "$MODEL" -p - >"$WORK/out" 2>"$WORK/err"
+[ $? = 4 ] || fail "standard input of invalid UTF-8: exit status not 4"
+grep -q 'UTF-8' "$WORK/err" || fail "standard input of invalid UTF-8: $(cat "$WORK/err")"
+
+# Two coordinators in one job.
+for command in "run -p hello -n 4" "bench --repeats 1 --steps 1"; do
+  # shellcheck disable=SC2086
+  run "two coordinators" mpirun --oversubscribe -n 2 "$TROUPE" $command -m "$MODEL"
+  [ "$status" != 0 ] || fail "two coordinators, $command: exit status 0"
+  grep -a -q 'error: rank 1 runs troupe' "$WORK/err" ||
+    fail "two coordinators, $command: $(cat "$WORK/err")"
+  expect_nothing_left "two coordinators"
 done
 
 # A worker of another version: both sides say so.

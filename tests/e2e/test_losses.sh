@@ -2,10 +2,16 @@
 # test_losses.sh - a worker that is killed or hangs ends the run soon, with one line that names it
 # and nothing left behind; so does a signal, or the loss of the coordinator.
 #
-# The promise is 5 seconds, and the times are printed; the bound here is for hanging, so that a
-# busy machine doesn't fail the test.
+# The promise is 5 seconds on a machine that has time for it: on one where a short run takes several
+# times as long as it should, the limit grows in proportion.
 # SPDX-License-Identifier: Apache-2.0
 . "$(dirname "$0")/lib.sh"
+
+begin=$(date +%s%N)
+run "a short run" "$TROUPE" run -w 3 -m "$MODEL" -p hello -n 1
+short=$((($(date +%s%N) - begin) / 1000000))
+limit=$((short > 1000 ? 5 * short : 5000))
+echo "  a short run: $short ms, so the limit is $limit ms"
 
 # A run that would go on for minutes.
 endless=(-m "$MODEL" -p "ROMEO:" -n 1000000 --ctx 1000000 --ignore-eos --temp 0.8 --seed 1)
@@ -35,12 +41,18 @@ lose() {
   local name=$1 signal=$2 program=$3 which=$4
   shift 4
   : >"$WORK/out"
+  rm -f "$WORK/struck"
   strike "$signal" "$program" "$which" &
   run "$name" "$@"
+  if ! [ -s "$WORK/struck" ] || ! [ -s "$WORK/out" ]; then
+    fail "$name: it ended before it was struck: $(cat "$WORK/err")"
+    wait
+    return
+  fi
   took=$((($(date +%s%N) - $(cat "$WORK/struck")) / 1000000))
   wait
   echo "  $name: status $status after $took ms: $(grep -a -m1 'error: ' "$WORK/err")"
-  [ "$took" -lt 15000 ] || fail "$name: took $took ms"
+  [ "$took" -lt "$limit" ] || fail "$name: took $took ms, limit $limit"
   expect_nothing_left "$name"
 }
 

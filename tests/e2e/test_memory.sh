@@ -22,6 +22,7 @@ for i in $(seq 300); do
   [ -s "$WORK/out" ] && break
   sleep 0.1
 done
+[ -s "$WORK/out" ] || fail "no text: $(cat "$WORK/err")"
 sleep 0.5
 
 seen=0

@@ -1,6 +1,6 @@
 #!/bin/bash
 # test_quickstart.sh - the README's first command, in a fresh clone: build, and text from a
-# coordinator and three workers.
+# coordinator and three workers.  A clone has what is committed, not what only lies here.
 # SPDX-License-Identifier: Apache-2.0
 . "$(dirname "$0")/lib.sh"
 

@@ -32,6 +32,10 @@ CONFINED = {
     "mpi.h": ["common/transport/mpi.c"],
     "zmq.h": ["common/transport/link.c", "common/transport/zmq.c"],
     "control.pb-c.h": ["proto/wire.c"],
+    "protobuf-c/protobuf-c.h": ["proto/wire.c"],
+    "yaml.h": ["coordinator/cluster/config.c"],
+    "sodium.h": ["common/transport/link.c"],
+    "cmocka.h": ["tests/"],
     "immintrin.h": ["common/compute/kernels_"],
     "arm_neon.h": ["common/compute/kernels_"],
     "cyaml/cyaml.h": ["coordinator/cluster/config.c"],
@@ -89,6 +93,8 @@ def check_includes(path, lines, found):
         if not m:
             continue
         header = m.group(1)
+        if own and ".." in header.split("/"):
+            found(i, "a path with ..", "from the project's root, or from common/")
         places = CONFINED.get(header)
         if places and own and not any(path.startswith(p) for p in places):
             found(i, "<%s> here" % header, "only in " + ", ".join(places))
