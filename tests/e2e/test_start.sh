@@ -19,8 +19,12 @@ never() {
 for program in /bin/true /bin/false; do
   never "worker is $program" "$TROUPE" run -m "$MODEL" -p hi -n 2 -w 2 --worker-binary $program \
     --join-timeout-ms 2000
-  never "a rank is $program" mpirun --oversubscribe \
-    -n 1 "$TROUPE" run -m "$MODEL" -p hi -n 2 --join-timeout-ms 2000 \
-    : -n 1 "$BIN/troupe-worker" : -n 1 $program
 done
+plain=(mpirun --oversubscribe -n 1 "$TROUPE" run -m "$MODEL" -p hi -n 2 --join-timeout-ms 2000
+  : -n 1 "$BIN/troupe-worker")
+never "a rank is /bin/true" "${plain[@]}" : -n 1 /bin/true
+# A rank that fails at once makes plain mpirun end the job by itself.
+run "a rank is /bin/false" "${plain[@]}" : -n 1 /bin/false
+[ "$status" != 0 ] || fail "a rank is /bin/false: exit status 0"
+expect_nothing_left "a rank is /bin/false"
 finish
