@@ -48,6 +48,21 @@ static const tr_gguf_tensor *find(const tr_gguf *g, uint32_t layer, const char *
     return tr_gguf_find(g, name);
 }
 
+/* The width that the metadata promises, if it does: some files leave it out, some write 0. */
+static tr_status check_width(const tr_gguf *g, tr_bytes arch, const tr_expert_map *m)
+{
+    char key[160];
+    uint32_t promised = 0;
+
+    snprintf(key, sizeof key, "%.*s.expert_feed_forward_length", (int)arch.size,
+             (const char *)arch.data);
+    tr_status st = tr_gguf_opt_u32(g, key, &promised);
+    if (st == TR_OK && promised != 0 && promised != m->ffn)
+        st = tr_fail(TR_E_FORMAT, "model %s: experts are %u wide, but %s is %u", tr_gguf_path(g),
+                     m->ffn, key, promised);
+    return st;
+}
+
 /* Fills m->layer[i]; the first layer with experts fixes ffn. */
 static tr_status read_layer(const tr_gguf *g, tr_expert_map *m, uint32_t i)
 {
@@ -109,6 +124,8 @@ tr_status tr_expert_map_read(const tr_gguf *g, tr_expert_map *out)
     if (st == TR_OK && m.ffn == 0)
         st = tr_fail(TR_E_FORMAT, "model %s: no tensor blk.N.ffn_gate_exps.weight: no experts",
                      tr_gguf_path(g));
+    if (st == TR_OK)
+        st = check_width(g, arch, &m);
     if (st != TR_OK) {
         tr_expert_map_fini(&m);
         return st;

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/interrupt.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,6 +83,18 @@ static void end(generation *g)
     tr_sequence_free(&g->sequence);
 }
 
+/* Weights that are no numbers, or too large, end in logits that are none. */
+static tr_status logits_check(const generation *g)
+{
+    for (size_t i = 0; i < g->n_vocab; i++)
+        if (isnan(g->logits[i]))
+            return tr_fail(TR_E_FORMAT,
+                           "the model's output after %zu tokens is no number: its weights are "
+                           "broken, or overflow; is the file whole?",
+                           g->n_history);
+    return TR_OK;
+}
+
 /* All tokens of history that have not gone through yet; logits of the last. */
 static tr_status feed(generation *g)
 {
@@ -99,7 +112,7 @@ static tr_status feed(generation *g)
         if (st != TR_OK)
             return st;
     }
-    return TR_OK;
+    return logits_check(g);
 }
 
 /* Draw the next token and say what the model thought of it.  Sampling works on a copy: the

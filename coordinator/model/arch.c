@@ -152,8 +152,14 @@ static tr_status read_vocab(const tr_gguf *g, tr_model_config *c)
     if (embedding->dim[1] > MAX_VOCAB)
         return tr_fail(TR_E_FORMAT, "model %s: token_embd.weight has %llu rows, at most %d",
                        tr_gguf_path(g), (unsigned long long)embedding->dim[1], MAX_VOCAB);
-    c->n_vocab = (uint32_t)embedding->dim[1];
-    return TR_OK;
+    uint32_t promised = (uint32_t)embedding->dim[1];
+    tr_status st = size_of(g, c->arch, "vocab_size", promised, MAX_VOCAB, &promised);
+    if (st == TR_OK && promised != embedding->dim[1])
+        st = tr_fail(TR_E_FORMAT,
+                     "model %s: token_embd.weight has %llu rows, but %s.vocab_size is %u",
+                     tr_gguf_path(g), (unsigned long long)embedding->dim[1], c->arch, promised);
+    c->n_vocab = promised;
+    return st;
 }
 
 tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)

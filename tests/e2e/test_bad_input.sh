@@ -23,6 +23,14 @@ LC_ALL=C sed 's/blk.1.attn_q.weight/blk.1.attn_T.weight/
   s/blk.1.attn_k.weight/blk.1.attn_q.weight/
   s/blk.1.attn_T.weight/blk.1.attn_k.weight/' "$MODEL" >"$WORK/shape.gguf"
 
+LC_ALL=C sed "0,/expert_feed_forward_length/s/\(expert_feed_forward_length....\)./\1\x07/" \
+  "$MODEL" >"$WORK/width.gguf"
+"$TROUPE" synth --like tiny --type f32 -o "$WORK/nan.gguf" 2>"$WORK/err" ||
+  fail "synth: $(cat "$WORK/err")"
+head -c 65536 /dev/zero | tr '\0' '\377' |
+  dd of="$WORK/nan.gguf" bs=65536 conv=notrunc oflag=seek_bytes status=none \
+    seek=$(($(stat -c %s "$WORK/nan.gguf") - 65536))
+
 go=("$TROUPE" run -n 4 -p hello)
 for workers in 0 2; do
   w=(-w "$workers")
@@ -40,6 +48,10 @@ for workers in 0 2; do
     "${go[@]}" "${w[@]}" -m "$WORK/missing.gguf"
   expect_error "shape lies, $workers" 3 'attn_q.weight has shape' \
     "${go[@]}" "${w[@]}" -m "$WORK/shape.gguf"
+  expect_error "expert width lies, $workers" 3 'experts are .* wide' \
+    "${go[@]}" "${w[@]}" -m "$WORK/width.gguf"
+  expect_error "weights that are no numbers, $workers" 3 'is no number' \
+    "${go[@]}" "${w[@]}" -m "$WORK/nan.gguf"
   expect_error "prompt too long, $workers" 4 'context only 4' \
     "${go[@]}" "${w[@]}" -m "$MODEL" -p 'a prompt of more than four tokens' --ctx 4
   expect_error "invalid UTF-8, $workers" 4 'UTF-8' "${go[@]}" "${w[@]}" -m "$MODEL" -p $'a\xff'

@@ -27,6 +27,7 @@ static const struct {
     { "split.count", 1 },
     { "qwen3moe.rope.dimension_count", 32 },
     { "qwen3moe.attention.value_length", 32 },
+    { "qwen3moe.vocab_size", 32 },
 };
 
 enum { N_NUMBERS = sizeof numbers / sizeof numbers[0] };
@@ -88,6 +89,7 @@ static void sound_metadata_is_read_as_it_is(void **state)
         { .key = NULL },
         { .key = "split.count", .value = ABSENT },
         { .key = "qwen3moe.rope.dimension_count", .value = ABSENT },
+        { .key = "qwen3moe.vocab_size", .value = ABSENT },
         { .scaling = "none" },
     };
     tr_model_config c;
@@ -123,6 +125,7 @@ static const struct {
     { { .key = "qwen3moe.attention.key_length", .value = 33 }, TR_E_FORMAT, "must be even" },
     { { .key = "qwen3moe.rope.dimension_count", .value = 16 }, TR_E_UNSUPPORTED, "is 16" },
     { { .key = "qwen3moe.attention.value_length", .value = 16 }, TR_E_UNSUPPORTED, "is 16" },
+    { { .key = "qwen3moe.vocab_size", .value = 31 }, TR_E_FORMAT, "has 32 rows" },
     { { .norm_eps = 2.0f }, TR_E_FORMAT, "epsilon is 2" },
     { { .norm_eps = -1.0f }, TR_E_FORMAT, "epsilon is -1" },
     { { .rope_base = 0.5f }, TR_E_FORMAT, "freq_base is 0.5" },
