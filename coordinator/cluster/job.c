@@ -34,6 +34,7 @@ tr_status tr_job_open(const char *listen, tr_time join_timeout, tr_transport **o
     tr_status st = tr_mpi_open(MAX_MESSAGE, join_timeout, end_now, out);
     if (st != TR_OK)
         return st;
+    tr_launch_report_up();
     if ((*out)->self != 0)
         return tr_fail(TR_E_USAGE,
                        "rank %u runs troupe: only rank 0 is the coordinator; start the others as "

@@ -267,6 +267,11 @@ void tr_launch_report_start(void)
     report("pid", (long)getpid());
 }
 
+void tr_launch_report_up(void)
+{
+    report("up", 1);
+}
+
 bool tr_launch_report_status(int exit_code)
 {
     return report(status_file, exit_code);
@@ -308,6 +313,11 @@ static tr_status outcome(const tr_supervise_result *r, const char *dir, bool coo
 
     if (r->output_error != 0)
         return tr_fail(TR_E_IO, "standard output: %s", strerror(r->output_error));
+    if (r->lost_pid != 0)
+        return tr_fail(
+            TR_E_PEER_LOST,
+            "a worker (process %d) ended before all had come up; what it said stands above",
+            r->lost_pid);
     if (status_read(dir, exit_code))
         return TR_OK;
     if (r->signal != 0)
@@ -326,7 +336,8 @@ static tr_status outcome(const tr_supervise_result *r, const char *dir, bool coo
 
 /* --- the run ------------------------------------------------------------------------------- */
 
-static tr_status line_run(const tr_run_options *o, const tr_launch_line *line, int *exit_code)
+static tr_status line_run(const tr_run_options *o, const tr_launch_line *line, const char *worker,
+                          int *exit_code)
 {
     char dir[128];
     int input = -1;
@@ -343,6 +354,7 @@ static tr_status line_run(const tr_run_options *o, const tr_launch_line *line, i
                                            .output = STDOUT_FILENO,
                                            .errors = STDERR_FILENO,
                                            .run_dir = dir,
+                                           .worker = worker,
                                            .grace = 500 * TR_MS,
                                            .term_grace = 500 * TR_MS,
                                            .signal_grace = 5 * TR_SECOND },
@@ -400,7 +412,8 @@ tr_status tr_launch_run(const tr_run_options *o, const tr_cluster_config *c, int
         st = line_print(&line);
         *exit_code = 0;
     } else if (st == TR_OK) {
-        st = line_run(o, &line, exit_code);
+        const char *slash = strrchr(n.worker, '/');
+        st = line_run(o, &line, slash ? slash + 1 : n.worker, exit_code);
     }
     tr_launch_line_fini(&line);
     return st;

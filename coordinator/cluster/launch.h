@@ -33,6 +33,10 @@ tr_status tr_launch_status(int exit_code);
 /* Tells the launcher, if there is one, which process is the coordinator. */
 void tr_launch_report_start(void);
 
+/* Tells the launcher, if there is one, that all processes are up: the coordinator hears of losses
+ * from now on. */
+void tr_launch_report_up(void);
+
 /* Tells the launcher, if there is one, how this coordinator ends; true if it was told.  Only the
  * first call counts. */
 bool tr_launch_report_status(int exit_code);

@@ -25,8 +25,9 @@
 enum {
     LOOK_MS = 100, /* how often the status file is looked for */
     ALONE_MS = 500,
-    HOLD_MS = 30,   /* of standard error, so that the text comes before what is said about it */
-    MAX_DEPTH = 64, /* of the tree below us */
+    HOLD_MS = 30,      /* of standard error, so that the text comes before what is said about it */
+    MAX_DEPTH = 64,    /* of the tree below us */
+    MAX_WORKERS = 256, /* watched while they start */
 };
 
 typedef enum {
@@ -46,6 +47,9 @@ typedef struct {
     tr_relay output, errors;
     stage stage;
     tr_time deadline;
+    bool is_up;
+    size_t n_workers;
+    pid_t worker[MAX_WORKERS]; /* seen so far, until all are up */
 } supervisor;
 
 /* --- start --------------------------------------------------------------------------------- */
@@ -144,8 +148,9 @@ out_pipes:
 
 /* --- while it runs ------------------------------------------------------------------------- */
 
-/* The parent of a process, 0 if it is gone.  Its name stands in brackets and may contain any. */
-static pid_t parent_of(const char *pid)
+/* The parent of a process and, unless NULL, its name of at most 15 bytes; 0 if it is gone or dead.
+ * The name stands in brackets and may contain any. */
+static pid_t parent_of(const char *pid, char name[16])
 {
     char path[64], text[512];
     ssize_t size;
@@ -159,9 +164,12 @@ static pid_t parent_of(const char *pid)
     if (size <= 0)
         return 0;
     text[size] = '\0';
+    const char *before = strchr(text, '(');
     const char *after = strrchr(text, ')');
-    if (!after || strlen(after) < 5)
+    if (!before || !after || after < before || strlen(after) < 5 || after[2] == 'Z')
         return 0;
+    if (name)
+        snprintf(name, 16, "%.*s", (int)(after - before - 1), before + 1);
     return (pid_t)strtol(after + 4, NULL, 10); /* ") S PPID" */
 }
 
@@ -170,7 +178,7 @@ static bool is_below(pid_t pid, pid_t top)
     for (int depth = 0; depth < MAX_DEPTH && pid > 1; depth++) {
         char name[16];
         snprintf(name, sizeof name, "%d", (int)pid);
-        pid = parent_of(name);
+        pid = parent_of(name, NULL);
         if (pid == top)
             return true;
     }
@@ -277,11 +285,62 @@ static bool run_is_over(const supervisor *s)
     return is_gone;
 }
 
+/* Remember the workers that live now; the first of those known that is gone, or 0. */
+static pid_t workers_count(supervisor *s)
+{
+    const pid_t self = getpid();
+    bool lives[MAX_WORKERS] = { false };
+    const struct dirent *entry;
+    char name[16];
+
+    DIR *dir = opendir("/proc");
+    if (!dir)
+        return 0;
+    while ((entry = readdir(dir)) != NULL) {
+        if (!isdigit((unsigned char)entry->d_name[0]) || parent_of(entry->d_name, name) == 0 ||
+            strncmp(name, s->job->worker, sizeof name - 1) != 0)
+            continue;
+        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+        size_t i = 0;
+        while (i < s->n_workers && s->worker[i] != pid)
+            i++;
+        if (i == MAX_WORKERS || !is_below(pid, self))
+            continue;
+        if (i == s->n_workers)
+            s->worker[s->n_workers++] = pid;
+        lives[i] = true;
+    }
+    closedir(dir);
+    for (size_t i = 0; i < s->n_workers; i++)
+        if (!lives[i])
+            return s->worker[i];
+    return 0;
+}
+
+/* MPI's start-up waits for ever for a rank that ended, and mpirun, told to survive dead ranks, does
+ * not mind: so somebody must look. */
+static void start_watch(supervisor *s)
+{
+    char path[PATH_MAX];
+
+    if (s->is_up || !s->job->worker)
+        return;
+    snprintf(path, sizeof path, "%s/up", s->job->run_dir);
+    s->is_up = access(path, F_OK) == 0;
+    if (s->is_up)
+        return;
+    s->result.lost_pid = (int)workers_count(s);
+    if (s->result.lost_pid != 0)
+        end_all(s);
+}
+
 static void deadline_check(supervisor *s)
 {
     if (s->stage == STAGE_RUNS) {
         if (run_is_over(s))
             stage_enter(s, STAGE_MAY_END, s->job->grace);
+        else
+            start_watch(s);
         return;
     }
     if (tr_now() < s->deadline)

@@ -31,6 +31,10 @@ typedef struct {
      * temporary files vanish with it. */
     const char *run_dir;
 
+    /* Programs of this name below the child are watched until the file "up" is in run_dir: if one
+     * ends before, all are ended.  NULL: none. */
+    const char *worker;
+
     tr_time grace;        /* from the report to SIGTERM; does not run while output is blocked */
     tr_time term_grace;   /* from SIGTERM to SIGKILL */
     tr_time signal_grace; /* from a signal handed on to SIGKILL */
@@ -40,6 +44,7 @@ typedef struct {
     int wait_status;  /* as of waitpid */
     int signal;       /* the first that was handed on, 0: none */
     int output_error; /* errno of a failed write to output, 0: none */
+    int lost_pid;     /* a worker that ended before all were up, 0: none */
     bool was_ended;   /* it did not end by itself */
     bool left_some;   /* processes were left below it, and are killed now */
 } tr_supervise_result;

@@ -5,6 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 
 line='error: mpi: not all [23] processes of this job came up within 2.0 s'
+line="$line|error: a worker \\(process [0-9]+\\) ended before all had come up"
 
 # never NAME COMMAND...: the command ends with one line, status 5, and leaves nothing behind.
 never() {
@@ -20,6 +21,11 @@ for program in /bin/true /bin/false; do
   never "worker is $program" "$TROUPE" run -m "$MODEL" -p hi -n 2 -w 2 --worker-binary $program \
     --join-timeout-ms 2000
 done
+# One that lives long enough to be seen is missed at once, not at the deadline of a minute.
+printf '#!/bin/sh\nsleep 1\nexit 3\n' >"$WORK/troupe-worker"
+chmod +x "$WORK/troupe-worker"
+never "a worker gives up" "$TROUPE" run -m "$MODEL" -p hi -n 2 -w 2 \
+  --worker-binary "$WORK/troupe-worker"
 plain=(mpirun --oversubscribe -n 1 "$TROUPE" run -m "$MODEL" -p hi -n 2 --join-timeout-ms 2000
   : -n 1 "$BIN/troupe-worker")
 never "a rank is /bin/true" "${plain[@]}" : -n 1 /bin/true
