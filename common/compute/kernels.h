@@ -147,7 +147,7 @@ const char *const *tr_kernels_names(void);
  * definition.  type must be computable. */
 void tr_dequantise_row(tr_type type, const void *row, size_t n, float *out);
 
-/* Quantise n floats (a whole number of blocks) to F32, F16, BF16, Q8_0 or Q4_0; false for
+/* Quantise n floats (a whole number of blocks) to any computable type; false for
  * another type. */
 bool tr_quantise_row(tr_type type, const float *x, size_t n, void *row);
 
