@@ -6,6 +6,7 @@
 #include "coordinator/cluster/launch.h"
 #include "coordinator/commands/bench.h"
 #include "coordinator/commands/inspect.h"
+#include "coordinator/commands/quantize.h"
 #include "coordinator/commands/run.h"
 #include "coordinator/commands/synth.h"
 
@@ -24,6 +25,7 @@ static const command commands[] = {
     { "run", tr_command_run, "generate text, alone or as the coordinator of workers" },
     { "bench", tr_command_bench, "measure speed beside the limits of this machine" },
     { "inspect", tr_command_inspect, "show what a model file holds" },
+    { "quantize", tr_command_quantize, "write a model file with other types of weights" },
     { "synth", tr_command_synth, "write a model of a known shape with random weights" },
 };
 

@@ -140,6 +140,18 @@ void tr_gguf_put_string(tr_gguf_writer *w, const char *key, tr_bytes v)
     put_text(w, &w->entries, v);
 }
 
+void tr_gguf_put_entry(tr_gguf_writer *w, const tr_gguf_entry *e)
+{
+    put_text(w, &w->entries, e->key);
+    put_u32(w, &w->entries, (uint32_t)e->kind);
+    if (e->kind == TR_GGUF_ARRAY) {
+        put_u32(w, &w->entries, (uint32_t)e->item);
+        put_u64(w, &w->entries, e->n);
+    }
+    put(w, &w->entries, e->raw.data, e->raw.size);
+    w->n_entries++;
+}
+
 void tr_gguf_put_strings(tr_gguf_writer *w, const char *key, const tr_bytes *v, size_t n)
 {
     put_key(w, key, TR_GGUF_ARRAY);

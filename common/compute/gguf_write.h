@@ -32,6 +32,9 @@ void tr_gguf_put_string(tr_gguf_writer *w, const char *key, tr_bytes v);
 void tr_gguf_put_strings(tr_gguf_writer *w, const char *key, const tr_bytes *v, size_t n);
 void tr_gguf_put_i32s(tr_gguf_writer *w, const char *key, const int32_t *v, size_t n);
 
+/* An entry of another file, as it is there. */
+void tr_gguf_put_entry(tr_gguf_writer *w, const tr_gguf_entry *e);
+
 /* dim[0] is contiguous; rows must be whole blocks. */
 void tr_gguf_put_tensor(tr_gguf_writer *w, const char *name, tr_type type, const uint64_t *dim,
                         uint32_t n_dims);

@@ -125,11 +125,11 @@ static void to_q8_0(const float *x, size_t n, void *row)
 
 /* ---- fitting -------------------------------------------------------------------------------- */
 
-/* Numbers only, none too large for sums of squares. */
+/* Numbers only, none so large that it would take all codes from the others of its block. */
 static void sane_copy(const float *x, size_t n, float *out)
 {
     for (size_t i = 0; i < n; i++)
-        out[i] = isnan(x[i]) ? 0.0f : fminf(fmaxf(x[i], -1e15f), 1e15f);
+        out[i] = isnan(x[i]) ? 0.0f : fminf(fmaxf(x[i], -half_max), half_max);
 }
 
 /* The value of largest magnitude; 0 where it is too small for its inverse to be a number. */
@@ -143,9 +143,14 @@ static float extreme_of(const float *x, size_t n)
     return fabsf(extreme) < 0x1p-100f ? 0.0f : extreme;
 }
 
-static float nearest(float x, float low, float high)
+/* The nearest integer, ties to even, within low..high (less than 2^22 in magnitude): adding and
+ * taking off 1.5 * 2^23 leaves no room for a fraction, and needs no call in these loops. */
+static inline float nearest(float x, float low, float high)
 {
-    return fminf(fmaxf(rintf(x), low), high);
+    const float no_fraction = 12582912.0f;
+    float bounded = x < low ? low : x > high ? high : x;
+
+    return (bounded + no_fraction) - no_fraction;
 }
 
 /* Sums for the scale s that is best for codes q: s = xq / qq, and xq^2 / qq is what it takes off
@@ -189,13 +194,14 @@ typedef struct {
 /* The best scale and minimum for codes that inverse and low give. */
 static affine affine_for(const float *x, size_t n, float high, float low, float inverse)
 {
-    float sx = 0.0f, sq = 0.0f, sxq = 0.0f, sqq = 0.0f;
+    float sx = 0.0f, sq = 0.0f, sxx = 0.0f, sxq = 0.0f, sqq = 0.0f;
     affine a = { 0.0f, 0.0f, 0.0f };
 
     for (size_t i = 0; i < n; i++) {
         float q = nearest(inverse * (x[i] - low), 0.0f, high);
         sx += x[i];
         sq += q;
+        sxx += x[i] * x[i];
         sxq += x[i] * q;
         sqq += q * q;
     }
@@ -208,11 +214,8 @@ static affine affine_for(const float *x, size_t n, float high, float low, float 
         a.min = 0.0f;
         a.scale = sqq > 0.0f ? sxq / sqq : 0.0f;
     }
-    for (size_t i = 0; i < n; i++) {
-        float q = nearest(inverse * (x[i] - low), 0.0f, high);
-        float e = x[i] - (a.scale * q - a.min);
-        a.error += e * e;
-    }
+    a.error = sxx + a.scale * (a.scale * sqq - 2.0f * sxq - 2.0f * a.min * sq) +
+              a.min * (2.0f * sx + (float)n * a.min);
     return a;
 }
 
@@ -228,8 +231,8 @@ static affine fit_affine(const float *x, size_t n, float high)
     if (!(top - low >= 0x1p-100f)) /* all the same: nothing but a minimum, or nothing */
         return (affine){ 0.0f, -low, 0.0f };
     affine best = affine_for(x, n, high, low, high / (top - low));
-    for (int step = -10; step <= 15; step++) {
-        affine a = affine_for(x, n, high, low, (high + 0.1f * (float)step) / (top - low));
+    for (int step = -4; step <= 6; step++) {
+        affine a = affine_for(x, n, high, low, (high + 0.25f * (float)step) / (top - low));
         if (a.scale > 0.0f) /* once more with codes for what was found */
             a = affine_for(x, n, high, -a.min, 1.0f / a.scale);
         if (a.error < best.error && a.scale > 0.0f)

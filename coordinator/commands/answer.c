@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -128,18 +129,26 @@ static json_t *piece_json(tr_bytes piece)
     return json_stringn((const char *)piece.data, piece.size);
 }
 
+/* JSON has no infinities. */
+static json_t *log_prob_json(double log_prob)
+{
+    return isfinite(log_prob) ? json_real(log_prob) : json_null();
+}
+
 static tr_status keep_token(tr_answer *a, const tr_generated *token)
 {
     json_t *top = json_array();
 
     for (size_t i = 0; i < token->n_alternatives; i++) {
         const tr_alternative *alt = &token->alternatives[i];
-        json_array_append_new(
-            top, json_pack("{s:i,s:f,s:o}", "id", (int)alt->id, "logprob", alt->log_prob, "text",
-                           piece_json(tr_tokenizer_piece(a->tokenizer, alt->id))));
+        json_array_append_new(top,
+                              json_pack("{s:i,s:o,s:o}", "id", (int)alt->id, "logprob",
+                                        log_prob_json(alt->log_prob), "text",
+                                        piece_json(tr_tokenizer_piece(a->tokenizer, alt->id))));
     }
-    json_t *one = json_pack("{s:i,s:f,s:o}", "id", (int)token->id, "logprob", token->log_prob,
-                            "text", piece_json(tr_tokenizer_piece(a->tokenizer, token->id)));
+    json_t *one =
+        json_pack("{s:i,s:o,s:o}", "id", (int)token->id, "logprob", log_prob_json(token->log_prob),
+                  "text", piece_json(tr_tokenizer_piece(a->tokenizer, token->id)));
     if (token->n_alternatives > 0)
         json_object_set(one, "top", top);
     json_decref(top);
@@ -183,6 +192,15 @@ static json_t *workers_json(const tr_report *r)
     return list;
 }
 
+/* A path may be any bytes, JSON is text. */
+static json_t *path_json(const char *path)
+{
+    size_t bad;
+
+    return tr_utf8_valid(tr_bytes_of(path), &bad) ? json_string(path)
+                                                  : json_string("(a path that is not UTF-8)");
+}
+
 static json_t *report_json(const tr_answer *a, const tr_report *r)
 {
     const tr_generate_result *g = r->result;
@@ -190,10 +208,10 @@ static json_t *report_json(const tr_answer *a, const tr_report *r)
 
     for (size_t i = 0; i < r->prompt->n; i++)
         json_array_append_new(prompt, json_integer(r->prompt->ids[i]));
-    return json_pack("{s:s, s:o, s:O, s:o, s:s, s:o, s:s, s:i, s:i, s:f, s:f, s:f, s:I, s:I, s:o}",
-                     "model", r->options->model, "prompt_tokens", prompt, "tokens", a->tokens,
-                     "text", json_stringn(a->text ? a->text : "", a->text_size), "finish",
-                     tr_finish_name(g->finish), "seed",
+    return json_pack("{s:o, s:o, s:O, s:o, s:s, s:o, s:s, s:i, s:i, s:f, s:f, s:f, s:I, s:I, s:o}",
+                     "model", path_json(r->options->model), "prompt_tokens", prompt, "tokens",
+                     a->tokens, "text", json_stringn(a->text ? a->text : "", a->text_size),
+                     "finish", tr_finish_name(g->finish), "seed",
                      json_sprintf("%llu", (unsigned long long)r->seed), "kernels", r->kernels,
                      "n_prompt", (int)g->n_prompt, "n_generated", (int)g->n_generated,
                      "load_seconds", r->stats->load_seconds, "prefill_seconds", seconds(g->prefill),

@@ -7,8 +7,8 @@
 #include "coordinator/commands/inspect.h"
 
 #include "compute/gguf.h"
-#include "coordinator/model/arch.h"
-#include "experts/expert_map.h"
+#include "coordinator/model/model.h"
+#include "coordinator/text/tokenizer.h"
 
 #include <jansson.h>
 
@@ -106,23 +106,13 @@ static void set_number(json_t *o, const char *key, int64_t v)
 static void set_support(json_t *o, const tr_gguf *g)
 {
     char reason[512];
-    tr_model_config c;
+    tr_tokenizer *tokenizer = NULL;
 
     tr_fail_capture_begin(reason, sizeof reason);
-    tr_expert_map map;
-    tr_status st = tr_model_config_read(g, &c);
+    tr_status st = tr_model_check(g);
     if (st == TR_OK)
-        st = tr_expert_map_read(g, &map);
-    if (st == TR_OK)
-        tr_expert_map_fini(&map);
-    for (size_t i = 0; i < tr_gguf_n_tensors(g) && st == TR_OK; i++) {
-        const tr_gguf_tensor *t = tr_gguf_tensor_at(g, i);
-        const tr_type_info *info = tr_type_get(t->type);
-        if (!info->computable)
-            st =
-                tr_fail(TR_E_UNSUPPORTED, "tensor %s is of type %s, for which there are no kernels",
-                        t->name, info->name);
-    }
+        st = tr_tokenizer_new(g, &tokenizer);
+    tr_tokenizer_free(&tokenizer);
     tr_fail_capture_end();
     json_object_set_new(o, "supported", json_boolean(st == TR_OK));
     if (st != TR_OK)

@@ -82,6 +82,9 @@ static tr_status read_ids(const tr_run_options *o, tr_prompt *out)
     if (o->ids)
         return ids_of_text(o->ids, "--ids", out);
     tr_status st = read_file(o->ids_file, &text, &size);
+    if (st == TR_OK && strlen(text) != size)
+        st = tr_fail(TR_E_REQUEST, "%s: byte %zu is zero: give numbers as text", o->ids_file,
+                     strlen(text) + 1);
     if (st == TR_OK)
         st = ids_of_text(text, o->ids_file, out);
     free(text);

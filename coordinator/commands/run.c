@@ -43,20 +43,31 @@ static tr_status open_transport(run *r)
     return st;
 }
 
+static tr_sampling sampling_of(const run *r)
+{
+    return (tr_sampling){ .temperature = (float)r->o.temp,
+                          .top_p = (float)r->o.top_p,
+                          .min_p = (float)r->o.min_p,
+                          .repeat_penalty = (float)r->o.repeat_penalty,
+                          .top_k = (uint32_t)r->o.top_k,
+                          .repeat_window = tr_sampling_default().repeat_window,
+                          .seed = r->seed };
+}
+
 static tr_status open_text(run *r)
 {
     tr_model_config config;
+    tr_sampling sampling = sampling_of(r);
 
-    tr_status st = tr_gguf_open(r->o.model, &r->gguf);
+    tr_status st = tr_sampling_check(&sampling);
+    if (st == TR_OK)
+        st = tr_gguf_open(r->o.model, &r->gguf);
     if (st == TR_OK)
         st = tr_model_config_read(r->gguf, &config);
     if (st == TR_OK)
         st = tr_tokenizer_new(r->gguf, &r->tokenizer);
     if (st != TR_OK)
         return st;
-    if (tr_tokenizer_n_vocab(r->tokenizer) != config.n_vocab)
-        return tr_fail(TR_E_FORMAT, "model %s: the tokenizer has %zu tokens, the embedding %u rows",
-                       r->o.model, tr_tokenizer_n_vocab(r->tokenizer), config.n_vocab);
     st = tr_prompt_read(&r->o, r->tokenizer, &r->prompt);
     if (st != TR_OK)
         return st;
@@ -70,8 +81,16 @@ static tr_status open_text(run *r)
     if (r->o.ctx > config.context)
         tr_log(TR_LOG_WARN, "--ctx %llu: the model was trained for %u tokens",
                (unsigned long long)r->o.ctx, config.context);
-    if (r->o.tokens > limit - r->prompt.n)
+    if (r->prompt.n == limit && r->o.tokens > 0)
+        return tr_fail(TR_E_REQUEST,
+                       "the prompt fills the context of %zu tokens, so nothing can follow: shorten "
+                       "it%s",
+                       limit, r->o.ctx ? " or raise --ctx" : "");
+    if (r->o.tokens > limit - r->prompt.n) {
         r->o.tokens = limit - r->prompt.n;
+        tr_log(TR_LOG_INFO, "the context has room for %llu tokens more",
+               (unsigned long long)r->o.tokens);
+    }
     r->context = r->prompt.n + (size_t)r->o.tokens;
     return TR_OK;
 }
@@ -159,13 +178,7 @@ static tr_status generate(run *r)
         .prompt = r->prompt.ids,
         .n_prompt = r->prompt.n,
         .max_tokens = (size_t)r->o.tokens,
-        .sampling = { .temperature = (float)r->o.temp,
-                      .top_p = (float)r->o.top_p,
-                      .min_p = (float)r->o.min_p,
-                      .repeat_penalty = (float)r->o.repeat_penalty,
-                      .top_k = (uint32_t)r->o.top_k,
-                      .repeat_window = tr_sampling_default().repeat_window,
-                      .seed = r->seed },
+        .sampling = sampling_of(r),
         .wants_log_probs = r->o.json,
         .n_alternatives = (size_t)r->o.logprobs,
         .is_end = tr_answer_is_end,
@@ -174,9 +187,7 @@ static tr_status generate(run *r)
     };
     tr_generate_result g;
 
-    tr_status st = tr_sampling_check(&q.sampling);
-    if (st == TR_OK)
-        st = tr_generate(r->engine, &q, &g);
+    tr_status st = tr_generate(r->engine, &q, &g);
     if (st != TR_OK)
         return st;
     tr_engine_stats s = tr_engine_get_stats(r->engine);

@@ -1,7 +1,9 @@
 /* run_options.c - the table of options, and the small machine that reads it.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/commands/run_options.h"
+
 #include "coordinator/cluster/address.h"
+#include "coordinator/engine/generate.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -89,7 +91,7 @@ static const spec specs[] = {
     { "json", NULL, "write one JSON object to standard output instead of the text",
       .kind = KIND_FLAG, AT(json) },
     { "logprobs", "N", "with --json: the N most likely tokens of each step (0)", .kind = KIND_COUNT,
-      AT(logprobs), .low = 0, .high = 100 },
+      AT(logprobs), .low = 0, .high = TR_MAX_ALTERNATIVES },
     { "verbose", NULL, "say more", .kind = KIND_FLAG, AT(verbose) },
     { "quiet", NULL, "only errors", 'q', .kind = KIND_FLAG, AT(quiet) },
     { "progress", NULL, "draw a bar while loading", .kind = KIND_FLAG, AT(progress),

@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/commands/synth.h"
 
+#include "base/interrupt.h"
+
 #include "coordinator/commands/number.h"
 #include "coordinator/model/random_model.h"
 #include "proto/limits.h"
@@ -19,7 +21,7 @@ static const char help[] =
     "  --like NAME         the shape; --list shows all\n"
     "  --list              show the shapes\n"
     "  -o, --output FILE   where to write\n"
-    "  --type TYPE         of the experts: F32, F16, BF16, Q8_0, Q4_0 (Q8_0)\n"
+    "  --type TYPE         of the experts: F32, F16, BF16, Q8_0, Q4_0, Q4_K, ... (Q8_0)\n"
     "  --dense-type TYPE   of the other matrices (as --type)\n"
     "  --layers N          instead of the shape's\n"
     "  --experts N         instead of the shape's\n"
@@ -31,9 +33,10 @@ static tr_status read_type(const char *name, const char *text, tr_type *out)
 {
     tr_type t;
 
-    if (!tr_type_find(text, &t) || (t != TR_TYPE_F32 && t != TR_TYPE_F16 && t != TR_TYPE_BF16 &&
-                                    t != TR_TYPE_Q8_0 && t != TR_TYPE_Q4_0))
-        return tr_fail(TR_E_USAGE, "--%s \"%.40s\": give F32, F16, BF16, Q8_0 or Q4_0", name, text);
+    if (!tr_type_find(text, &t) || !tr_type_get(t)->computable)
+        return tr_fail(TR_E_USAGE,
+                       "--%s \"%.40s\": no such type; troupe quantize --help lists them", name,
+                       text);
     *out = t;
     return TR_OK;
 }
@@ -154,5 +157,6 @@ tr_status tr_command_synth(int argc, char **argv)
     bool done = false;
 
     tr_status st = parse(argc, argv, &o, &done);
+    tr_interrupt_watch(); /* an unfinished file is removed */
     return st == TR_OK && !done ? tr_random_model_write(&o) : st;
 }

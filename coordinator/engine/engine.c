@@ -218,18 +218,23 @@ static tr_status place(tr_engine *e)
                             e->o.expert_counts, &e->placement);
 }
 
+static size_t default_threads(void)
+{
+    size_t n = tr_cpu_cores();
+
+    return n < TR_POOL_MAX_THREADS ? n : TR_POOL_MAX_THREADS;
+}
+
 static tr_status open_parts(tr_engine *e)
 {
-    tr_model_config config;
-
-    /* An unknown architecture is said before anybody waits for workers. */
-    tr_status st = tr_model_config_read(e->o.gguf, &config);
+    /* What is wrong with the model is said before anybody waits for workers. */
+    tr_status st = tr_model_check(e->o.gguf);
     if (st == TR_OK)
         st = tr_expert_map_read(e->o.gguf, &e->map);
     if (st == TR_OK)
         st = place(e);
     if (st == TR_OK)
-        st = tr_pool_new(e->o.threads ? e->o.threads : tr_cpu_cores(), &e->compute.pool);
+        st = tr_pool_new(e->o.threads ? e->o.threads : default_threads(), &e->compute.pool);
     if (st == TR_OK)
         st = join_and_load(e);
     if (st == TR_OK)

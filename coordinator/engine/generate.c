@@ -87,7 +87,7 @@ static void end(generation *g)
 static tr_status logits_check(const generation *g)
 {
     for (size_t i = 0; i < g->n_vocab; i++)
-        if (isnan(g->logits[i]))
+        if (isnan(g->logits[i]) || g->logits[i] == INFINITY)
             return tr_fail(TR_E_FORMAT,
                            "the model's output after %zu tokens is no number: its weights are "
                            "broken, or overflow; is the file whole?",

@@ -17,7 +17,7 @@
 #include "coordinator/engine/engine.h"
 #include "coordinator/text/sampler.h"
 
-enum { TR_MAX_ALTERNATIVES = 64 };
+enum { TR_MAX_ALTERNATIVES = 100 };
 
 typedef struct {
     uint32_t id;

@@ -100,6 +100,65 @@ static tr_status only_head_size(const tr_gguf *g, const tr_model_config *c, cons
                    tr_gguf_path(g), key, v, c->head_dim);
 }
 
+/* A key that asks for more than the code does, unless it has the value that asks for nothing. */
+typedef struct {
+    const char *name;
+    double nothing, nothing_either;
+} demand;
+
+static tr_status refuse_demand(const tr_gguf *g, const char *arch, const demand *d)
+{
+    char key[128];
+    double v = d->nothing;
+    float real = 0.0f;
+    uint32_t count = 0;
+
+    snprintf(key, sizeof key, "%s.%s", arch, d->name);
+    const tr_gguf_entry *e = tr_gguf_entry_find(g, key);
+    if (!e)
+        return TR_OK;
+    bool is_real = e->kind == TR_GGUF_F32 || e->kind == TR_GGUF_F64;
+    tr_status st = is_real ? tr_gguf_get_f32(g, key, &real) : tr_gguf_get_u32(g, key, &count);
+    if (st != TR_OK)
+        return st;
+    v = is_real ? (double)real : (double)count;
+    if (v == d->nothing || v == d->nothing_either)
+        return TR_OK;
+    return tr_fail(TR_E_UNSUPPORTED, "model %s: %s is %g, which is not supported", tr_gguf_path(g),
+                   key, v);
+}
+
+static tr_status refuse_demands(const tr_gguf *g, const char *arch)
+{
+    static const demand demands[] = {
+        { "expert_gating_func", 0, 1 }, /* softmax */
+        { "expert_weights_scale", 0, 1 }, { "expert_shared_count", 0, 0 },
+        { "expert_group_count", 0, 1 },   { "leading_dense_block_count", 0, 0 },
+        { "nextn_predict_layers", 0, 0 }, { "attention.sliding_window", 0, 0 },
+        { "attention.clamp_kqv", 0, 0 },  { "attention.scale", 0, 0 },
+        { "logit_scale", 0, 1 },          { "rope.scaling.factor", 0, 1 },
+    };
+    tr_status st = TR_OK;
+
+    for (size_t i = 0; i < sizeof demands / sizeof demands[0] && st == TR_OK; i++)
+        st = refuse_demand(g, arch, &demands[i]);
+    return st;
+}
+
+/* After the architecture has said what it does with the weights. */
+static tr_status check_renormalise(const tr_gguf *g, const tr_model_config *c)
+{
+    char key[128];
+    bool wanted = c->renormalise;
+
+    snprintf(key, sizeof key, "%s.expert_weights_norm", c->arch);
+    tr_status st = tr_gguf_opt_bool(g, key, &wanted);
+    if (st == TR_OK && wanted != c->renormalise)
+        st = tr_fail(TR_E_UNSUPPORTED, "model %s: %s is %s, which is not supported for %s",
+                     tr_gguf_path(g), key, wanted ? "true" : "false", c->arch);
+    return st;
+}
+
 /* What a file may ask for, but no code here does: said rather than computed wrongly. */
 static tr_status refuse_unknown_variants(const tr_gguf *g, const tr_model_config *c)
 {
@@ -117,6 +176,8 @@ static tr_status refuse_unknown_variants(const tr_gguf *g, const tr_model_config
     st = only_head_size(g, c, "rope.dimension_count");
     if (st == TR_OK)
         st = only_head_size(g, c, "attention.value_length");
+    if (st == TR_OK)
+        st = refuse_demands(g, c->arch);
     return st;
 }
 
@@ -193,6 +254,8 @@ tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
         st = refuse_unknown_variants(g, &c);
     if (st == TR_OK)
         st = arch->configure(g, &c);
+    if (st == TR_OK)
+        st = check_renormalise(g, &c);
     if (st == TR_OK)
         *out = c;
     return st;

@@ -14,6 +14,7 @@ typedef struct {
     tr_model *m;
     void (*progress)(void *ctx, uint64_t bytes);
     void *ctx;
+    uint8_t *used; /* [n_tensors] for a check: only note what would be loaded */
 } loader;
 
 /* The tensor, if its shape is in x out (out 1: a vector). */
@@ -31,6 +32,12 @@ static tr_status find(const loader *l, const char *name, uint64_t in, uint64_t o
                        tr_gguf_path(l->g), name, (unsigned long long)t->dim[0],
                        (unsigned long long)t->dim[1], (unsigned long long)t->dim[2],
                        (unsigned long long)in, (unsigned long long)out);
+    if (!tr_type_get(t->type)->computable)
+        return tr_fail(TR_E_UNSUPPORTED,
+                       "model %s: tensor %s is of type %s, for which there are no kernels",
+                       tr_gguf_path(l->g), name, tr_type_get(t->type)->name);
+    if (l->used)
+        l->used[t - tr_gguf_tensor_at(l->g, 0)] = 1;
     *found = t;
     return TR_OK;
 }
@@ -47,6 +54,8 @@ static tr_status matrix(loader *l, const char *name, uint64_t in, uint64_t out, 
     const tr_gguf_tensor *t = NULL;
 
     tr_status st = find(l, name, in, out, &t);
+    if (st == TR_OK && l->used)
+        return TR_OK;
     if (st == TR_OK)
         st = tr_weights_load_for(l->compute, l->g, t, 0, 1, w);
     if (st == TR_OK)
@@ -59,6 +68,8 @@ static tr_status vector(loader *l, const char *name, uint64_t n, float **v)
     const tr_gguf_tensor *t = NULL;
 
     tr_status st = find(l, name, n, 1, &t);
+    if (st == TR_OK && l->used)
+        return TR_OK;
     if (st == TR_OK)
         st = tr_vector_load(l->g, t, v);
     if (st == TR_OK)
@@ -144,6 +155,68 @@ static tr_status load(loader *l)
     return st;
 }
 
+static tr_status read_and_load(loader *l)
+{
+    tr_model *m = l->m;
+
+    tr_status st = tr_model_config_read(l->g, &m->config);
+    if (st == TR_OK)
+        st = tr_expert_map_read(l->g, &m->experts);
+    if (st != TR_OK)
+        return st;
+    m->layer = calloc(m->config.n_layers, sizeof *m->layer);
+    if (!m->layer)
+        return tr_fail(TR_E_MEMORY, "model: no memory for %u layers", m->config.n_layers);
+    return load(l);
+}
+
+static tr_status check_experts(loader *l)
+{
+    const tr_expert_map *map = &l->m->experts;
+
+    for (uint32_t i = 0; i < map->n_layers; i++) {
+        const tr_expert_tensors *e = &map->layer[i];
+        const tr_gguf_tensor *all[] = { e->gate, e->up, e->down };
+        for (size_t k = 0; k < 3 && tr_expert_map_has(map, i); k++) {
+            if (!tr_type_get(all[k]->type)->computable)
+                return tr_fail(TR_E_UNSUPPORTED,
+                               "model %s: tensor %s is of type %s, for which there are no kernels",
+                               tr_gguf_path(l->g), all[k]->name, tr_type_get(all[k]->type)->name);
+            l->used[all[k] - tr_gguf_tensor_at(l->g, 0)] = 1;
+        }
+    }
+    return TR_OK;
+}
+
+static tr_status check_unused(const loader *l)
+{
+    for (size_t i = 0; i < tr_gguf_n_tensors(l->g); i++)
+        if (!l->used[i])
+            return tr_fail(
+                TR_E_UNSUPPORTED,
+                "model %s: nothing here uses tensor %s: this variant of %s is not supported",
+                tr_gguf_path(l->g), tr_gguf_tensor_at(l->g, i)->name, l->m->config.arch);
+    return TR_OK;
+}
+
+tr_status tr_model_check(const tr_gguf *g)
+{
+    size_t n = tr_gguf_n_tensors(g);
+    tr_model *m = calloc(1, sizeof *m);
+    uint8_t *used = calloc(n ? n : 1, 1);
+    loader l = { g, NULL, m, NULL, NULL, used };
+    tr_status st =
+        m && used ? read_and_load(&l) : tr_fail(TR_E_MEMORY, "model: no memory for a check");
+
+    if (st == TR_OK)
+        st = check_experts(&l);
+    if (st == TR_OK)
+        st = check_unused(&l);
+    tr_model_close(&m);
+    free(used);
+    return st;
+}
+
 tr_status tr_model_open(const tr_gguf *g, const tr_compute *compute,
                         void (*progress)(void *ctx, uint64_t bytes), void *ctx, tr_model **out)
 {
@@ -151,17 +224,8 @@ tr_status tr_model_open(const tr_gguf *g, const tr_compute *compute,
 
     if (!m)
         return tr_fail(TR_E_MEMORY, "model: no memory");
-    loader l = { g, compute, m, progress, ctx };
-    tr_status st = tr_model_config_read(g, &m->config);
-    if (st == TR_OK)
-        st = tr_expert_map_read(g, &m->experts);
-    if (st == TR_OK) {
-        m->layer = calloc(m->config.n_layers, sizeof *m->layer);
-        if (!m->layer)
-            st = tr_fail(TR_E_MEMORY, "model: no memory for %u layers", m->config.n_layers);
-    }
-    if (st == TR_OK)
-        st = load(&l);
+    loader l = { g, compute, m, progress, ctx, NULL };
+    tr_status st = read_and_load(&l);
     if (st != TR_OK) {
         tr_model_close(&m);
         return st;

@@ -50,6 +50,11 @@ tr_status tr_model_open(const tr_gguf *g, const tr_compute *compute,
                         void (*progress)(void *ctx, uint64_t bytes), void *ctx, tr_model **out);
 void tr_model_close(tr_model **m);
 
+/* Whether tr_model_open and the experts' holders would take the file, without loading anything:
+ * every tensor there, of its shape and of a type that can be computed, and none that nobody would
+ * use, since leaving one out silently computes another model. */
+tr_status tr_model_check(const tr_gguf *g);
+
 /* Bytes of all tensors of the file that are not experts. */
 uint64_t tr_model_dense_bytes(const tr_gguf *g);
 

@@ -12,6 +12,7 @@
 #include "coordinator/model/random_model.h"
 
 #include "base/bytes.h"
+#include "base/interrupt.h"
 #include "base/progress.h"
 #include "base/rng.h"
 #include "compute/gguf_write.h"
@@ -264,6 +265,26 @@ static void fill_q4_0(const filling *f, uint64_t key, uint64_t first, size_t n, 
     }
 }
 
+/* Blocks drawn from a few hundred that were quantised from the numbers that fill_floats draws: the
+ * search for scales is too slow for each of them. */
+static void fill_drawn(const filling *f, uint64_t key, uint64_t first, size_t n, uint8_t *out,
+                       size_t size)
+{
+    enum { DRAWN = 512, MAX_SIZE = 210, MAX_BLOCK = 256 };
+    const size_t block = tr_type_get(f->type)->block;
+    uint8_t drawn[DRAWN * MAX_SIZE];
+    float v[MAX_BLOCK];
+
+    for (size_t i = 0; i < DRAWN; i++) {
+        for (size_t j = 0; j < block; j++) /* each with its negative: the mean is zero */
+            v[j] = (i % 2 ? -f->sigma : f->sigma) * 1.7320508f *
+                   symmetric((uint32_t)tr_rng_mix(i / 2 * block + j));
+        tr_quantise_row(f->type, v, block, drawn + i * size);
+    }
+    for (size_t i = 0; i < n; i++)
+        memcpy(out + i * size, drawn + tr_rng_mix(key ^ (first + i)) % DRAWN * size, size);
+}
+
 static tr_status write_tensor(synth *s, size_t t)
 {
     const filling *f = &s->tensor[t];
@@ -278,8 +299,12 @@ static tr_status write_tensor(synth *s, size_t t)
             fill_q8_0(f, key, at, n, (tr_block_q8_0 *)(void *)s->chunk);
         else if (f->type == TR_TYPE_Q4_0)
             fill_q4_0(f, key, at, n, (tr_block_q4_0 *)(void *)s->chunk);
-        else
+        else if (info->block == 1)
             fill_floats(f, key, at, n, s->chunk, info->size);
+        else
+            fill_drawn(f, key, at, n, s->chunk, info->size);
+        if (tr_interrupted())
+            return TR_E_INTERRUPTED;
         tr_status st = tr_gguf_writer_data(s->w, (tr_bytes){ s->chunk, n * info->size });
         if (st != TR_OK)
             return st;

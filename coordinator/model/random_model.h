@@ -16,7 +16,7 @@
 typedef struct {
     tr_model_shape shape;
     const char *path;
-    tr_type experts, dense; /* F32, F16, BF16, Q8_0 or Q4_0 */
+    tr_type experts, dense; /* computable ones */
     uint64_t seed;
     bool progress; /* draw a bar on stderr */
 } tr_random_model;

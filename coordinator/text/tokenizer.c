@@ -340,6 +340,17 @@ out_texts:
     return st;
 }
 
+/* A model's output is one number for each token; a file of a vocabulary alone has none. */
+static tr_status embedding_fits(const tr_gguf *g, const tr_tokenizer *t)
+{
+    const tr_gguf_tensor *rows = tr_gguf_find(g, "token_embd.weight");
+
+    if (!rows || rows->dim[1] == t->n_vocab)
+        return TR_OK;
+    return tr_fail(TR_E_FORMAT, "model %s: the tokenizer has %zu tokens, the embedding %llu rows",
+                   tr_gguf_path(g), t->n_vocab, (unsigned long long)rows->dim[1]);
+}
+
 tr_status tr_tokenizer_new(const tr_gguf *g, tr_tokenizer **out)
 {
     tr_tokenizer *t = calloc(1, sizeof *t);
@@ -349,6 +360,8 @@ tr_status tr_tokenizer_new(const tr_gguf *g, tr_tokenizer **out)
     tr_status st = kind_read(g, t);
     if (st == TR_OK)
         st = vocabulary_read(g, t);
+    if (st == TR_OK)
+        st = embedding_fits(g, t);
     if (st == TR_OK)
         st = id_read(g, t, "tokenizer.ggml.bos_token_id", &t->bos);
     if (st == TR_OK)

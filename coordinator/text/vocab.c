@@ -6,10 +6,11 @@
 #include "base/rng.h"
 
 #include <stdlib.h>
+#include <sys/random.h>
 
-static size_t hash(tr_bytes key)
+static size_t hash(uint64_t seed, tr_bytes key)
 {
-    uint64_t h = key.size;
+    uint64_t h = tr_rng_mix(seed ^ key.size);
 
     for (size_t i = 0; i < key.size; i += 8) {
         uint64_t word = 0;
@@ -29,7 +30,9 @@ tr_status tr_text_map_init(tr_text_map *map, const tr_bytes *keys, size_t n)
     uint32_t *slots = calloc(n_slots, sizeof *slots);
     if (!slots)
         return tr_fail(TR_E_MEMORY, "tokenizer: no memory for a table of %zu tokens", n);
-    *map = (tr_text_map){ keys, slots, n_slots - 1 };
+    *map = (tr_text_map){ keys, slots, n_slots - 1, 0 };
+    if (getrandom(&map->seed, sizeof map->seed, GRND_NONBLOCK) < 0)
+        map->seed = (uint64_t)(uintptr_t)slots; /* early in a boot: better than none */
     return TR_OK;
 }
 
@@ -42,7 +45,7 @@ void tr_text_map_fini(tr_text_map *map)
 /* The slot that holds key, or the free one where it belongs. */
 static size_t slot_of(const tr_text_map *map, tr_bytes key)
 {
-    size_t i = hash(key) & map->mask;
+    size_t i = hash(map->seed, key) & map->mask;
 
     while (map->slots[i] != 0 && !tr_bytes_equal(map->keys[map->slots[i] - 1], key))
         i = (i + 1) & map->mask;

@@ -21,6 +21,7 @@ typedef struct {
     const tr_bytes *keys;
     uint32_t *slots; /* index of a key + 1, or 0 */
     size_t mask;
+    uint64_t seed; /* of the hash: a file can't choose keys that collide */
 } tr_text_map;
 
 /* Room for n keys; n is below UINT32_MAX. */

@@ -196,9 +196,7 @@ static void mixed_case_families_give_the_reference_ids_but_for_known_strings(voi
  * them, in the folder tok/ of what the environment variable names. */
 static const char *reference_directory(void)
 {
-    const char *given = getenv("TROUPE_REFERENCE");
-
-    return given ? given : TR_SOURCE_DIR "/../shared/reference";
+    return getenv("TROUPE_REFERENCE");
 }
 
 static void published_vocabularies_give_the_published_ids(void **state)

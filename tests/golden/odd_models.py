@@ -1,0 +1,133 @@
+#!/usr/bin/python3
+"""Models that are sound as files but odd: `troupe run` ends well or with one line, `troupe inspect`
+says the same of each, and neither crashes.
+
+  odd_models.py BIN MODEL      MODEL: a small qwen3moe model of F32 weights
+
+SPDX-License-Identifier: Apache-2.0"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+import ggufio
+
+ARCH = "qwen3moe."
+SIZES = {
+    "context_length": [0, 1, 2**31], "block_count": [0, 1, 3, 2**31],
+    "embedding_length": [0, 1, 32, 2**31], "attention.head_count": [0, 1, 3, 64, 2**31],
+    "attention.head_count_kv": [0, 1, 3, 2**31], "expert_count": [0, 1, 3, 2**31],
+    "expert_used_count": [0, 1, 100, 2**31], "attention.key_length": [0, 1, 33, 2**31],
+    "attention.value_length": [0, 16], "expert_feed_forward_length": [7], "vocab_size": [0, 7],
+    "expert_gating_func": [2], "expert_shared_count": [1], "attention.sliding_window": [64],
+    "leading_dense_block_count": [1], "expert_group_count": [4],
+}
+REALS = {"attention.layer_norm_rms_epsilon": ["nan", 0.0, -1.0, "inf"],
+         "rope.freq_base": ["nan", 0.0, -1.0, "inf"], "expert_weights_scale": [2.5],
+         "logit_scale": [2.0], "attention.scale": [0.5], "rope.scaling.factor": [4.0]}
+# refused, whatever else: these would be other models
+MUST_FAIL = ["expert_gating_func", "expert_shared_count", "sliding_window", "leading_dense",
+             "extra", "expert_group", "weights_scale", "logit_scale", "attention.scale",
+             "scaling.factor", "vocab_size=", "expert_feed_forward_length=7", "block_count=1 ",
+             "missing", "nan", "inf "]
+
+
+def tensors(g):
+    return [[name, shape, kind, g.raw(name)] for name, (shape, kind, _) in g.t.items()]
+
+
+def retyped(g, part, kind):
+    out = tensors(g)
+    for t in out:
+        if part in t[0]:
+            t[3] = ggufio.quantize(g.tensor(t[0], np.float32).reshape(t[1]), kind)
+            t[2] = kind
+    return out
+
+
+def filled(g, part, value):
+    out = tensors(g)
+    for t in out:
+        if part in t[0]:
+            t[3] = np.full(t[1], value, np.float32).tobytes()
+    return out
+
+
+def cases(g):
+    """name, metadata, tensors"""
+    for kind in ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"):
+        for part in ("ffn_gate_inp", "attn_norm", "attn_q_norm", "attn_k.", "token_embd",
+                     "ffn_down_exps", "ffn_gate_exps"):
+            yield "%s in %s" % (part, kind), dict(g.kv), retyped(g, part, kind)
+    for key, values in list(SIZES.items()) + list(REALS.items()):
+        for v in values:
+            kv = dict(g.kv)
+            kv[ARCH + key] = np.float32(v) if key in REALS else v
+            yield "%s=%s " % (key, v), kv, tensors(g)
+    for key in g.kv:
+        kv = dict(g.kv)
+        del kv[key]
+        yield "without " + key, kv, tensors(g)
+        kv = dict(g.kv)
+        kv[key] = 5 if isinstance(g.kv[key], str) else "text"
+        yield "another kind of " + key, kv, tensors(g)
+    for name in [n for n in g.t if n != "output.weight"][:14] + ["output_norm.weight"]:
+        yield "missing " + name, dict(g.kv), [t for t in tensors(g) if t[0] != name]
+    for name in ("blk.0.attn_q.bias", "blk.0.ffn_up_shexp.weight", "rope_freqs.weight"):
+        more = [name, (32,), "F32", np.zeros(32, np.float32).tobytes()]
+        yield "extra " + name, dict(g.kv), tensors(g) + [more]
+    for part in ("ffn_gate_inp", "token_embd", "attn_q.", "ffn_norm"):
+        yield "%s all nan" % part, dict(g.kv), filled(g, part, np.nan)
+    yield "output all inf ", dict(g.kv), filled(g, "output.weight", np.inf)
+
+
+def run(*words):
+    try:
+        p = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        return p.returncode, p.stdout, p.stderr
+    except subprocess.TimeoutExpired:
+        return "no end", b"", b""
+
+
+def check(troupe, name, path):
+    """What is wrong, or None."""
+    status, _, said = run(troupe, "run", "-m", path, "-p", "hi there", "-n", "3", "--threads", "2",
+                          "--ctx", "32")
+    lines = said.count(b"error:")
+    if status not in (0, 3, 4) or lines != (status != 0) or b"anitizer" in said:
+        return "run: status %s: %s" % (status, said[-400:].decode(errors="replace"))
+    if status == 0 and any(word in name for word in MUST_FAIL):
+        return "run: computed as if nothing were odd"
+    code, out, errors = run(troupe, "inspect", "--json", path)
+    if code not in (0, 3) or b"anitizer" in errors:
+        return "inspect: status %s: %s" % (code, errors[-400:].decode(errors="replace"))
+    runs = code == 0 and json.loads(out)["supported"]
+    numbers = b"is no number" in said  # seen only when it is computed
+    if runs != (status == 0 or numbers) and status != 4:
+        return "inspect says %s, run ends with %s: %s" % (runs, status, said.decode().strip())
+    return None
+
+
+def main(troupe, model):
+    g = ggufio.GGUF(model)
+    n = bad = 0
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "odd.gguf")
+        for name, kv, parts in cases(g):
+            ggufio.write_gguf(path, kv, [tuple(t) for t in parts])
+            wrong = check(troupe, name, path)
+            n += 1
+            if wrong:
+                bad += 1
+                print("%s: %s" % (name, wrong))
+    print("%d odd models, %d dealt with wrongly" % (n, bad))
+    return n < 150 or bad > 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1], sys.argv[2]))
