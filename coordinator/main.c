@@ -1,8 +1,10 @@
 /* main.c - troupe: find the command, run it, end with its status.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/log.h"
+#include "base/standard_files.h"
 #include "base/status.h"
 #include "base/version.h"
+#include "coordinator/cluster/job.h"
 #include "coordinator/cluster/launch.h"
 #include "coordinator/commands/bench.h"
 #include "coordinator/commands/inspect.h"
@@ -14,6 +16,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct {
     const char *name;
@@ -95,6 +98,7 @@ static tr_status dispatch(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    tr_standard_files_open();
     signal(SIGPIPE, SIG_IGN); /* who stops reading is an error of write, not our death */
     tr_log_init("troupe", TR_LOG_INFO);
     tr_launch_report_start();
@@ -104,5 +108,9 @@ int main(int argc, char **argv)
         st = tr_fail(TR_E_IO, "standard output: %s", strerror(errno));
     int code = tr_status_exit_code(st);
     /* A launcher that was told ends with the code; mpirun would only add a complaint to it. */
-    return tr_launch_report_status(code) ? 0 : code;
+    code = tr_launch_report_status(code) ? 0 : code;
+    if (!tr_job_exists())
+        return code;
+    fflush(NULL);
+    _exit(code); /* MPI may have been abandoned: its exit handlers could hang */
 }

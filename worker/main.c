@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/standard_files.h"
 #include "base/version.h"
 #include "compute/cpu.h"
 #include "compute/pool.h"
@@ -140,6 +141,7 @@ static tr_status run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    tr_standard_files_open();
     signal(SIGPIPE, SIG_IGN);
     tr_log_init("troupe-worker", TR_LOG_INFO);
     tr_interrupt_watch();

@@ -810,9 +810,9 @@ static tr_status ranks_meet(size_t max_size, bool share_memory, end **out)
 {
     int provided = MPI_THREAD_SINGLE, rank = 0, n_ranks = 0;
 
-    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
+    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS)
         return tr_fail(TR_E_SYSTEM, "mpi: MPI_Init_thread failed");
-    if (provided < MPI_THREAD_FUNNELED)
+    if (provided < MPI_THREAD_SERIALIZED) /* one thread calls at a time; close has one of its own */
         return tr_fail(TR_E_SYSTEM, "mpi: this MPI can't be used beside other threads");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);

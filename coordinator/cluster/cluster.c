@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/cluster/cluster.h"
 
+#include "coordinator/cluster/launch.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "compute/cpu.h"
@@ -114,8 +115,10 @@ tr_status tr_cluster_open(const tr_cluster_options *o, tr_cluster **out)
         return tr_fail(TR_E_MEMORY, "cluster: no memory");
     c->o = *o;
     tr_status st = open_members(c);
-    if (st == TR_OK)
+    if (st == TR_OK) {
+        tr_launch_report_up();
         st = choose_kernels(c);
+    }
     if (st == TR_OK)
         st = assign_all(c);
     if (st != TR_OK) {

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { MAX_MESSAGE = 1 << 30 };
-
 bool tr_job_exists(void)
 {
     uint32_t n_ranks, n_local;
@@ -31,10 +29,9 @@ tr_status tr_job_open(const char *listen, tr_time join_timeout, tr_transport **o
     uint32_t n_local = 0;
 
     tr_mpi_launched(&n_ranks, &n_local);
-    tr_status st = tr_mpi_open(MAX_MESSAGE, join_timeout, end_now, out);
+    tr_status st = tr_mpi_open(TR_JOB_MAX_MESSAGE, join_timeout, end_now, out);
     if (st != TR_OK)
         return st;
-    tr_launch_report_up();
     if ((*out)->self != 0)
         return tr_fail(TR_E_USAGE,
                        "rank %u runs troupe: only rank 0 is the coordinator; start the others as "

@@ -15,6 +15,8 @@
 #include "base/clock.h"
 #include "transport/transport.h"
 
+enum { TR_JOB_MAX_MESSAGE = 1 << 30 }; /* bytes */
+
 /* True if an MPI launcher started this process. */
 bool tr_job_exists(void);
 

@@ -243,8 +243,12 @@ static tr_status input_open(const tr_run_options *o, int *out)
 static bool report(const char *name, long number)
 {
     const char *dir = getenv("TROUPE_RUN_DIR");
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
     char temporary[PATH_MAX], path[PATH_MAX], text[24];
 
+    /* Only who the launcher started speaks to it: what runs below a run inherits the variable. */
+    if (!rank || strcmp(rank, "0") != 0)
+        return false;
     if (!dir || dir[0] != '/' || strlen(dir) > PATH_MAX - 64)
         return false;
     snprintf(temporary, sizeof temporary, "%s/%s.new", dir, name);
@@ -313,13 +317,16 @@ static tr_status outcome(const tr_supervise_result *r, const char *dir, bool coo
 
     if (r->output_error != 0)
         return tr_fail(TR_E_IO, "standard output: %s", strerror(r->output_error));
+    bool has_reported = status_read(dir, exit_code);
+    if (has_reported && !(*exit_code == 0 && r->was_cut))
+        return TR_OK;
+    if (has_reported)
+        return tr_fail(TR_E_IO, "mpirun did not hand on all output in time: the text may be cut");
     if (r->lost_pid != 0)
         return tr_fail(
             TR_E_PEER_LOST,
             "a worker (process %d) ended before all had come up; what it said stands above",
             r->lost_pid);
-    if (status_read(dir, exit_code))
-        return TR_OK;
     if (r->signal != 0)
         return tr_fail(TR_E_INTERRUPTED, "interrupted by signal %d (%s)", r->signal,
                        strsignal(r->signal));

@@ -42,7 +42,9 @@ static void relay_write(tr_relay *r)
             r->n = r->sent = 0;
     } else if (errno != EINTR && errno != EAGAIN) {
         r->error = errno;
-        tr_relay_close(r);
+        if (r->hold == 0)
+            tr_relay_close(r);
+        r->n = r->sent = 0; /* of standard error the rest is read and thrown away */
     }
 }
 

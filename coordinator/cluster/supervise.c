@@ -25,6 +25,7 @@
 enum {
     LOOK_MS = 100, /* how often the status file is looked for */
     ALONE_MS = 500,
+    LOST_MS = 1500,
     HOLD_MS = 30,      /* of standard error, so that the text comes before what is said about it */
     MAX_DEPTH = 64,    /* of the tree below us */
     MAX_WORKERS = 256, /* watched while they start */
@@ -79,6 +80,7 @@ static void child_become(const tr_supervise_job *job, pid_t parent, int output, 
     if (dup2(job->input, STDIN_FILENO) < 0 || dup2(output, STDOUT_FILENO) < 0 ||
         dup2(errors, STDERR_FILENO) < 0)
         return;
+    setenv("HWLOC_HIDE_ERRORS", "2", 0); /* a container without /sys is no matter of our user's */
     if (setenv("TROUPE_RUN_DIR", job->run_dir, 1) != 0 || setenv("TMPDIR", job->run_dir, 1) != 0)
         return;
     signal(SIGPIPE, SIG_DFL);
@@ -330,8 +332,8 @@ static void start_watch(supervisor *s)
     if (s->is_up)
         return;
     s->result.lost_pid = (int)workers_count(s);
-    if (s->result.lost_pid != 0)
-        end_all(s);
+    if (s->result.lost_pid != 0) /* the coordinator may know better why: a moment for its report */
+        stage_enter(s, STAGE_MAY_END, LOST_MS * TR_MS);
 }
 
 static void deadline_check(supervisor *s)
@@ -347,9 +349,10 @@ static void deadline_check(supervisor *s)
         return;
     if (s->stage == STAGE_MAY_END && tr_relay_is_blocked(&s->output))
         stage_enter(s, STAGE_MAY_END, s->job->grace); /* our reader pauses: not its fault */
-    else if (s->stage == STAGE_MAY_END)
+    else if (s->stage == STAGE_MAY_END) {
+        s->result.was_cut = s->result.lost_pid == 0;
         end_all(s);
-    else
+    } else
         kill_all(s);
 }
 

@@ -46,6 +46,7 @@ typedef struct {
     int output_error; /* errno of a failed write to output, 0: none */
     int lost_pid;     /* a worker that ended before all were up, 0: none */
     bool was_ended;   /* it did not end by itself */
+    bool was_cut;     /* and it had reported, so output may be missing */
     bool left_some;   /* processes were left below it, and are killed now */
 } tr_supervise_result;
 

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/commands/prompt.h"
 
+#include "base/interrupt.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,10 @@ static tr_status read_all(FILE *f, const char *name, char **text, size_t *size)
         }
         size_t n = fread(buffer + used, 1, capacity - used - 1, f);
         used += n;
+        if (n == 0 && ferror(f) && errno == EINTR && !tr_interrupted()) {
+            clearerr(f);
+            continue;
+        }
         if (n == 0)
             break;
         if (used > TR_PROMPT_MAX_SIZE) {
@@ -36,6 +41,8 @@ static tr_status read_all(FILE *f, const char *name, char **text, size_t *size)
     }
     if (ferror(f)) {
         free(buffer);
+        if (tr_interrupted())
+            return TR_E_INTERRUPTED;
         return tr_fail(TR_E_IO, "%s: read: %s", name, strerror(errno));
     }
     buffer[used] = '\0';

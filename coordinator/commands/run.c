@@ -213,6 +213,8 @@ static void close_all(run *r, tr_status st)
         return;
     if (!had_engine && r->transport->self == 0)
         tr_cluster_call_off(r->transport);
+    if (st != TR_OK) /* closing may be cut short by who started us */
+        tr_launch_report_status(tr_status_exit_code(st));
     if (tr_status_scope(st) == TR_SCOPE_PEER)
         tr_mpi_abandon(r->transport);
     tr_transport_close(&r->transport);
@@ -261,7 +263,7 @@ tr_status tr_command_run(int argc, char **argv)
     tr_status st = tr_run_options_parse(argc, argv, &r->o, &done);
     if (st == TR_OK && !done) {
         tr_log_set_level(r->o.verbose ? TR_LOG_DEBUG : r->o.quiet ? TR_LOG_ERROR : TR_LOG_INFO);
-        if ((r->o.workers > 0 || r->o.cluster) && !tr_job_exists())
+        if (r->o.workers > 0 || r->o.cluster)
             st = launch(&r->o, argc, argv);
         else
             st = coordinate(r);

@@ -3,11 +3,13 @@
 #include "coordinator/engine/engine.h"
 
 #include "base/check.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "compute/cpu.h"
 #include "coordinator/cluster/cluster.h"
+#include "coordinator/cluster/job.h"
 
 #include <stdlib.h>
 
@@ -61,16 +63,16 @@ tr_engine_options tr_engine_defaults(void)
     };
 }
 
-static void watch_dense(void *ctx, uint64_t bytes)
+static tr_status watch_dense(void *ctx, uint64_t bytes)
 {
     load_watch *w = ctx;
 
     w->dense = bytes;
     tr_progress_show(&w->bar, w->dense + w->experts);
-    /* Workers load meanwhile, and hear that this process lives.  Their deaths are sticky: the next
-     * wait hands them up. */
-    if (w->e->cluster)
-        tr_members_pump(tr_cluster_members(w->e->cluster));
+    if (tr_interrupted())
+        return TR_E_INTERRUPTED;
+    /* Workers load meanwhile, hear that this process lives, and are missed when they don't. */
+    return w->e->cluster ? tr_members_pump(tr_cluster_members(w->e->cluster)) : TR_OK;
 }
 
 static void watch_experts(void *ctx, uint64_t bytes)
@@ -99,7 +101,7 @@ static tr_status load_local(tr_engine *e, load_watch *w)
         if (!tr_expert_map_has(&e->map, l))
             continue;
         for (uint32_t x = 0; x < e->map.n_experts && st == TR_OK; x++)
-            st = tr_shards_load(e->local, l, x);
+            st = tr_interrupted() ? TR_E_INTERRUPTED : tr_shards_load(e->local, l, x);
         watch_experts(w, tr_shards_bytes(e->local));
     }
     return st;
@@ -218,6 +220,19 @@ static tr_status place(tr_engine *e)
                             e->o.expert_counts, &e->placement);
 }
 
+/* The answers to one step's rows, all from one worker, must fit a message. */
+static tr_status check_messages(const tr_engine *e)
+{
+    uint64_t answer = (uint64_t)e->o.max_rows * e->map.top_k * e->map.dim * sizeof(float);
+
+    if (e->o.n_workers == 0 || answer < TR_JOB_MAX_MESSAGE - 4096)
+        return TR_OK;
+    return tr_fail(TR_E_USAGE,
+                   "%zu rows at once could need an answer of %llu bytes, and messages have at most "
+                   "%d: lower --batch",
+                   e->o.max_rows, (unsigned long long)answer, TR_JOB_MAX_MESSAGE);
+}
+
 static size_t default_threads(void)
 {
     size_t n = tr_cpu_cores();
@@ -231,6 +246,8 @@ static tr_status open_parts(tr_engine *e)
     tr_status st = tr_model_check(e->o.gguf);
     if (st == TR_OK)
         st = tr_expert_map_read(e->o.gguf, &e->map);
+    if (st == TR_OK)
+        st = check_messages(e);
     if (st == TR_OK)
         st = place(e);
     if (st == TR_OK)

@@ -12,7 +12,7 @@ typedef struct {
     const tr_gguf *g;
     const tr_compute *compute;
     tr_model *m;
-    void (*progress)(void *ctx, uint64_t bytes);
+    tr_status (*progress)(void *ctx, uint64_t bytes);
     void *ctx;
     uint8_t *used; /* [n_tensors] for a check: only note what would be loaded */
 } loader;
@@ -42,11 +42,10 @@ static tr_status find(const loader *l, const char *name, uint64_t in, uint64_t o
     return TR_OK;
 }
 
-static void loaded(loader *l, uint64_t bytes)
+static tr_status loaded(loader *l, uint64_t bytes)
 {
     l->m->bytes += bytes;
-    if (l->progress)
-        l->progress(l->ctx, l->m->bytes);
+    return l->progress ? l->progress(l->ctx, l->m->bytes) : TR_OK;
 }
 
 static tr_status matrix(loader *l, const char *name, uint64_t in, uint64_t out, tr_weights *w)
@@ -59,7 +58,7 @@ static tr_status matrix(loader *l, const char *name, uint64_t in, uint64_t out, 
     if (st == TR_OK)
         st = tr_weights_load_for(l->compute, l->g, t, 0, 1, w);
     if (st == TR_OK)
-        loaded(l, w->size);
+        st = loaded(l, w->size);
     return st;
 }
 
@@ -73,7 +72,7 @@ static tr_status vector(loader *l, const char *name, uint64_t n, float **v)
     if (st == TR_OK)
         st = tr_vector_load(l->g, t, v);
     if (st == TR_OK)
-        loaded(l, n * sizeof(float));
+        st = loaded(l, n * sizeof(float));
     return st;
 }
 
@@ -218,7 +217,7 @@ tr_status tr_model_check(const tr_gguf *g)
 }
 
 tr_status tr_model_open(const tr_gguf *g, const tr_compute *compute,
-                        void (*progress)(void *ctx, uint64_t bytes), void *ctx, tr_model **out)
+                        tr_status (*progress)(void *ctx, uint64_t bytes), void *ctx, tr_model **out)
 {
     tr_model *m = calloc(1, sizeof *m);
 

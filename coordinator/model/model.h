@@ -44,10 +44,12 @@ typedef struct {
     uint64_t bytes;          /* of dense weights in memory */
 } tr_model;
 
-/* progress (may be NULL) is called after each tensor with the bytes loaded so far. g must
+/* progress (may be NULL) is called after each tensor with the bytes loaded so far; what it fails
+ * with ends the loading. g must
  * outlive the model; matrices are laid out for compute. */
 tr_status tr_model_open(const tr_gguf *g, const tr_compute *compute,
-                        void (*progress)(void *ctx, uint64_t bytes), void *ctx, tr_model **out);
+                        tr_status (*progress)(void *ctx, uint64_t bytes), void *ctx,
+                        tr_model **out);
 void tr_model_close(tr_model **m);
 
 /* Whether tr_model_open and the experts' holders would take the file, without loading anything:

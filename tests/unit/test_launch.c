@@ -348,10 +348,15 @@ static void only_the_first_report_counts(void **state)
     setenv("TROUPE_RUN_DIR", "/no/such/directory", 1);
     assert_false(tr_launch_report_status(1)); /* another host's */
     setenv("TROUPE_RUN_DIR", dir, 1);
+    assert_false(tr_launch_report_status(1)); /* inherited, but nobody launched this one */
+    setenv("OMPI_COMM_WORLD_RANK", "1", 1);
+    assert_false(tr_launch_report_status(1)); /* a worker */
+    setenv("OMPI_COMM_WORLD_RANK", "0", 1);
     assert_true(tr_launch_report_status(6));
     assert_true(tr_launch_report_status(7));
     tr_launch_report_start();
     unsetenv("TROUPE_RUN_DIR");
+    unsetenv("OMPI_COMM_WORLD_RANK");
     snprintf(path, sizeof path, "%s/status", dir);
     FILE *file = fopen(path, "r");
     assert_non_null(file);
