@@ -322,11 +322,14 @@ static tr_status outcome(const tr_supervise_result *r, const char *dir, bool coo
         return TR_OK;
     if (has_reported)
         return tr_fail(TR_E_IO, "mpirun did not hand on all output in time: the text may be cut");
-    if (r->lost_pid != 0)
+    if (r->lost_pid > 0)
         return tr_fail(
             TR_E_PEER_LOST,
             "a worker (process %d) ended before all had come up; what it said stands above",
             r->lost_pid);
+    if (r->lost_pid < 0)
+        return tr_fail(TR_E_PEER_LOST, "not all workers came up: one ended at its very start; what "
+                                       "it said stands above");
     if (r->signal != 0)
         return tr_fail(TR_E_INTERRUPTED, "interrupted by signal %d (%s)", r->signal,
                        strsignal(r->signal));
@@ -344,7 +347,7 @@ static tr_status outcome(const tr_supervise_result *r, const char *dir, bool coo
 /* --- the run ------------------------------------------------------------------------------- */
 
 static tr_status line_run(const tr_run_options *o, const tr_launch_line *line, const char *worker,
-                          int *exit_code)
+                          size_t n_workers, int *exit_code)
 {
     char dir[128];
     int input = -1;
@@ -362,6 +365,7 @@ static tr_status line_run(const tr_run_options *o, const tr_launch_line *line, c
                                            .errors = STDERR_FILENO,
                                            .run_dir = dir,
                                            .worker = worker,
+                                           .n_workers = n_workers,
                                            .grace = 500 * TR_MS,
                                            .term_grace = 500 * TR_MS,
                                            .signal_grace = 5 * TR_SECOND },
@@ -420,7 +424,8 @@ tr_status tr_launch_run(const tr_run_options *o, const tr_cluster_config *c, int
         *exit_code = 0;
     } else if (st == TR_OK) {
         const char *slash = strrchr(n.worker, '/');
-        st = line_run(o, &line, slash ? slash + 1 : n.worker, exit_code);
+        st =
+            line_run(o, &line, slash ? slash + 1 : n.worker, c ? 0 : (size_t)o->workers, exit_code);
     }
     tr_launch_line_fini(&line);
     return st;

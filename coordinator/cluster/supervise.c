@@ -25,7 +25,8 @@
 enum {
     LOOK_MS = 100, /* how often the status file is looked for */
     ALONE_MS = 500,
-    LOST_MS = 1500,
+    LOST_MS = 700,     /* for the coordinator's own word on a lost worker */
+    START_MS = 4000,   /* from the coordinator's start until all workers are seen */
     HOLD_MS = 30,      /* of standard error, so that the text comes before what is said about it */
     MAX_DEPTH = 64,    /* of the tree below us */
     MAX_WORKERS = 256, /* watched while they start */
@@ -49,6 +50,7 @@ typedef struct {
     stage stage;
     tr_time deadline;
     bool is_up;
+    tr_time started; /* of the coordinator, 0: not yet */
     size_t n_workers;
     pid_t worker[MAX_WORKERS]; /* seen so far, until all are up */
 } supervisor;
@@ -287,6 +289,18 @@ static bool run_is_over(const supervisor *s)
     return is_gone;
 }
 
+/* The coordinator runs, and after START_MS there are fewer workers than were asked for. */
+static bool some_never_came(supervisor *s)
+{
+    char path[PATH_MAX];
+
+    snprintf(path, sizeof path, "%s/pid", s->job->run_dir);
+    if (s->started == 0 && access(path, F_OK) == 0)
+        s->started = tr_now();
+    return s->started != 0 && s->n_workers < s->job->n_workers &&
+           s->n_workers < (size_t)MAX_WORKERS && tr_now() - s->started > (tr_time)START_MS * TR_MS;
+}
+
 /* Remember the workers that live now; the first of those known that is gone, or 0. */
 static pid_t workers_count(supervisor *s)
 {
@@ -332,6 +346,8 @@ static void start_watch(supervisor *s)
     if (s->is_up)
         return;
     s->result.lost_pid = (int)workers_count(s);
+    if (s->result.lost_pid == 0 && some_never_came(s))
+        s->result.lost_pid = -1;
     if (s->result.lost_pid != 0) /* the coordinator may know better why: a moment for its report */
         stage_enter(s, STAGE_MAY_END, LOST_MS * TR_MS);
 }

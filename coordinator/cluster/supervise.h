@@ -20,6 +20,7 @@
 #include "base/status.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 typedef struct {
     char *const *argv; /* NULL-terminated; argv[0] is looked up in PATH */
@@ -34,6 +35,7 @@ typedef struct {
     /* Programs of this name below the child are watched until the file "up" is in run_dir: if one
      * ends before, all are ended.  NULL: none. */
     const char *worker;
+    size_t n_workers; /* how many of them there must be soon after the start; 0: unknown */
 
     tr_time grace;        /* from the report to SIGTERM; does not run while output is blocked */
     tr_time term_grace;   /* from SIGTERM to SIGKILL */
@@ -44,7 +46,7 @@ typedef struct {
     int wait_status;  /* as of waitpid */
     int signal;       /* the first that was handed on, 0: none */
     int output_error; /* errno of a failed write to output, 0: none */
-    int lost_pid;     /* a worker that ended before all were up, 0: none */
+    int lost_pid;     /* a worker that ended before all were up, -1: unseen, 0: none */
     bool was_ended;   /* it did not end by itself */
     bool was_cut;     /* and it had reported, so output may be missing */
     bool left_some;   /* processes were left below it, and are killed now */

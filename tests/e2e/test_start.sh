@@ -6,6 +6,7 @@
 
 line='error: mpi: not all [23] processes of this job came up within 2.0 s'
 line="$line|error: a worker \\(process [0-9]+\\) ended before all had come up"
+line="$line|error: not all workers came up"
 
 # never NAME COMMAND...: the command ends with one line, status 5, and leaves nothing behind.
 never() {
