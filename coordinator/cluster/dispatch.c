@@ -232,6 +232,7 @@ static tr_status run_local(tr_dispatch *d)
     };
     tr_status st = tr_apply_share(d->apply, &in, d->local_rows, NULL, NULL);
     d->answers[0].rows = d->local_rows;
+    d->stats.local += tr_now() - begin;
     d->peer_busy[0] += (uint64_t)(tr_now() - begin);
     return st;
 }
@@ -339,6 +340,7 @@ tr_status tr_dispatch_finish(tr_dispatch *d, float *x)
         st = await_answers(d);
     if (st != TR_OK)
         return st;
+    tr_time begin = tr_now();
     size_t dim = d->o.map->dim;
     for (size_t i = 0; i < d->plan.n_shares; i++) {
         const tr_share *s = &d->plan.share[i];
@@ -347,6 +349,7 @@ tr_status tr_dispatch_finish(tr_dispatch *d, float *x)
     }
     tr_combine(d->o.compute, d->picks, d->pick_answers, d->n_rows, d->plan.top_k, dim, x);
     forget_answers(d);
+    d->stats.combine += tr_now() - begin;
     return TR_OK;
 }
 

@@ -392,12 +392,14 @@ static tr_status line_print(const tr_launch_line *line)
     return st;
 }
 
-tr_status tr_launch_run(const tr_run_options *o, const tr_cluster_config *c, int argc, char **argv,
-                        int *exit_code)
+static tr_status launch(const tr_run_options *o, const tr_cluster_config *c, int argc, char **argv,
+                        const char *command, char *const *words, int *exit_code)
 {
     tr_launch_facts facts = { .is_root = geteuid() == 0,
                               .shows_progress = isatty(STDERR_FILENO) == 1,
-                              .reports = !o->dry_run };
+                              .reports = !o->dry_run,
+                              .command = command,
+                              .words = words };
     tr_launch_line line;
     names n;
 
@@ -429,4 +431,18 @@ tr_status tr_launch_run(const tr_run_options *o, const tr_cluster_config *c, int
     }
     tr_launch_line_fini(&line);
     return st;
+}
+
+tr_status tr_launch_run(const tr_run_options *o, const tr_cluster_config *c, int argc, char **argv,
+                        int *exit_code)
+{
+    return launch(o, c, argc, argv, "run", NULL, exit_code);
+}
+
+tr_status tr_launch_command(const char *command, char *const *words, uint32_t n_workers,
+                            int *exit_code)
+{
+    tr_run_options o = { .workers = n_workers, .prompt = "" };
+
+    return launch(&o, NULL, 0, NULL, command, words, exit_code);
 }

@@ -234,13 +234,17 @@ tr_status tr_launch_line_compose(const tr_run_options *o, const tr_cluster_confi
     put_mpirun(&w, c, facts);
     put(&w, "--host");
     put(&w, "%s:1", first->name);
-    put_all(&w, (const char *const[]){ "-n", "1", facts->program, "run", NULL });
+    put_all(&w, (const char *const[]){ "-n", "1", facts->program, facts->command, NULL });
     line.coordinator_is_here = is_here(first->name, facts);
     if (c)
         put_from_file(&w, o, c);
-    if (facts->shows_progress && !o->quiet && !o->progress)
-        put(&w, "--progress");
-    tr_run_options_each(argc, argv, put_option, &w);
+    if (facts->words) {
+        put_all(&w, (const char *const *)facts->words);
+    } else {
+        if (facts->shows_progress && !o->quiet && !o->progress)
+            put(&w, "--progress");
+        tr_run_options_each(argc, argv, put_option, &w);
+    }
     for (size_t i = 0; i < n_hosts && left > 0; i++) {
         uint32_t n = host[i].slots < left ? host[i].slots : left;
         if (n == 0)

@@ -28,6 +28,8 @@ typedef struct {
     bool is_root;
     bool shows_progress; /* standard error is a terminal */
     bool reports;        /* pass TROUPE_RUN_DIR on (launch.h) */
+    const char *command; /* of troupe, "run" or another */
+    char *const *words;  /* of another command: its options as they are, NULL-terminated */
 } tr_launch_facts;
 
 typedef struct {

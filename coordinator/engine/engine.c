@@ -178,6 +178,9 @@ static tr_status open_step(tr_engine *e)
     };
     size_t pages = tr_kv_pages_for(e->o.context) * e->o.n_sequences;
 
+    if (e->o.kv_positions > 0) /* a page more for each sequence, since the last is partly used */
+        pages = tr_kv_pages_for(e->o.kv_positions) + e->o.n_sequences;
+
     e->kv_bytes = pages * tr_kv_page_size(&shape);
     tr_status st = tr_kv_new(&shape, pages, &e->kv);
     if (st != TR_OK)
@@ -323,6 +326,17 @@ void tr_sequence_free(tr_sequence **s)
 size_t tr_sequence_length(const tr_sequence *s)
 {
     return s->length;
+}
+
+tr_status tr_sequence_skip(tr_sequence *s, size_t n)
+{
+    TR_CHECK(s->length + n <= s->engine->o.context);
+    tr_status st = tr_kv_reserve(s->engine->kv, &s->table, s->length + n);
+    if (st == TR_E_BUSY)
+        return tr_fail(TR_E_REQUEST, "the cache has no room for %zu positions more", n);
+    if (st == TR_OK)
+        s->length += n;
+    return st;
 }
 
 /* Give each row its position, and its sequence the pages for it. */

@@ -34,6 +34,7 @@ typedef struct {
     size_t max_logits;   /* rows of one step that want logits */
     size_t context;      /* positions of a sequence */
     size_t n_sequences;  /* alive at once */
+    size_t kv_positions; /* of all sequences together; 0: context for each */
 
     tr_transport *transport; /* to workers; NULL if n_workers is 0; must outlive the engine */
     uint32_t n_workers;      /* 0: all experts are hosted here */
@@ -60,6 +61,10 @@ typedef struct tr_sequence tr_sequence;
 tr_status tr_sequence_new(tr_engine *e, tr_sequence **out);
 void tr_sequence_free(tr_sequence **s);
 size_t tr_sequence_length(const tr_sequence *s); /* tokens that went through */
+
+/* As if n tokens had gone through, with whatever keys and values the cache holds for them: for
+ * measurements at a context that would take long to fill. */
+tr_status tr_sequence_skip(tr_sequence *s, size_t n);
 
 /* One row of a step: the next token of a sequence. */
 typedef struct {

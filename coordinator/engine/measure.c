@@ -74,8 +74,16 @@ static int ascending(const void *a, const void *b)
 
 static tr_forward_times difference(tr_forward_times a, tr_forward_times b)
 {
-    return (tr_forward_times){ a.attention - b.attention, a.router - b.router,
-                               a.experts - b.experts, a.output - b.output };
+    return (tr_forward_times){
+        .dense = a.dense - b.dense,
+        .attention = a.attention - b.attention,
+        .router = a.router - b.router,
+        .dispatch = a.dispatch - b.dispatch,
+        .experts = a.experts - b.experts,
+        .wait = a.wait - b.wait,
+        .combine = a.combine - b.combine,
+        .output = a.output - b.output,
+    };
 }
 
 /* seconds [repeats] of n_tokens each; the load is that of the last repeat. */
@@ -128,6 +136,7 @@ tr_status tr_measure_prefill(tr_measure *m, size_t n_tokens, tr_measure_result *
     if (st != TR_OK)
         return st;
     conclude(m, seconds, 1, n_tokens, 1, out);
+    out->context = 0;
     out->times = difference(tr_engine_get_stats(m->engine).times, before);
     return TR_OK;
 }
@@ -141,11 +150,13 @@ static tr_status decode_step(tr_measure *m, tr_sequence *const *sequence, size_t
     return tr_engine_step(m->engine, rows, n, logits);
 }
 
-static tr_status decode_once(tr_measure *m, tr_sequence *const *sequence, size_t n, tr_row *rows,
-                             float *logits, double *seconds)
+static tr_status decode_once(tr_measure *m, tr_sequence *const *sequence, size_t n, size_t context,
+                             tr_row *rows, float *logits, double *seconds)
 {
     tr_status st = TR_OK;
 
+    for (size_t i = 0; i < n && st == TR_OK; i++)
+        st = tr_sequence_skip(sequence[i], context);
     for (size_t i = 0; i < PROMPT && st == TR_OK; i++)
         st = decode_step(m, sequence, n, i, rows, logits);
     m->load = (tr_measure_load){ 0 };
@@ -156,7 +167,7 @@ static tr_status decode_once(tr_measure *m, tr_sequence *const *sequence, size_t
     return st;
 }
 
-tr_status tr_measure_decode(tr_measure *m, size_t n, tr_measure_result *out)
+tr_status tr_measure_decode(tr_measure *m, size_t n, size_t context, tr_measure_result *out)
 {
     double seconds[TR_MEASURE_MAX_REPEATS];
     tr_forward_times before = tr_engine_get_stats(m->engine).times;
@@ -171,7 +182,7 @@ tr_status tr_measure_decode(tr_measure *m, size_t n, tr_measure_result *out)
         for (size_t i = 0; i < n && st == TR_OK; i++)
             st = tr_sequence_new(m->engine, &sequence[i]);
         if (st == TR_OK)
-            st = decode_once(m, sequence, n, rows, logits, &seconds[t]);
+            st = decode_once(m, sequence, n, context, rows, logits, &seconds[t]);
         for (size_t i = 0; i < n; i++)
             tr_sequence_free(&sequence[i]);
     }
@@ -181,6 +192,7 @@ tr_status tr_measure_decode(tr_measure *m, size_t n, tr_measure_result *out)
     if (st != TR_OK)
         return st;
     conclude(m, seconds, m->steps, n, n, out);
+    out->context = context;
     out->times = difference(tr_engine_get_stats(m->engine).times, before);
     return TR_OK;
 }

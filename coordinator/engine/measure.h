@@ -1,7 +1,7 @@
 /* measure.h - time the engine on the loads that matter, and say how close it is to the limit.
  *
  * USE     st = tr_measure_prefill(m, 512, &result);     one prompt of 512 tokens
- *         st = tr_measure_decode(m, 16, &result);       16 sequences, a token each a step
+ *         st = tr_measure_decode(m, 16, 0, &result);    16 sequences, a token each a step
  *
  * THE LIMIT  A step must read every weight that it uses once, and multiply every row with every
  *         weight that the row uses.  The limit is the time for the bytes at the memory's speed or
@@ -37,7 +37,7 @@ typedef struct {
 } tr_measure;
 
 typedef struct {
-    size_t rows;                     /* of a step */
+    size_t rows, context;            /* of a step; positions before it */
     double median, fastest, slowest; /* tokens a second */
     double limit;                    /* tokens a second */
     bool is_memory;                  /* which limit binds */
@@ -49,6 +49,9 @@ typedef struct {
 void tr_measure_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows);
 
 tr_status tr_measure_prefill(tr_measure *m, size_t n_tokens, tr_measure_result *out);
-tr_status tr_measure_decode(tr_measure *m, size_t n_sequences, tr_measure_result *out);
+
+/* context: positions before the first token, whose keys and values are whatever the cache holds. */
+tr_status tr_measure_decode(tr_measure *m, size_t n_sequences, size_t context,
+                            tr_measure_result *out);
 
 #endif

@@ -46,6 +46,7 @@ struct tr_forward {
     size_t score_stride;
 
     tr_forward_times times;
+    tr_time since; /* end of the last part that was timed */
 };
 
 static size_t max_size(size_t a, size_t b)
@@ -122,6 +123,14 @@ void tr_forward_free(tr_forward **f)
 }
 
 /* ---- a step's stages, each over the rows of the batch ------------------------------- */
+
+static void lap(tr_time *sum, tr_time *since)
+{
+    tr_time now = tr_now();
+
+    *sum += now - *since;
+    *since = now;
+}
 
 static void embed(tr_forward *f)
 {
@@ -246,7 +255,9 @@ static void attend(tr_forward *f)
         .block_begin = f->block_begin,
         .out = f->heads,
     };
+    lap(&f->times.dense, &f->since);
     tr_attention_run(&a);
+    lap(&f->times.attention, &f->since);
     made = TR_ACT_COUNT;
     linear(f, &y->attn_out, f->heads, &made, f->added);
     tr_pool_for(pool, f->n_rows, 4, add_rows, f);
@@ -283,9 +294,12 @@ static tr_status moe(tr_forward *f)
 
     tr_act_rows(f->o.compute, act, f->normed, f->dim, f->n_rows, f->act);
     tr_status st = tr_dispatch_begin(f->o.dispatch, f->layer, f->picks, f->act, f->n_rows);
+    lap(&f->times.dispatch, &f->since);
     if (st != TR_OK)
         return st;
-    return tr_dispatch_finish(f->o.dispatch, f->x);
+    st = tr_dispatch_finish(f->o.dispatch, f->x);
+    f->since = tr_now(); /* dispatch keeps these times itself */
+    return st;
 }
 
 /* Keep the rows that want logits, side by side, then logits = output * norm(x). */
@@ -306,40 +320,37 @@ static void output(tr_forward *f, float *logits)
     tr_linear(c, w, act, f->act, tr_act_row_size(act, f->dim), n, logits);
 }
 
-static void lap(tr_time *sum, tr_time *since)
-{
-    tr_time now = tr_now();
-
-    *sum += now - *since;
-    *since = now;
-}
-
 tr_status tr_forward_step(tr_forward *f, const tr_batch *batch, float *logits)
 {
-    tr_time t = tr_now();
-
     TR_CHECK(batch->n_rows > 0);
     TR_CHECK(batch->n_rows <= f->o.max_rows);
     f->batch = batch;
     f->n_rows = batch->n_rows;
+    f->since = tr_now();
     embed(f);
     angles(f);
+    lap(&f->times.output, &f->since);
     for (f->layer = 0; f->layer < f->o.model->config.n_layers; f->layer++) {
         attend(f);
-        lap(&f->times.attention, &t);
+        lap(&f->times.dense, &f->since);
         route(f);
-        lap(&f->times.router, &t);
+        lap(&f->times.router, &f->since);
         tr_status st = moe(f);
-        lap(&f->times.experts, &t);
         if (st != TR_OK)
             return st;
     }
     output(f, logits);
-    lap(&f->times.output, &t);
+    lap(&f->times.output, &f->since);
     return TR_OK;
 }
 
 tr_forward_times tr_forward_get_times(const tr_forward *f)
 {
-    return f->times;
+    tr_forward_times t = f->times;
+    tr_dispatch_stats d = tr_dispatch_get_stats(f->o.dispatch);
+
+    t.experts = d.local;
+    t.wait = d.wait;
+    t.combine = d.combine;
+    return t;
 }

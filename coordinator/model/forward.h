@@ -35,7 +35,14 @@ typedef struct {
 
 /* Where the time of steps went. */
 typedef struct {
-    tr_time attention, router, experts, output;
+    tr_time dense;     /* projections to queries, keys, values and back, norms, rotation */
+    tr_time attention; /* over the cache */
+    tr_time router;
+    tr_time dispatch; /* choosing and sending shares */
+    tr_time experts;  /* computed in this process */
+    tr_time wait;     /* for answers */
+    tr_time combine;
+    tr_time output; /* projection to logits, and the embedding */
 } tr_forward_times;
 
 typedef struct {

@@ -9,18 +9,20 @@ check() {
   shift
   run "$name" "$@"
   [ "$status" = 0 ] || fail "$name: exit status $status: $(cat "$WORK/err")"
-  [ "$(grep -c -E '^(prefill|decode) ' "$WORK/out")" = 7 ] || fail "$name: $(cat "$WORK/out")"
+  [ "$(grep -c -E '^(prefill|decode) ' "$WORK/out")" = 9 ] || fail "$name: $(cat "$WORK/out")"
   /usr/bin/python3 - "$WORK/b.json" <<'PY' || fail "$name: the JSON result makes no sense"
 import json, math, sys
 b = json.load(open(sys.argv[1]))
 assert b["memory_gb_per_second"] > 0 and b["int8_gop_per_second"] > 0
-assert [r["rows"] for r in b["results"]] == [16, 128, 512, 1, 4, 16, 64]
+assert [r["rows"] for r in b["results"]] == [16, 128, 512, 1, 4, 16, 64, 1, 4]
 for r in b["results"]:
     assert 0 < r["slowest"] <= r["tokens_per_second"] <= r["fastest"]
     share = 100 * r["tokens_per_second"] / r["limit"]
     assert math.isclose(r["percent_of_limit"], share, rel_tol=1e-6)
-    parts = [r[p + "_percent"] for p in ("attention", "router", "experts", "output")]
-    assert all(p > 0 for p in parts) and math.isclose(sum(parts), 100, rel_tol=1e-6)
+    parts = [r[p + "_percent"] for p in ("dense", "attention", "router", "dispatch", "experts",
+                                         "wait", "combine", "output")]
+    assert all(p >= 0 for p in parts) and math.isclose(sum(parts), 100, rel_tol=1e-6)
+    assert parts[4] + parts[5] > 0
 PY
   rm -f "$WORK/b.json"
 }
@@ -30,7 +32,12 @@ check "alone" "$TROUPE" bench "${quick[@]}"
 check "plain C" "$TROUPE" bench "${quick[@]}" --isa c --threads 1
 check "two workers" mpirun --oversubscribe -n 1 "$TROUPE" bench "${quick[@]}" \
   : -n 2 "$BIN/troupe-worker"
+check "launched" "$TROUPE" bench "${quick[@]}" -w 2
 expect_nothing_left "bench"
+"$TROUPE" bench "${quick[@]}" >/dev/null
+run "compare" "$TROUPE" bench --compare "$WORK/b.json" "$WORK/b.json"
+[ "$(grep -c ' 1.00$' "$WORK/out")" = 9 ] || fail "compare: $(cat "$WORK/out" "$WORK/err")"
+expect_error "compare nothing" 6 'none.json' "$TROUPE" bench --compare "$WORK/none.json" x
 expect_error "no model" 2 'no model' "$TROUPE" bench
 expect_error "repeats" 2 'repeats' "$TROUPE" bench "${quick[@]}" --repeats 0
 expect_error "unwritable" 6 'can.t be written' "$TROUPE" bench -m "$MODEL" --repeats 1 --steps 1 \

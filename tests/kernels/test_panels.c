@@ -151,7 +151,7 @@ static unsigned field_at(const uint8_t *vectors, unsigned bits, size_t k, size_t
     size_t n = 8 / per_byte; /* vectors in memory */
     size_t v = k / 4;
 
-    return vectors[v % n * 64 + 4 * r + k % 4] >> v / n * bits & ((1u << bits) - 1);
+    return (unsigned)vectors[v % n * 64 + 4 * r + k % 4] >> v / n * bits & ((1u << bits) - 1);
 }
 
 /* The layout itself, by its definition in panels.h. */
