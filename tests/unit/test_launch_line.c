@@ -17,6 +17,7 @@ static const tr_launch_facts here = {
     .program = "/opt/troupe",
     .worker = "/opt/troupe-worker",
     .hostname = "head",
+    .command = "run",
 };
 
 enum { MAX_ARGS = 24 };
