@@ -9,8 +9,6 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "compute/kernels_table.h"
 
-#include "compute/panels.h"
-
 #include <immintrin.h>
 
 enum {
@@ -20,26 +18,6 @@ enum {
     HALF_VECTOR = TR_PANEL_VECTOR / HALVES, /* bytes */
     VECTORS = TR_PANEL_VECTORS,
 };
-
-/* What the rows of one pass need from x. */
-typedef struct {
-    const int8_t *q[ROWS];
-    const float *scale[ROWS];
-    const int16_t *sum[ROWS];
-} activations;
-
-TR_INLINE activations activations_of(const uint8_t *x, size_t stride, size_t n_in, size_t n)
-{
-    activations a;
-
-    for (size_t r = 0; r < n; r++) {
-        const void *row = x + r * stride;
-        a.q[r] = tr_q8_values(row);
-        a.scale[r] = tr_q8_scales(row, n_in);
-        a.sum[r] = tr_q8_sums(row, n_in);
-    }
-    return a;
-}
 
 /* ---- codes ------------------------------------------------------------------------------- */
 
@@ -183,11 +161,6 @@ TR_INLINE scales scales_at(tr_panel_format f, tr_panel_parts parts, const uint8_
     return s;
 }
 
-TR_INLINE bool has_two_scales(tr_panel_format f)
-{
-    return f.small == TR_SMALL_SCALES || f.small == TR_SMALL_SCALES_MINS;
-}
-
 /* ---- products ---------------------------------------------------------------------------- */
 
 /* Four bytes of x in every lane. */
@@ -237,13 +210,13 @@ TR_INLINE __m256 block_product(tr_panel_format f, const scales *s, const __m256i
     __m256i b = half_dot(f, v + 4, q + 16);
     __m256 p;
 
-    if (offset != 0 && has_two_scales(f)) {
+    if (offset != 0 && tr_panel_has_two_scales(f)) {
         a = _mm256_sub_epi32(a, _mm256_madd_epi16(sums, _mm256_set1_epi32(offset)));
         b = _mm256_sub_epi32(b, _mm256_madd_epi16(sums, _mm256_set1_epi32(offset << 16)));
     } else if (offset != 0) {
         a = _mm256_sub_epi32(a, _mm256_madd_epi16(sums, _mm256_set1_epi16((int16_t)offset)));
     }
-    if (has_two_scales(f)) /* each product, and their sum, has at most 24 bits */
+    if (tr_panel_has_two_scales(f)) /* each product, and their sum, has at most 24 bits */
         p = _mm256_add_ps(_mm256_mul_ps(s->scale[0], _mm256_cvtepi32_ps(a)),
                           _mm256_mul_ps(s->scale[1], _mm256_cvtepi32_ps(b)));
     else
@@ -258,7 +231,7 @@ TR_INLINE __m256 block_product(tr_panel_format f, const scales *s, const __m256i
 
 /* The sixteen outputs of a panel for n rows, out [n][TR_PANEL]; the type and n are constants where
  * this is inlined. */
-TR_INLINE void panel_rows(tr_type type, const uint8_t *panel, size_t n_in, const activations *x,
+TR_INLINE void panel_rows(tr_type type, const uint8_t *panel, size_t n_in, const tr_panel_rows *x,
                           size_t n, float (*out)[TR_PANEL])
 {
     const tr_panel_format f = tr_panel_format_of(type);
@@ -302,7 +275,7 @@ TR_INLINE void matmul_panels(tr_type type, const tr_matrix *w, size_t out_begin,
         for (size_t r = 0; r < n_rows; r += ROWS) {
             float out[ROWS][TR_PANEL];
             size_t n = n_rows - r < ROWS ? n_rows - r : ROWS;
-            activations a = activations_of(x + r * x_stride, x_stride, w->n_in, n);
+            tr_panel_rows a = tr_panel_rows_of(x + r * x_stride, x_stride, w->n_in, n);
             if (n == ROWS)
                 panel_rows(type, panel, w->n_in, &a, ROWS, out);
             else if (n == 1)
@@ -323,33 +296,11 @@ TR_INLINE void matmul_panels(tr_type type, const tr_matrix *w, size_t out_begin,
         matmul_panels(type, w, out_begin, out_end, x, x_stride, n_rows, y, y_stride);              \
     }
 
-PANELS(q8_0, TR_TYPE_Q8_0)
-PANELS(q4_0, TR_TYPE_Q4_0)
-PANELS(q4_1, TR_TYPE_Q4_1)
-PANELS(q5_0, TR_TYPE_Q5_0)
-PANELS(q5_1, TR_TYPE_Q5_1)
-PANELS(q2_k, TR_TYPE_Q2_K)
-PANELS(q3_k, TR_TYPE_Q3_K)
-PANELS(q4_k, TR_TYPE_Q4_K)
-PANELS(q5_k, TR_TYPE_Q5_K)
-PANELS(q6_k, TR_TYPE_Q6_K)
-PANELS(iq4_nl, TR_TYPE_IQ4_NL)
-PANELS(iq4_xs, TR_TYPE_IQ4_XS)
-PANELS(mxfp4, TR_TYPE_MXFP4)
+TR_PANEL_TYPES(PANELS)
 
 void tr_kernels_avx2_panels(tr_kernels *k)
 {
-    k->panels[TR_TYPE_Q8_0] = panels_q8_0;
-    k->panels[TR_TYPE_Q4_0] = panels_q4_0;
-    k->panels[TR_TYPE_Q4_1] = panels_q4_1;
-    k->panels[TR_TYPE_Q5_0] = panels_q5_0;
-    k->panels[TR_TYPE_Q5_1] = panels_q5_1;
-    k->panels[TR_TYPE_Q2_K] = panels_q2_k;
-    k->panels[TR_TYPE_Q3_K] = panels_q3_k;
-    k->panels[TR_TYPE_Q4_K] = panels_q4_k;
-    k->panels[TR_TYPE_Q5_K] = panels_q5_k;
-    k->panels[TR_TYPE_Q6_K] = panels_q6_k;
-    k->panels[TR_TYPE_IQ4_NL] = panels_iq4_nl;
-    k->panels[TR_TYPE_IQ4_XS] = panels_iq4_xs;
-    k->panels[TR_TYPE_MXFP4] = panels_mxfp4;
+#define INSTALL(name, type) k->panels[type] = panels_##name;
+    TR_PANEL_TYPES(INSTALL)
+#undef INSTALL
 }

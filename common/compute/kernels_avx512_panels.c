@@ -8,38 +8,16 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "compute/kernels_table.h"
 
-#include "compute/panels.h"
-
 #include <immintrin.h>
 
 enum {
-    ROWS = 8,     /* rows of x that share one pass over a panel */
-    STREAMED = 4, /* rows up to which panels are worked on side by side, */
-    STREAMS = 4,  /* so many */
-    MAX_ACC = 16, /* vectors of outputs in one pass */
+    ROWS = TR_PANEL_ROWS, /* rows of x that share one pass over a panel */
+    STREAMED = 4,         /* rows up to which panels are worked on side by side, */
+    STREAMS = 4,          /* so many */
+    MAX_ACC = 16,         /* vectors of outputs in one pass */
     VECTORS = TR_PANEL_VECTORS,
     SEGMENT = 64, /* blocks that are prepared for together */
 };
-
-/* What the rows of one pass need from x. */
-typedef struct {
-    const int8_t *q[ROWS];
-    const float *scale[ROWS];
-    const int16_t *sum[ROWS];
-} activations;
-
-TR_INLINE activations activations_of(const uint8_t *x, size_t stride, size_t n_in, size_t n)
-{
-    activations a;
-
-    for (size_t r = 0; r < n; r++) {
-        const void *row = x + r * stride;
-        a.q[r] = tr_q8_values(row);
-        a.scale[r] = tr_q8_scales(row, n_in);
-        a.sum[r] = tr_q8_sums(row, n_in);
-    }
-    return a;
-}
 
 TR_INLINE __m512i vector_at(const uint8_t *p)
 {
@@ -194,11 +172,6 @@ TR_INLINE scales scales_at(tr_panel_format f, tr_panel_parts parts, const uint8_
     return s;
 }
 
-TR_INLINE bool has_two_scales(tr_panel_format f)
-{
-    return f.small == TR_SMALL_SCALES || f.small == TR_SMALL_SCALES_MINS;
-}
-
 /* What goes with the blocks of a segment, for each row of x: made once for all outputs of a panel,
  * because multipliers are what limits the loop below. */
 typedef struct {
@@ -211,7 +184,7 @@ TR_INLINE int32_t offset_of(tr_panel_format f)
     return f.has_levels ? 128 : f.offset;
 }
 
-TR_INLINE void prepare(tr_panel_format f, const activations *x, size_t n, size_t first,
+TR_INLINE void prepare(tr_panel_format f, const tr_panel_rows *x, size_t n, size_t first,
                        size_t n_blocks, prepared *out)
 {
     const __m512i offsets = _mm512_set1_epi32(-offset_of(f));
@@ -223,7 +196,7 @@ TR_INLINE void prepare(tr_panel_format f, const activations *x, size_t n, size_t
             __mmask32 pairs = left < 16 ? (1u << 2 * left) - 1 : ~0u;
             __m512i sums = _mm512_maskz_loadu_epi16(pairs, x->sum[r] + 2 * (first + i));
             __m512i both = _mm512_madd_epi16(sums, ones);
-            if (has_two_scales(f)) {
+            if (tr_panel_has_two_scales(f)) {
                 __m512i lo = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(sums));
                 __m512i hi = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(sums, 1));
                 _mm512_storeu_si512(&out->offset[r][2 * i], _mm512_mullo_epi32(lo, offsets));
@@ -249,7 +222,7 @@ TR_INLINE __m512 block_product(tr_panel_format f, const scales *s, const __m512i
     __m512i b = _mm512_setzero_si512();
     __m512 p;
 
-    if (has_offset && has_two_scales(f)) {
+    if (has_offset && tr_panel_has_two_scales(f)) {
         a = _mm512_set1_epi32(ready->offset[r][2 * i]);
         b = _mm512_set1_epi32(ready->offset[r][2 * i + 1]);
     } else if (has_offset) {
@@ -259,7 +232,7 @@ TR_INLINE __m512 block_product(tr_panel_format f, const scales *s, const __m512i
         a = _mm512_dpbusd_epi32(a, v[j], four_of(q + 4 * j));
         b = _mm512_dpbusd_epi32(b, v[j + 4], four_of(q + 4 * j + 16));
     }
-    if (has_two_scales(f)) /* each product, and their sum, has at most 24 bits */
+    if (tr_panel_has_two_scales(f)) /* each product, and their sum, has at most 24 bits */
         p = _mm512_add_ps(_mm512_mul_ps(s->scale[0], _mm512_cvtepi32_ps(a)),
                           _mm512_mul_ps(s->scale[1], _mm512_cvtepi32_ps(b)));
     else
@@ -282,7 +255,7 @@ typedef struct {
 
 /* Sixteen outputs of each of n_panels panels (one after the other in memory) for n rows, out
  * [n_panels][n]; n_panels and n are constants where this is inlined. */
-TR_INLINE void panels_rows(shape s, const uint8_t *panels, size_t n_panels, const activations *x,
+TR_INLINE void panels_rows(shape s, const uint8_t *panels, size_t n_panels, const tr_panel_rows *x,
                            size_t n, __m512 *out)
 {
     const tr_panel_format f = tr_panel_format_of(s.type);
@@ -324,7 +297,7 @@ TR_INLINE size_t panels_for(size_t n, size_t n_left)
     return n <= STREAMED && n_left >= STREAMS ? STREAMS : 1;
 }
 
-TR_INLINE void panels_any(shape s, const uint8_t *panels, size_t n_panels, const activations *x,
+TR_INLINE void panels_any(shape s, const uint8_t *panels, size_t n_panels, const tr_panel_rows *x,
                           size_t n, __m512 *out)
 {
     if (n_panels == STREAMS) {
@@ -388,7 +361,7 @@ TR_INLINE void matmul_panels(tr_type type, const tr_matrix *w, size_t out_begin,
         for (size_t r = 0; r < n_rows; r += ROWS) {
             __m512 out[MAX_ACC];
             size_t n = n_rows - r < ROWS ? n_rows - r : ROWS;
-            activations a = activations_of(x + r * x_stride, x_stride, w->n_in, n);
+            tr_panel_rows a = tr_panel_rows_of(x + r * x_stride, x_stride, w->n_in, n);
             panels_any(s, (const uint8_t *)w->data + p * s.panel_size, n_panels, &a, n, out);
             for (size_t i = 0; i < n_panels * n; i++)
                 _mm512_mask_storeu_ps(y + (r + i % n) * y_stride + (p + i / n) * TR_PANEL,
@@ -405,19 +378,7 @@ TR_INLINE void matmul_panels(tr_type type, const tr_matrix *w, size_t out_begin,
         matmul_panels(type, w, out_begin, out_end, x, x_stride, n_rows, y, y_stride);              \
     }
 
-PANELS(q8_0, TR_TYPE_Q8_0)
-PANELS(q4_0, TR_TYPE_Q4_0)
-PANELS(q4_1, TR_TYPE_Q4_1)
-PANELS(q5_0, TR_TYPE_Q5_0)
-PANELS(q5_1, TR_TYPE_Q5_1)
-PANELS(q2_k, TR_TYPE_Q2_K)
-PANELS(q3_k, TR_TYPE_Q3_K)
-PANELS(q4_k, TR_TYPE_Q4_K)
-PANELS(q5_k, TR_TYPE_Q5_K)
-PANELS(q6_k, TR_TYPE_Q6_K)
-PANELS(iq4_nl, TR_TYPE_IQ4_NL)
-PANELS(iq4_xs, TR_TYPE_IQ4_XS)
-PANELS(mxfp4, TR_TYPE_MXFP4)
+TR_PANEL_TYPES(PANELS)
 
 /* Eight chains that don't wait for each other: 64 products an instruction. */
 static double int8_peak(size_t rounds, int32_t *sink)
@@ -440,18 +401,8 @@ static double int8_peak(size_t rounds, int32_t *sink)
 
 void tr_kernels_avx512_panels(tr_kernels *k)
 {
-    k->panels[TR_TYPE_Q8_0] = panels_q8_0;
-    k->panels[TR_TYPE_Q4_0] = panels_q4_0;
-    k->panels[TR_TYPE_Q4_1] = panels_q4_1;
-    k->panels[TR_TYPE_Q5_0] = panels_q5_0;
-    k->panels[TR_TYPE_Q5_1] = panels_q5_1;
-    k->panels[TR_TYPE_Q2_K] = panels_q2_k;
-    k->panels[TR_TYPE_Q3_K] = panels_q3_k;
-    k->panels[TR_TYPE_Q4_K] = panels_q4_k;
-    k->panels[TR_TYPE_Q5_K] = panels_q5_k;
-    k->panels[TR_TYPE_Q6_K] = panels_q6_k;
-    k->panels[TR_TYPE_IQ4_NL] = panels_iq4_nl;
-    k->panels[TR_TYPE_IQ4_XS] = panels_iq4_xs;
-    k->panels[TR_TYPE_MXFP4] = panels_mxfp4;
+#define INSTALL(name, type) k->panels[type] = panels_##name;
+    TR_PANEL_TYPES(INSTALL)
+#undef INSTALL
     k->int8_peak = int8_peak;
 }
