@@ -247,6 +247,14 @@ TR_INLINE __m512 block_product(tr_panel_format f, const scales *s, const __m512i
     return p;
 }
 
+/* Ask for the codes of the next panel that lie where this one's are: while several rows pass over a
+ * panel there is time for the next one to come. */
+TR_INLINE void next_prefetch(const uint8_t *next, size_t at, size_t size)
+{
+    for (size_t i = 0; i < size; i += TR_PANEL_VECTOR)
+        _mm_prefetch((const char *)next + at + i, _MM_HINT_T1);
+}
+
 /* What a product is about; the type is a constant where this is inlined. */
 typedef struct {
     tr_type type;
@@ -275,6 +283,8 @@ TR_INLINE void panels_rows(shape s, const uint8_t *panels, size_t n_panels, cons
                 const uint8_t *panel = panels + p * s.panel_size;
                 const size_t at = first + i;
                 __m512i v[VECTORS];
+                if (n_panels == 1)
+                    next_prefetch(panel + s.panel_size, at * tr_panel_codes(f), tr_panel_codes(f));
                 unpack(f, levels, panel + at * tr_panel_codes(f), v);
                 scales w = scales_at(f, parts, panel, at);
                 for (size_t r = 0; r < n; r++) {
