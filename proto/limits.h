@@ -14,6 +14,7 @@ enum {
     TR_MAX_ROWS = 4096,    /* of one step */
     TR_MAX_DIM = 65536,    /* of one row */
     TR_MAX_PICKS = TR_MAX_ROWS * TR_MAX_TOP_K,
+    TR_MAX_MESSAGE = 1 << 30, /* bytes of one frame between processes */
     TR_MAX_CONTROL = 1 << 20, /* bytes of one control message */
     TR_MAX_TEXT = 1024,       /* bytes of a name, path or reason in a control message */
 };

@@ -6,6 +6,7 @@
 #include "base/version.h"
 #include "compute/cpu.h"
 #include "compute/pool.h"
+#include "proto/limits.h"
 #include "transport/mpi.h"
 #include "worker/worker.h"
 
@@ -24,8 +25,6 @@
 
 /* The coordinator, which knows how long its user wants to wait, gives up before. */
 #define START_TIMEOUT (24 * 3600 * TR_SECOND)
-
-enum { MAX_MESSAGE = 1 << 30 };
 
 static const char help[] =
     "troupe-worker - host experts for a troupe coordinator\n"
@@ -97,11 +96,10 @@ static void give_up(void)
  * threads a core in all. */
 static size_t default_threads(uint32_t local_ranks)
 {
-    size_t cores = tr_cpu_cores();
-    size_t n = (4 * cores + local_ranks - 1) / local_ranks;
+    size_t all = tr_pool_default_threads();
+    size_t n = (4 * tr_cpu_cores() + local_ranks - 1) / local_ranks;
 
-    n = n < cores ? n : cores;
-    return n < TR_POOL_MAX_THREADS ? n : TR_POOL_MAX_THREADS;
+    return n < all ? n : all;
 }
 
 static tr_status run(int argc, char **argv)
@@ -121,7 +119,7 @@ static tr_status run(int argc, char **argv)
                        "or mpirun -n 1 troupe run ... : -n N troupe-worker");
     if (o.threads == 0)
         o.threads = default_threads(local_ranks);
-    st = tr_mpi_open(MAX_MESSAGE, START_TIMEOUT, give_up, &transport);
+    st = tr_mpi_open(TR_MAX_MESSAGE, START_TIMEOUT, give_up, &transport);
     if (st != TR_OK)
         return st;
     if (transport->self == 0) {

@@ -60,15 +60,24 @@ static void output_f32(const tr_matrix *w, size_t o, const uint8_t *x, size_t x_
         y[r * y_stride + o] = lanes_sum(lane[r]);
 }
 
-static void matmul_f32(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
-                       size_t x_stride, size_t n_rows, float *y, size_t y_stride)
+/* One output of up to GROUP rows of x. */
+typedef void (*output_fn)(const tr_matrix *w, size_t o, const uint8_t *x, size_t x_stride,
+                          size_t n_rows, float *y, size_t y_stride);
+
+static void outputs_by(output_fn output, const tr_matrix *w, size_t out_begin, size_t out_end,
+                       const uint8_t *x, size_t x_stride, size_t n_rows, float *y, size_t y_stride)
 {
     for (size_t r = 0; r < n_rows; r += GROUP) {
         size_t n = n_rows - r < GROUP ? n_rows - r : GROUP;
         for (size_t o = out_begin; o < out_end; o++)
-            output_f32(w, o, (const uint8_t *)x + r * x_stride, x_stride, n, y + r * y_stride,
-                       y_stride);
+            output(w, o, x + r * x_stride, x_stride, n, y + r * y_stride, y_stride);
     }
+}
+
+static void matmul_f32(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
+                       size_t x_stride, size_t n_rows, float *y, size_t y_stride)
+{
+    outputs_by(output_f32, w, out_begin, out_end, x, x_stride, n_rows, y, y_stride);
 }
 
 /* ---- products with 8-bit activations -------------------------------------------------- */
@@ -123,12 +132,7 @@ static void output_q8(const tr_matrix *w, size_t o, const uint8_t *x, size_t x_s
 static void matmul_q8(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
                       size_t x_stride, size_t n_rows, float *y, size_t y_stride)
 {
-    for (size_t r = 0; r < n_rows; r += GROUP) {
-        size_t n = n_rows - r < GROUP ? n_rows - r : GROUP;
-        for (size_t o = out_begin; o < out_end; o++)
-            output_q8(w, o, (const uint8_t *)x + r * x_stride, x_stride, n, y + r * y_stride,
-                      y_stride);
-    }
+    outputs_by(output_q8, w, out_begin, out_end, x, x_stride, n_rows, y, y_stride);
 }
 
 static void act_q8(const float *x, size_t n, void *row)

@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-static tr_status check_type(const tr_gguf *g, const tr_gguf_tensor *t)
+tr_status tr_weights_check(const tr_gguf *g, const tr_gguf_tensor *t)
 {
     const tr_type_info *info = tr_type_get(t->type);
 
@@ -121,7 +121,7 @@ static tr_status load_new(tr_pool *pool, const tr_gguf *g, const tr_gguf_tensor 
 tr_status tr_weights_load(const tr_gguf *g, const tr_gguf_tensor *t, size_t first, size_t count,
                           tr_weights *out)
 {
-    tr_status st = check_type(g, t);
+    tr_status st = tr_weights_check(g, t);
 
     if (st != TR_OK)
         return st;
@@ -140,7 +140,7 @@ size_t tr_weights_size_for(const tr_compute *c, const tr_gguf_tensor *t, size_t 
 tr_status tr_weights_load_for(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *t,
                               size_t first, size_t count, tr_weights *out)
 {
-    tr_status st = check_type(g, t);
+    tr_status st = tr_weights_check(g, t);
 
     if (st != TR_OK)
         return st;
@@ -151,7 +151,7 @@ tr_status tr_weights_load_for(const tr_compute *c, const tr_gguf *g, const tr_gg
 tr_status tr_matrix_load_into(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *t,
                               size_t first, size_t count, void *memory, tr_matrix *out)
 {
-    tr_status st = check_type(g, t);
+    tr_status st = tr_weights_check(g, t);
 
     if (st != TR_OK)
         return st;

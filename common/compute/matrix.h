@@ -27,6 +27,9 @@ typedef struct {
     size_t size; /* bytes of it */
 } tr_weights;
 
+/* Whether there are kernels for the type of t; TR_E_UNSUPPORTED names the tensor. */
+tr_status tr_weights_check(const tr_gguf *g, const tr_gguf_tensor *t);
+
 /* Copy matrices first..first+count-1 of tensor t (dim[2] of them, one for a 2-D tensor) into one
  * matrix of count * dim[1] rows of dim[0] inputs.  The tensor's bounds must have been checked. */
 tr_status tr_weights_load(const tr_gguf *g, const tr_gguf_tensor *t, size_t first, size_t count,

@@ -11,6 +11,7 @@
 #include "compute/pool.h"
 
 #include "base/check.h"
+#include "compute/cpu.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -192,6 +193,13 @@ static tr_status start_threads_deaf(tr_pool *p)
     tr_status st = start_threads(p);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return st;
+}
+
+size_t tr_pool_default_threads(void)
+{
+    size_t n = tr_cpu_cores();
+
+    return n < TR_POOL_MAX_THREADS ? n : TR_POOL_MAX_THREADS;
 }
 
 tr_status tr_pool_new(size_t n_threads, tr_pool **out)

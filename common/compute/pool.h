@@ -26,6 +26,9 @@ typedef struct tr_pool tr_pool;
 /* Rows begin..end-1.  thread is 0..n_threads-1, to pick scratch that is not shared. */
 typedef void (*tr_pool_fn)(void *ctx, size_t thread, size_t begin, size_t end);
 
+/* One thread for each core that this process may use, as far as a pool can have them. */
+size_t tr_pool_default_threads(void);
+
 /* n_threads 1..TR_POOL_MAX_THREADS, the caller included; 1 starts none. */
 tr_status tr_pool_new(size_t n_threads, tr_pool **out);
 void tr_pool_free(tr_pool **p);

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "transport/msg_pool.h"
 #include "transport/shm.h"
+#include "transport/start_watch.h"
 
 #include <mpi.h>
 
@@ -23,7 +24,6 @@
 #include <limits.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -107,6 +107,14 @@ static void peer_fail_by_code(end *e, tr_peer peer, int code)
     int length = 0;
 
     MPI_Error_string(code, why, &length);
+    peer_fail(e, peer, why);
+}
+
+static void peer_fail_by_size(end *e, tr_peer peer, long long size)
+{
+    char why[80];
+
+    snprintf(why, sizeof why, "message of %lld bytes, 1..%zu are allowed", size, e->max_size);
     peer_fail(e, peer, why);
 }
 
@@ -205,9 +213,7 @@ static void receive_begin(end *e, tr_peer from, MPI_Message *message, int size)
     int done = 0;
 
     if (size < 1 || (size_t)size > e->max_size) {
-        char why[80];
-        snprintf(why, sizeof why, "message of %d bytes, 1..%zu are allowed", size, e->max_size);
-        peer_fail(e, from, why);
+        peer_fail_by_size(e, from, size);
         return; /* the matched message stays with MPI */
     }
     if (tr_msg_pool_take(&e->pool, (size_t)size, &slab) != TR_OK) {
@@ -359,7 +365,13 @@ static tr_status change_memory(end *e, tr_peer to, tr_msg **m)
     return TR_OK;
 }
 
-/* A lost peer gives no line here: the reason has been said. */
+static void sent(end *e, size_t size)
+{
+    e->base.stats.messages_sent++;
+    e->base.stats.bytes_sent += size;
+    e->n_idle = 0;
+}
+
 static tr_status near_send(end *e, tr_peer to, tr_msg **m)
 {
     size_t size = (*m)->size;
@@ -367,14 +379,12 @@ static tr_status near_send(end *e, tr_peer to, tr_msg **m)
     if (e->peer[to].state != PEER_LIVE)
         return TR_E_PEER_LOST;
     tr_status st = tr_shm_send(e->shm, to, m);
-    if (st != TR_OK)
-        return st;
-    e->base.stats.messages_sent++;
-    e->base.stats.bytes_sent += size;
-    e->n_idle = 0;
-    return TR_OK;
+    if (st == TR_OK)
+        sent(e, size);
+    return st;
 }
 
+/* A lost peer gives no line here: the reason has been said. */
 static tr_status mpi_send(tr_transport *t, tr_peer to, tr_msg **m)
 {
     end *e = (end *)t;
@@ -413,9 +423,7 @@ static tr_status mpi_send(tr_transport *t, tr_peer to, tr_msg **m)
         send_done(e, slab);
     else
         flight_add(&e->sends, request, slab);
-    t->stats.messages_sent++;
-    t->stats.bytes_sent += size;
-    e->n_idle = 0;
+    sent(e, size);
     return TR_OK;
 }
 
@@ -461,11 +469,8 @@ static bool near_recv(end *e, tr_peer from, tr_msg **out)
     if (!e->peer[from].is_near || e->peer[from].state != PEER_LIVE)
         return false;
     tr_status st = tr_shm_recv(e->shm, from, &size, out);
-    if (st == TR_E_PROTOCOL) {
-        char why[80];
-        snprintf(why, sizeof why, "message of %zu bytes, 1..%zu are allowed", size, e->max_size);
-        peer_fail(e, from, why);
-    }
+    if (st == TR_E_PROTOCOL)
+        peer_fail_by_size(e, from, (long long)size);
     return st == TR_OK;
 }
 
@@ -738,72 +743,6 @@ static tr_status near_join(end *e, bool is_wanted)
 
 /* ---- start-up ---------------------------------------------------------------------------- */
 
-/* Waits beside MPI_Init until that is done or late. */
-typedef struct {
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool is_up;
-    uint32_t n_ranks;
-    tr_time timeout;
-    void (*give_up)(void);
-} start_watch;
-
-static void *start_watch_main(void *ctx)
-{
-    start_watch *w = ctx;
-    struct timespec until;
-
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)(w->timeout / TR_SECOND);
-    until.tv_nsec += (long)(w->timeout % TR_SECOND);
-    if (until.tv_nsec >= TR_SECOND) {
-        until.tv_sec++;
-        until.tv_nsec -= TR_SECOND;
-    }
-    pthread_mutex_lock(&w->lock);
-    while (!w->is_up && pthread_cond_timedwait(&w->changed, &w->lock, &until) != ETIMEDOUT) {
-    }
-    bool is_late = !w->is_up;
-    pthread_mutex_unlock(&w->lock);
-    if (!is_late)
-        return NULL;
-    tr_fail(TR_E_PEER_LOST,
-            "mpi: not all %u processes of this job came up within %.1f s: one ended at its start "
-            "(what it says is above), or its program is no troupe-worker",
-            w->n_ranks, (double)w->timeout / (double)TR_SECOND);
-    w->give_up();
-    abort(); /* give_up did not end the process */
-}
-
-static tr_status start_watch_begin(start_watch *w)
-{
-    pthread_condattr_t monotonic;
-    sigset_t all, before;
-
-    pthread_mutex_init(&w->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&w->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-    sigfillset(&all); /* signals belong to the main thread */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&w->thread, NULL, start_watch_main, w);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return error == 0 ? TR_OK : tr_fail(TR_E_SYSTEM, "mpi: no thread: %s", strerror(error));
-}
-
-static void start_watch_end(start_watch *w)
-{
-    pthread_mutex_lock(&w->lock);
-    w->is_up = true;
-    pthread_cond_signal(&w->changed);
-    pthread_mutex_unlock(&w->lock);
-    pthread_join(w->thread, NULL);
-    pthread_cond_destroy(&w->changed);
-    pthread_mutex_destroy(&w->lock);
-}
-
 /* All that waits for every rank. */
 static tr_status ranks_meet(size_t max_size, bool share_memory, end **out)
 {
@@ -838,12 +777,12 @@ tr_status tr_mpi_open(size_t max_size, tr_time init_timeout, void (*give_up)(voi
                        INT_MAX);
     if (!tr_mpi_launched(&n, &local))
         return tr_fail(TR_E_USAGE, "mpi: this process was not started by mpirun or srun");
-    start_watch watch = { .n_ranks = n, .timeout = init_timeout, .give_up = give_up };
-    tr_status st = start_watch_begin(&watch);
+    tr_start_watch watch = { .n_ranks = n, .timeout = init_timeout, .give_up = give_up };
+    tr_status st = tr_start_watch_begin(&watch);
     if (st != TR_OK)
         return st;
     st = ranks_meet(max_size, share_memory, &e);
-    start_watch_end(&watch);
+    tr_start_watch_end(&watch);
     if (st != TR_OK)
         return st;
     *out = &e->base;

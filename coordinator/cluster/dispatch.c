@@ -232,7 +232,6 @@ static tr_status run_local(tr_dispatch *d)
     };
     tr_status st = tr_apply_share(d->apply, &in, d->local_rows, NULL, NULL);
     d->answers[0].rows = d->local_rows;
-    d->stats.local += tr_now() - begin;
     d->peer_busy[0] += (uint64_t)(tr_now() - begin);
     return st;
 }

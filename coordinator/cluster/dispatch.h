@@ -42,7 +42,6 @@ typedef struct {
 typedef struct {
     uint64_t layers;           /* dispatches */
     uint64_t frames_dropped;   /* late or unknown */
-    tr_time local;             /* spent computing this process's own share */
     tr_time wait;              /* spent waiting for answers */
     tr_time combine;           /* spent adding them up */
     const uint64_t *peer_rows; /* [n_peers]: picks computed by each */

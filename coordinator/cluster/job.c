@@ -2,10 +2,11 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/cluster/job.h"
 
+#include "coordinator/cluster/cluster.h"
 #include "coordinator/cluster/launch.h"
+#include "proto/limits.h"
 #include "transport/mpi.h"
 
-#include <stdlib.h>
 #include <unistd.h>
 
 bool tr_job_exists(void)
@@ -29,7 +30,7 @@ tr_status tr_job_open(const char *listen, tr_time join_timeout, tr_transport **o
     uint32_t n_local = 0;
 
     tr_mpi_launched(&n_ranks, &n_local);
-    tr_status st = tr_mpi_open(TR_JOB_MAX_MESSAGE, join_timeout, end_now, out);
+    tr_status st = tr_mpi_open(TR_MAX_MESSAGE, join_timeout, end_now, out);
     if (st != TR_OK)
         return st;
     if ((*out)->self != 0)
@@ -44,4 +45,17 @@ tr_status tr_job_open(const char *listen, tr_time join_timeout, tr_transport **o
                        "0.0.0.0 is every interface)",
                        n_ranks - n_local);
     return TR_OK;
+}
+
+void tr_job_close(tr_transport **t, tr_status st, bool had_engine)
+{
+    if (!*t)
+        return;
+    if (!had_engine && (*t)->self == 0)
+        tr_cluster_call_off(*t);
+    if (st != TR_OK)
+        tr_launch_report_status(tr_status_exit_code(st));
+    if (tr_status_scope(st) == TR_SCOPE_PEER)
+        tr_mpi_abandon(*t);
+    tr_transport_close(t);
 }

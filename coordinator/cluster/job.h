@@ -15,12 +15,15 @@
 #include "base/clock.h"
 #include "transport/transport.h"
 
-enum { TR_JOB_MAX_MESSAGE = 1 << 30 }; /* bytes */
-
 /* True if an MPI launcher started this process. */
 bool tr_job_exists(void);
 
 /* listen may be NULL: loopback, which serves workers on this host only. */
 tr_status tr_job_open(const char *listen, tr_time join_timeout, tr_transport **out);
+
+/* After the engine is closed; st is what the command ends with.  An engine tells its workers to
+ * stop; where there was none yet that is said here.  A failure is reported to the launcher first,
+ * since closing may be cut short by who started us.  Does nothing if *t is NULL. */
+void tr_job_close(tr_transport **t, tr_status st, bool had_engine);
 
 #endif

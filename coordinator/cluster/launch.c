@@ -393,7 +393,7 @@ static tr_status line_print(const tr_launch_line *line)
 }
 
 static tr_status launch(const tr_run_options *o, const tr_cluster_config *c, int argc, char **argv,
-                        const char *command, char *const *words, int *exit_code)
+                        const char *command, const char *const *words, int *exit_code)
 {
     tr_launch_facts facts = { .is_root = geteuid() == 0,
                               .shows_progress = isatty(STDERR_FILENO) == 1,
@@ -439,7 +439,7 @@ tr_status tr_launch_run(const tr_run_options *o, const tr_cluster_config *c, int
     return launch(o, c, argc, argv, "run", NULL, exit_code);
 }
 
-tr_status tr_launch_command(const char *command, char *const *words, uint32_t n_workers,
+tr_status tr_launch_command(const char *command, const char *const *words, uint32_t n_workers,
                             int *exit_code)
 {
     tr_run_options o = { .workers = n_workers, .prompt = "" };

@@ -28,7 +28,7 @@ tr_status tr_launch_run(const tr_run_options *o, const tr_cluster_config *c, int
                         int *exit_code);
 
 /* The same for another command on this machine: words are its options, NULL-terminated. */
-tr_status tr_launch_command(const char *command, char *const *words, uint32_t n_workers,
+tr_status tr_launch_command(const char *command, const char *const *words, uint32_t n_workers,
                             int *exit_code);
 
 /* A status of the class that an exit status stands for, so that a caller can end the same way. */

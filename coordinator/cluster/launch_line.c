@@ -239,7 +239,7 @@ tr_status tr_launch_line_compose(const tr_run_options *o, const tr_cluster_confi
     if (c)
         put_from_file(&w, o, c);
     if (facts->words) {
-        put_all(&w, (const char *const *)facts->words);
+        put_all(&w, facts->words);
     } else {
         if (facts->shows_progress && !o->quiet && !o->progress)
             put(&w, "--progress");

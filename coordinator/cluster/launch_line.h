@@ -26,10 +26,10 @@ typedef struct {
     const char *worker;   /* troupe-worker */
     const char *hostname; /* of this machine */
     bool is_root;
-    bool shows_progress; /* standard error is a terminal */
-    bool reports;        /* pass TROUPE_RUN_DIR on (launch.h) */
-    const char *command; /* of troupe, "run" or another */
-    char *const *words;  /* of another command: its options as they are, NULL-terminated */
+    bool shows_progress;      /* standard error is a terminal */
+    bool reports;             /* pass TROUPE_RUN_DIR on (launch.h) */
+    const char *command;      /* of troupe, "run" or another */
+    const char *const *words; /* of another command: its options as they are, NULL-terminated */
 } tr_launch_facts;
 
 typedef struct {

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/commands/answer.h"
 
+#include "coordinator/commands/json_text.h"
 #include "coordinator/text/stop.h"
 #include "coordinator/text/utf8.h"
 
@@ -192,15 +193,6 @@ static json_t *workers_json(const tr_report *r)
     return list;
 }
 
-/* A path may be any bytes, JSON is text. */
-static json_t *path_json(const char *path)
-{
-    size_t bad;
-
-    return tr_utf8_valid(tr_bytes_of(path), &bad) ? json_string(path)
-                                                  : json_string("(a path that is not UTF-8)");
-}
-
 static json_t *report_json(const tr_answer *a, const tr_report *r)
 {
     const tr_generate_result *g = r->result;
@@ -208,16 +200,16 @@ static json_t *report_json(const tr_answer *a, const tr_report *r)
 
     for (size_t i = 0; i < r->prompt->n; i++)
         json_array_append_new(prompt, json_integer(r->prompt->ids[i]));
-    return json_pack("{s:o, s:o, s:O, s:o, s:s, s:o, s:s, s:i, s:i, s:f, s:f, s:f, s:I, s:I, s:o}",
-                     "model", path_json(r->options->model), "prompt_tokens", prompt, "tokens",
-                     a->tokens, "text", json_stringn(a->text ? a->text : "", a->text_size),
-                     "finish", tr_finish_name(g->finish), "seed",
-                     json_sprintf("%llu", (unsigned long long)r->seed), "kernels", r->kernels,
-                     "n_prompt", (int)g->n_prompt, "n_generated", (int)g->n_generated,
-                     "load_seconds", r->stats->load_seconds, "prefill_seconds", seconds(g->prefill),
-                     "decode_seconds", seconds(g->decode), "bytes_sent",
-                     (json_int_t)r->stats->transport.bytes_sent, "bytes_received",
-                     (json_int_t)r->stats->transport.bytes_received, "workers", workers_json(r));
+    return json_pack(
+        "{s:o, s:o, s:O, s:o, s:s, s:o, s:s, s:i, s:i, s:f, s:f, s:f, s:I, s:I, s:o}", "model",
+        tr_json_text(tr_bytes_of(r->options->model)), "prompt_tokens", prompt, "tokens", a->tokens,
+        "text", json_stringn(a->text ? a->text : "", a->text_size), "finish",
+        tr_finish_name(g->finish), "seed", json_sprintf("%llu", (unsigned long long)r->seed),
+        "kernels", r->kernels, "n_prompt", (int)g->n_prompt, "n_generated", (int)g->n_generated,
+        "load_seconds", r->stats->load_seconds, "prefill_seconds", seconds(g->prefill),
+        "decode_seconds", seconds(g->decode), "bytes_sent",
+        (json_int_t)r->stats->transport.bytes_sent, "bytes_received",
+        (json_int_t)r->stats->transport.bytes_received, "workers", workers_json(r));
 }
 
 static tr_status write_json(const tr_answer *a, const tr_report *r)

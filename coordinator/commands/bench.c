@@ -10,9 +10,10 @@
 #include "coordinator/cluster/cluster.h"
 #include "coordinator/cluster/job.h"
 #include "coordinator/cluster/launch.h"
-#include "coordinator/commands/number.h"
+#include "coordinator/commands/json_text.h"
+#include "coordinator/commands/option.h"
 #include "coordinator/engine/measure.h"
-#include "transport/mpi.h"
+#include "proto/limits.h"
 
 #include <jansson.h>
 
@@ -35,14 +36,14 @@ enum {
     N_BATCHES = sizeof batches / sizeof batches[0],
     N_FAR = sizeof far_batches / sizeof far_batches[0],
     FAR = 2048,
-    MAX_WORKERS = 4096,
-    MAX_WORDS = 64,
     MAX_ROWS = 512,
     MAX_BATCH = 64,
 };
 
 typedef struct {
     const char *model, *json, *isa;
+    bool compares;
+    char **compared; /* the two files */
     uint64_t threads, repeats, steps, workers;
 } bench_options;
 
@@ -71,7 +72,7 @@ static const char help[] =
     "  --repeats N         of each measurement; the median is shown (3)\n"
     "  --steps N           of one measurement of writing (16)\n"
     "  --json FILE         write the results as JSON too\n"
-    "  --compare           show two such files side by side\n"
+    "  --compare A B       show two such files side by side\n"
     "  -h, --help          show this\n";
 
 /* ---- options -------------------------------------------------------------------------- */
@@ -88,8 +89,11 @@ static tr_status read_option(int c, bench_options *o, const char *word)
     case 'j':
         o->json = optarg;
         return TR_OK;
+    case 'c':
+        o->compares = true;
+        return TR_OK;
     case 'w':
-        return tr_option_number("workers", optarg, 0, MAX_WORKERS, &o->workers);
+        return tr_option_number("workers", optarg, 0, TR_MAX_WORKERS, &o->workers);
     case 't':
         return tr_option_number("threads", optarg, 0, TR_POOL_MAX_THREADS, &o->threads);
     case 'r':
@@ -106,15 +110,11 @@ static tr_status read_option(int c, bench_options *o, const char *word)
 static tr_status parse(int argc, char **argv, bench_options *o, bool *done)
 {
     static const struct option options[] = {
-        { "model", required_argument, NULL, 'm' },
-        { "threads", required_argument, NULL, 't' },
-        { "isa", required_argument, NULL, 'i' },
-        { "repeats", required_argument, NULL, 'r' },
-        { "steps", required_argument, NULL, 's' },
-        { "json", required_argument, NULL, 'j' },
-        { "workers", required_argument, NULL, 'w' },
-        { "help", no_argument, NULL, 'h' },
-        { NULL, 0, NULL, 0 },
+        { "model", required_argument, NULL, 'm' },   { "threads", required_argument, NULL, 't' },
+        { "isa", required_argument, NULL, 'i' },     { "repeats", required_argument, NULL, 'r' },
+        { "steps", required_argument, NULL, 's' },   { "json", required_argument, NULL, 'j' },
+        { "workers", required_argument, NULL, 'w' }, { "help", no_argument, NULL, 'h' },
+        { "compare", no_argument, NULL, 'c' },       { NULL, 0, NULL, 0 },
     };
     int c;
 
@@ -130,6 +130,11 @@ static tr_status parse(int argc, char **argv, bench_options *o, bool *done)
         if (st != TR_OK)
             return st;
     }
+    if (o->compares && argc - optind != 2)
+        return tr_fail(TR_E_USAGE, "--compare: give two files that bench --json wrote");
+    o->compared = argv + optind;
+    if (o->compares)
+        return TR_OK;
     if (optind < argc)
         return tr_fail(TR_E_USAGE, "unexpected argument \"%.80s\"", argv[optind]);
     return o->model ? TR_OK : tr_fail(TR_E_USAGE, "no model: give -m FILE");
@@ -278,8 +283,9 @@ static tr_status measure_all(bench *b)
 static tr_status write_json(const bench *b, const tr_engine_stats *s)
 {
     const tr_limits *l = &b->measure.limits;
-    json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:f, s:f, s:f, s:O}", "model", b->o.model,
-                          "kernels", tr_engine_kernels(b->engine)->name, "threads",
+    json_t *o = json_pack("{s:o, s:s, s:i, s:i, s:f, s:f, s:f, s:O}", "model",
+                          tr_json_text(tr_bytes_of(b->o.model)), "kernels",
+                          tr_engine_kernels(b->engine)->name, "threads",
                           (int)tr_pool_threads(tr_engine_compute(b->engine)->pool), "workers",
                           b->transport ? (int)b->transport->n_peers : 0, "memory_gb_per_second",
                           l->read_bytes * 1e-9, "int8_gop_per_second", l->int8_ops * 1e-9,
@@ -321,13 +327,7 @@ static void close_all(bench *b, tr_status st)
     tr_engine_close(&b->engine);
     tr_gguf_close(&b->gguf);
     free(b->measure.seen);
-    if (!b->transport)
-        return;
-    if (!had_engine && b->transport->self == 0)
-        tr_cluster_call_off(b->transport);
-    if (tr_status_scope(st) == TR_SCOPE_PEER)
-        tr_mpi_abandon(b->transport);
-    tr_transport_close(&b->transport);
+    tr_job_close(&b->transport, st, had_engine);
 }
 
 /* ---- two results side by side --------------------------------------------------------------- */
@@ -399,10 +399,8 @@ static tr_status compare(const char *path_a, const char *path_b)
 static tr_status launch(const bench_options *o)
 {
     char threads[32], repeats[32], steps[32];
-    char *words[MAX_WORDS] = { (char *)(uintptr_t) "-m",        (char *)(uintptr_t)o->model,
-                               (char *)(uintptr_t) "--threads", threads,
-                               (char *)(uintptr_t) "--repeats", repeats,
-                               (char *)(uintptr_t) "--steps",   steps };
+    const char *words[13] = { "-m",        o->model, "--threads", threads,
+                              "--repeats", repeats,  "--steps",   steps };
     size_t n = 8;
     int exit_code = 0;
 
@@ -410,12 +408,12 @@ static tr_status launch(const bench_options *o)
     snprintf(repeats, sizeof repeats, "%llu", (unsigned long long)o->repeats);
     snprintf(steps, sizeof steps, "%llu", (unsigned long long)o->steps);
     if (o->isa) {
-        words[n++] = (char *)(uintptr_t) "--isa";
-        words[n++] = (char *)(uintptr_t)o->isa;
+        words[n++] = "--isa";
+        words[n++] = o->isa;
     }
     if (o->json) {
-        words[n++] = (char *)(uintptr_t) "--json";
-        words[n++] = (char *)(uintptr_t)o->json;
+        words[n++] = "--json";
+        words[n++] = o->json;
     }
     tr_status st = tr_launch_command("bench", words, (uint32_t)o->workers, &exit_code);
     return st == TR_OK ? tr_launch_status(exit_code) : st;
@@ -426,11 +424,11 @@ tr_status tr_command_bench(int argc, char **argv)
     bench b = { .o = { .repeats = 3, .steps = 16 } };
     bool done = false;
 
-    if (argc == 4 && strcmp(argv[1], "--compare") == 0)
-        return compare(argv[2], argv[3]);
     tr_status st = parse(argc, argv, &b.o, &done);
     if (st != TR_OK || done)
         return st;
+    if (b.o.compares)
+        return compare(b.o.compared[0], b.o.compared[1]);
     if (b.o.workers > 0)
         return launch(&b.o);
     tr_interrupt_watch();

@@ -7,6 +7,7 @@
 #include "coordinator/commands/inspect.h"
 
 #include "compute/gguf.h"
+#include "coordinator/commands/json_text.h"
 #include "coordinator/model/model.h"
 #include "coordinator/text/tokenizer.h"
 
@@ -91,9 +92,7 @@ static tr_bytes text_of(const tr_gguf *g, const char *key)
 
 static void set_text(json_t *o, const char *key, tr_bytes text)
 {
-    json_t *v = json_stringn((const char *)text.data, text.size);
-
-    json_object_set_new(o, key, v ? v : json_string("(not UTF-8)"));
+    json_object_set_new(o, key, tr_json_text(text));
 }
 
 static void set_number(json_t *o, const char *key, int64_t v)

@@ -4,8 +4,7 @@
 
 #include "base/interrupt.h"
 #include "base/log.h"
-#include "compute/cpu.h"
-#include "coordinator/commands/number.h"
+#include "coordinator/commands/option.h"
 #include "coordinator/model/requantise.h"
 
 #include <getopt.h>
@@ -39,17 +38,6 @@ static const char help[] =
     "Vectors and routers stay as they are. K types need rows of a multiple of 256 values, the\n"
     "others of 32; other rows get the nearest type that fits, and a line says so.\n";
 
-static tr_status read_type(const char *what, const char *text, tr_type *out)
-{
-    tr_type t;
-
-    if (!tr_type_find(text, &t) || !tr_type_get(t)->computable)
-        return tr_fail(TR_E_USAGE, "%s \"%.40s\": no such type; troupe quantize --help lists them",
-                       what, text);
-    *out = t;
-    return TR_OK;
-}
-
 static tr_status read_rule(quantize *q, char *text)
 {
     char *equals = strrchr(text, '=');
@@ -60,7 +48,7 @@ static tr_status read_rule(quantize *q, char *text)
         return tr_fail(TR_E_USAGE, "--tensor: at most %d", MAX_RULES);
     *equals = '\0';
     q->rule[q->r.n_rules].pattern = text;
-    return read_type("--tensor", equals + 1, &q->rule[q->r.n_rules++].type);
+    return tr_option_type("--tensor", equals + 1, &q->rule[q->r.n_rules++].type);
 }
 
 static tr_status read_option(int c, quantize *q, const char *word)
@@ -68,7 +56,7 @@ static tr_status read_option(int c, quantize *q, const char *word)
     switch (c) {
     case 'd':
         q->has_dense = true;
-        return read_type("--dense", optarg, &q->r.dense);
+        return tr_option_type("--dense", optarg, &q->r.dense);
     case 'r':
         return read_rule(q, optarg);
     case 'f':
@@ -108,7 +96,7 @@ static tr_status parse(int argc, char **argv, quantize *q, bool *done)
         return tr_fail(TR_E_USAGE, "give IN.gguf OUT.gguf TYPE; see troupe quantize --help");
     q->r.in = argv[optind];
     q->r.out = argv[optind + 1];
-    tr_status st = read_type("TYPE", argv[optind + 2], &q->r.experts);
+    tr_status st = tr_option_type("TYPE", argv[optind + 2], &q->r.experts);
     if (st == TR_OK && !q->has_dense)
         q->r.dense = q->r.experts;
     return st;
@@ -142,7 +130,7 @@ tr_status tr_command_quantize(int argc, char **argv)
     tr_interrupt_watch();
     q.r.rules = q.rule;
     q.r.progress = isatty(STDERR_FILENO) != 0;
-    st = tr_pool_new(q.threads ? (size_t)q.threads : tr_cpu_cores(), &q.r.pool);
+    st = tr_pool_new(q.threads ? (size_t)q.threads : tr_pool_default_threads(), &q.r.pool);
     if (st == TR_OK)
         st = tr_requantise_run(&q.r, &result);
     tr_pool_free(&q.r.pool);

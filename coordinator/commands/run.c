@@ -9,7 +9,6 @@
 #include "coordinator/cluster/job.h"
 #include "coordinator/cluster/launch.h"
 #include "coordinator/commands/answer.h"
-#include "transport/mpi.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -199,7 +198,6 @@ static tr_status generate(run *r)
     return st;
 }
 
-/* The engine tells its workers to stop; before there is one, that is said over the transport. */
 static void close_all(run *r, tr_status st)
 {
     bool had_engine = r->engine != NULL;
@@ -209,15 +207,7 @@ static void close_all(run *r, tr_status st)
     tr_prompt_fini(&r->prompt);
     tr_tokenizer_free(&r->tokenizer);
     tr_gguf_close(&r->gguf);
-    if (!r->transport)
-        return;
-    if (!had_engine && r->transport->self == 0)
-        tr_cluster_call_off(r->transport);
-    if (st != TR_OK) /* closing may be cut short by who started us */
-        tr_launch_report_status(tr_status_exit_code(st));
-    if (tr_status_scope(st) == TR_SCOPE_PEER)
-        tr_mpi_abandon(r->transport);
-    tr_transport_close(&r->transport);
+    tr_job_close(&r->transport, st, had_engine);
 }
 
 static tr_status coordinate(run *r)

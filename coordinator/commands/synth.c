@@ -4,7 +4,7 @@
 
 #include "base/interrupt.h"
 
-#include "coordinator/commands/number.h"
+#include "coordinator/commands/option.h"
 #include "coordinator/model/random_model.h"
 #include "proto/limits.h"
 
@@ -28,18 +28,6 @@ static const char help[] =
     "  --context N         instead of the shape's\n"
     "  --seed N            of the weights (1)\n"
     "  -h, --help          show this\n";
-
-static tr_status read_type(const char *name, const char *text, tr_type *out)
-{
-    tr_type t;
-
-    if (!tr_type_find(text, &t) || !tr_type_get(t)->computable)
-        return tr_fail(TR_E_USAGE,
-                       "--%s \"%.40s\": no such type; troupe quantize --help lists them", name,
-                       text);
-    *out = t;
-    return TR_OK;
-}
 
 static tr_status read_shape(const char *name, tr_model_shape *out)
 {
@@ -89,10 +77,10 @@ static tr_status read_option(int c, tr_random_model *o, synth_given *g, char *wo
         o->path = optarg;
         return TR_OK;
     case 't':
-        return read_type("type", optarg, &o->experts);
+        return tr_option_type("--type", optarg, &o->experts);
     case 'd':
         g->dense = optarg;
-        return read_type("dense-type", optarg, &o->dense);
+        return tr_option_type("--dense-type", optarg, &o->dense);
     case 'n':
         return tr_option_number("layers", optarg, 1, TR_MAX_LAYERS, &g->layers);
     case 'e':

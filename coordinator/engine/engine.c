@@ -9,7 +9,7 @@
 #include "base/progress.h"
 #include "compute/cpu.h"
 #include "coordinator/cluster/cluster.h"
-#include "coordinator/cluster/job.h"
+#include "proto/limits.h"
 
 #include <stdlib.h>
 
@@ -228,19 +228,12 @@ static tr_status check_messages(const tr_engine *e)
 {
     uint64_t answer = (uint64_t)e->o.max_rows * e->map.top_k * e->map.dim * sizeof(float);
 
-    if (e->o.n_workers == 0 || answer < TR_JOB_MAX_MESSAGE - 4096)
+    if (e->o.n_workers == 0 || answer < TR_MAX_MESSAGE - 4096)
         return TR_OK;
     return tr_fail(TR_E_USAGE,
                    "%zu rows at once could need an answer of %llu bytes, and messages have at most "
                    "%d: lower --batch",
-                   e->o.max_rows, (unsigned long long)answer, TR_JOB_MAX_MESSAGE);
-}
-
-static size_t default_threads(void)
-{
-    size_t n = tr_cpu_cores();
-
-    return n < TR_POOL_MAX_THREADS ? n : TR_POOL_MAX_THREADS;
+                   e->o.max_rows, (unsigned long long)answer, TR_MAX_MESSAGE);
 }
 
 static tr_status open_parts(tr_engine *e)
@@ -254,7 +247,7 @@ static tr_status open_parts(tr_engine *e)
     if (st == TR_OK)
         st = place(e);
     if (st == TR_OK)
-        st = tr_pool_new(e->o.threads ? e->o.threads : default_threads(), &e->compute.pool);
+        st = tr_pool_new(e->o.threads ? e->o.threads : tr_pool_default_threads(), &e->compute.pool);
     if (st == TR_OK)
         st = join_and_load(e);
     if (st == TR_OK)

@@ -349,7 +349,7 @@ tr_forward_times tr_forward_get_times(const tr_forward *f)
     tr_forward_times t = f->times;
     tr_dispatch_stats d = tr_dispatch_get_stats(f->o.dispatch);
 
-    t.experts = d.local;
+    t.experts = (tr_time)d.peer_busy[0];
     t.wait = d.wait;
     t.combine = d.combine;
     return t;

@@ -32,10 +32,6 @@ static tr_status find(const loader *l, const char *name, uint64_t in, uint64_t o
                        tr_gguf_path(l->g), name, (unsigned long long)t->dim[0],
                        (unsigned long long)t->dim[1], (unsigned long long)t->dim[2],
                        (unsigned long long)in, (unsigned long long)out);
-    if (!tr_type_get(t->type)->computable)
-        return tr_fail(TR_E_UNSUPPORTED,
-                       "model %s: tensor %s is of type %s, for which there are no kernels",
-                       tr_gguf_path(l->g), name, tr_type_get(t->type)->name);
     if (l->used)
         l->used[t - tr_gguf_tensor_at(l->g, 0)] = 1;
     *found = t;
@@ -54,7 +50,7 @@ static tr_status matrix(loader *l, const char *name, uint64_t in, uint64_t out, 
 
     tr_status st = find(l, name, in, out, &t);
     if (st == TR_OK && l->used)
-        return TR_OK;
+        return tr_weights_check(l->g, t);
     if (st == TR_OK)
         st = tr_weights_load_for(l->compute, l->g, t, 0, 1, w);
     if (st == TR_OK)
@@ -68,7 +64,7 @@ static tr_status vector(loader *l, const char *name, uint64_t n, float **v)
 
     tr_status st = find(l, name, n, 1, &t);
     if (st == TR_OK && l->used)
-        return TR_OK;
+        return tr_weights_check(l->g, t);
     if (st == TR_OK)
         st = tr_vector_load(l->g, t, v);
     if (st == TR_OK)
@@ -177,10 +173,9 @@ static tr_status check_experts(loader *l)
         const tr_expert_tensors *e = &map->layer[i];
         const tr_gguf_tensor *all[] = { e->gate, e->up, e->down };
         for (size_t k = 0; k < 3 && tr_expert_map_has(map, i); k++) {
-            if (!tr_type_get(all[k]->type)->computable)
-                return tr_fail(TR_E_UNSUPPORTED,
-                               "model %s: tensor %s is of type %s, for which there are no kernels",
-                               tr_gguf_path(l->g), all[k]->name, tr_type_get(all[k]->type)->name);
+            tr_status st = tr_weights_check(l->g, all[k]);
+            if (st != TR_OK)
+                return st;
             l->used[all[k] - tr_gguf_tensor_at(l->g, 0)] = 1;
         }
     }

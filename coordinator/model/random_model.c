@@ -1,8 +1,9 @@
 /* random_model.c - stream random blocks of a shape's tensors into a GGUF file.
  *
- * Weights are drawn as blocks, not as floats that are then quantised: the codes are random bits
- * and all blocks of a tensor share one scale, chosen so that the weights' variance is
- * gain^2 / inputs and activations stay of the order of one.  That is as fast as the disk.
+ * Weights are drawn as blocks, not as floats that are then quantised: in Q8_0 and Q4_0 the codes
+ * are random bits and all blocks of a tensor share one scale, in other quantised types blocks are
+ * drawn from a few hundred.  Scales are chosen so that the weights' variance is gain^2 / inputs and
+ * activations stay of the order of one.  That is as fast as the disk.
  *
  * Their mean must be zero.  A mean shared by all weights of a matrix adds the same value to each
  * output; layer by layer it grows until all rows look alike and the router sends all of them to
@@ -15,6 +16,7 @@
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "base/rng.h"
+#include "compute/blocks.h"
 #include "compute/gguf_write.h"
 #include "compute/quant.h"
 #include "proto/limits.h"
@@ -265,14 +267,12 @@ static void fill_q4_0(const filling *f, uint64_t key, uint64_t first, size_t n, 
     }
 }
 
-/* Blocks drawn from a few hundred that were quantised from the numbers that fill_floats draws: the
- * search for scales is too slow for each of them. */
-static void fill_drawn(const filling *f, uint64_t key, uint64_t first, size_t n, uint8_t *out,
-                       size_t size)
+enum { DRAWN = 512, MAX_BLOCK = 256, MAX_BLOCK_SIZE = 210 };
+
+/* A few hundred blocks, quantised from the numbers that fill_floats draws: the search for scales is
+ * too slow for each block of a tensor. */
+static void blocks_draw(const filling *f, size_t block, size_t size, uint8_t *drawn)
 {
-    enum { DRAWN = 512, MAX_SIZE = 210, MAX_BLOCK = 256 };
-    const size_t block = tr_type_get(f->type)->block;
-    uint8_t drawn[DRAWN * MAX_SIZE];
     float v[MAX_BLOCK];
 
     for (size_t i = 0; i < DRAWN; i++) {
@@ -281,8 +281,19 @@ static void fill_drawn(const filling *f, uint64_t key, uint64_t first, size_t n,
                    symmetric((uint32_t)tr_rng_mix(i / 2 * block + j));
         tr_quantise_row(f->type, v, block, drawn + i * size);
     }
+}
+
+static void fill_drawn(const uint8_t *drawn, uint64_t key, uint64_t first, size_t n, uint8_t *out,
+                       size_t size)
+{
     for (size_t i = 0; i < n; i++)
         memcpy(out + i * size, drawn + tr_rng_mix(key ^ (first + i)) % DRAWN * size, size);
+}
+
+/* Types that are neither floats nor filled with random codes. */
+static bool is_drawn(tr_type type)
+{
+    return tr_block_has(type) && type != TR_TYPE_Q8_0 && type != TR_TYPE_Q4_0;
 }
 
 static tr_status write_tensor(synth *s, size_t t)
@@ -292,17 +303,20 @@ static tr_status write_tensor(synth *s, size_t t)
     uint64_t key = tr_rng_u64(s->o->seed, 1, t);
     uint64_t n_blocks = f->n / info->block;
     size_t per_chunk = CHUNK / info->size;
+    uint8_t drawn[DRAWN * MAX_BLOCK_SIZE];
 
+    if (is_drawn(f->type))
+        blocks_draw(f, info->block, info->size, drawn);
     for (uint64_t at = 0; at < n_blocks; at += per_chunk) {
         size_t n = n_blocks - at < per_chunk ? (size_t)(n_blocks - at) : per_chunk;
         if (f->type == TR_TYPE_Q8_0)
             fill_q8_0(f, key, at, n, (tr_block_q8_0 *)(void *)s->chunk);
         else if (f->type == TR_TYPE_Q4_0)
             fill_q4_0(f, key, at, n, (tr_block_q4_0 *)(void *)s->chunk);
-        else if (info->block == 1)
-            fill_floats(f, key, at, n, s->chunk, info->size);
+        else if (is_drawn(f->type))
+            fill_drawn(drawn, key, at, n, s->chunk, info->size);
         else
-            fill_drawn(f, key, at, n, s->chunk, info->size);
+            fill_floats(f, key, at, n, s->chunk, info->size);
         if (tr_interrupted())
             return TR_E_INTERRUPTED;
         tr_status st = tr_gguf_writer_data(s->w, (tr_bytes){ s->chunk, n * info->size });

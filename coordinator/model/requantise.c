@@ -5,6 +5,7 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "compute/blocks.h"
 #include "compute/gguf.h"
 #include "compute/gguf_write.h"
 #include "compute/kernels.h"
@@ -74,11 +75,6 @@ static tr_type type_that_fits(tr_type type, uint64_t n)
     }
 }
 
-static bool is_float(tr_type type)
-{
-    return type == TR_TYPE_F32 || type == TR_TYPE_F16 || type == TR_TYPE_BF16;
-}
-
 static tr_status choose_type(work *w, size_t i)
 {
     const tr_gguf_tensor *t = tr_gguf_tensor_at(w->g, i);
@@ -94,7 +90,7 @@ static tr_status choose_type(work *w, size_t i)
     if (!tr_type_get(t->type)->computable)
         return tr_fail(TR_E_UNSUPPORTED, "model %s: tensor %s is of type %s, which can't be read",
                        tr_gguf_path(w->g), t->name, tr_type_get(t->type)->name);
-    if (!is_float(t->type) && !is_float(w->type[i]) && !w->r->force)
+    if (tr_block_has(t->type) && tr_block_has(w->type[i]) && !w->r->force)
         return tr_fail(TR_E_UNSUPPORTED,
                        "model %s: tensor %s is %s already, and quantising it again adds to its "
                        "error: start from a file of floats, or give --force",

@@ -1,6 +1,6 @@
-/* number.c - strtoull without its leniency.
+/* option.c - strtoull without its leniency, and names of types.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "coordinator/commands/number.h"
+#include "coordinator/commands/option.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -16,5 +16,16 @@ tr_status tr_option_number(const char *name, const char *text, uint64_t low, uin
         return tr_fail(TR_E_USAGE, "--%s \"%.40s\": give a number from %llu to %llu", name, text,
                        (unsigned long long)low, (unsigned long long)high);
     *out = v;
+    return TR_OK;
+}
+
+tr_status tr_option_type(const char *what, const char *text, tr_type *out)
+{
+    tr_type t;
+
+    if (!tr_type_find(text, &t) || !tr_type_get(t)->computable)
+        return tr_fail(TR_E_USAGE, "%s \"%.40s\": no such type; troupe quantize --help lists them",
+                       what, text);
+    *out = t;
     return TR_OK;
 }

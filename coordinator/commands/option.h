@@ -1,9 +1,10 @@
-/* number.h - read an option's number, or say what it may be.
+/* option.h - read the value of an option, or say what it may be.
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef TR_COORDINATOR_COMMANDS_NUMBER_H
-#define TR_COORDINATOR_COMMANDS_NUMBER_H
+#ifndef TR_COORDINATOR_COMMANDS_OPTION_H
+#define TR_COORDINATOR_COMMANDS_OPTION_H
 
 #include "base/status.h"
+#include "compute/types.h"
 
 #include <stdint.h>
 
@@ -11,5 +12,8 @@
  * the range. */
 tr_status tr_option_number(const char *name, const char *text, uint64_t low, uint64_t high,
                            uint64_t *out);
+
+/* The name of a computable type; what is the option with its dashes, or the argument. */
+tr_status tr_option_type(const char *what, const char *text, tr_type *out);
 
 #endif
