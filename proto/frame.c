@@ -41,6 +41,7 @@ static const kind_info kinds[] = {
     [TR_FRAME_ERROR] = { .name = "error", .has_place = true, .max_text = TR_MAX_TEXT },
     [TR_FRAME_STOP] = { .name = "stop" },
     [TR_FRAME_INVITE] = { .name = "invite", .max_text = TR_MAX_CONTROL },
+    [TR_FRAME_ECHO] = { .name = "echo", .max_text = TR_MAX_CONTROL },
 };
 
 static const kind_info *kind_of(uint16_t kind)
@@ -154,7 +155,7 @@ uint8_t *tr_frame_text(uint8_t *buffer)
 {
     tr_frame_header h = begun_header(buffer);
 
-    TR_CHECK(h.kind == TR_FRAME_ERROR || h.kind == TR_FRAME_INVITE);
+    TR_CHECK(h.kind == TR_FRAME_ERROR || h.kind == TR_FRAME_INVITE || h.kind == TR_FRAME_ECHO);
     return buffer + TR_FRAME_HEADER;
 }
 
@@ -309,6 +310,7 @@ static tr_frame_view view_of(tr_bytes message, const tr_frame_header *h)
         break;
     case TR_FRAME_ERROR:
     case TR_FRAME_INVITE:
+    case TR_FRAME_ECHO:
         v.text = (tr_bytes){ body, message.size - TR_FRAME_HEADER };
         break;
     case TR_FRAME_STOP:

@@ -9,6 +9,7 @@
  *   STOP    nothing         the job is over
  *   INVITE  bytes[n]        first message to a worker: where and with which keys to join
  *                           (a control message, see control.proto)
+ *   ECHO    bytes[n]        the receiver sends the same bytes back: a measure of the way
  *
  * USE     size_t size = tr_frame_share_size(n_picks, n_rows, row_size);
  *         tr_frame_header h = { .kind = TR_FRAME_SHARE, ... };
@@ -40,6 +41,7 @@ typedef enum {
     TR_FRAME_ERROR = 3,
     TR_FRAME_STOP = 4,
     TR_FRAME_INVITE = 5,
+    TR_FRAME_ECHO = 6,
 } tr_frame_kind;
 
 /* As it lies in memory and on the wire: little-endian, no padding. */
@@ -82,18 +84,18 @@ typedef struct {
     tr_frame_header header;
     const tr_frame_pick *picks; /* SHARE: [n_picks] */
     const uint8_t *rows;        /* SHARE: [n_rows][row_size]; ANSWER: [n_picks][dim] floats */
-    tr_bytes text;              /* ERROR, INVITE */
+    tr_bytes text;              /* ERROR, INVITE, ECHO */
 } tr_frame_view;
 
 size_t tr_frame_share_size(size_t n_picks, size_t n_rows, size_t row_size);
 size_t tr_frame_answer_size(size_t n_picks, size_t dim);
-size_t tr_frame_text_size(size_t n); /* ERROR, INVITE; STOP with n = 0 */
+size_t tr_frame_text_size(size_t n); /* ERROR, INVITE, ECHO; STOP with n = 0 */
 
 /* Write the header (magic, version and size are filled in from h's counts) and zero the gaps
  * between arrays.  Fields that the kind does not use are written as zero (an answer has no n_rows,
  * row_size, act), and open refuses a frame where they are not.  buffer is 64-byte aligned and
- * has the matching size above; text_size is for ERROR (at most TR_MAX_TEXT) and INVITE (at
- * most TR_MAX_CONTROL). */
+ * has the matching size above; text_size is for ERROR (at most TR_MAX_TEXT), INVITE and ECHO
+ * (at most TR_MAX_CONTROL). */
 void tr_frame_begin(uint8_t *buffer, const tr_frame_header *h, size_t text_size);
 
 /* Where to write a begun frame's arrays. */

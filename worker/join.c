@@ -4,6 +4,7 @@
 
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "compute/cpu.h"
 #include "compute/kernels.h"
 #include "proto/frame.h"
@@ -331,21 +332,6 @@ tr_status tr_join_ready(tr_join *j, uint32_t n_experts, uint64_t bytes)
     return send(j, &c);
 }
 
-/* Resident bytes of this process; 0 where the system does not tell. */
-static uint64_t resident(void)
-{
-    FILE *f = fopen("/proc/self/statm", "re");
-    unsigned long long total;
-    unsigned long long pages = 0;
-
-    if (!f)
-        return 0;
-    if (fscanf(f, "%llu %llu", &total, &pages) != 2)
-        pages = 0;
-    fclose(f);
-    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
 tr_status tr_join_pump(tr_join *j, const tr_worker_stats *stats, bool *is_over)
 {
     tr_time now = tr_now();
@@ -356,7 +342,7 @@ tr_status tr_join_pump(tr_join *j, const tr_worker_stats *stats, bool *is_over)
         tr_control c = { .kind = TR_CONTROL_HEARTBEAT, .heartbeat = *stats };
         c.heartbeat.bytes_in = j->transport->stats.bytes_received;
         c.heartbeat.bytes_out = j->transport->stats.bytes_sent;
-        c.heartbeat.resident = resident();
+        c.heartbeat.resident = tr_memory_resident();
         tr_status st = send(j, &c);
         if (st != TR_OK && st != TR_E_PEER_LOST)
             return st;

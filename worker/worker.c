@@ -261,6 +261,29 @@ static tr_status answer_share(worker *w, const tr_frame_view *v)
     return st;
 }
 
+/* The same bytes back. */
+static tr_status send_echo(worker *w, const tr_frame_view *v)
+{
+    tr_msg *m = NULL;
+
+    tr_status st = tr_transport_reserve(w->transport, 0, tr_frame_text_size(v->text.size), &m);
+    if (st != TR_OK)
+        return st;
+    tr_frame_header h = {
+        .kind = TR_FRAME_ECHO,
+        .job = w->limits.job,
+        .step = v->header.step,
+        .epoch = v->header.epoch,
+        .sender = w->transport->self,
+    };
+    tr_frame_begin(m->data, &h, v->text.size);
+    memcpy(tr_frame_text(m->data), v->text.data, v->text.size);
+    tr_frame_seal(m->data);
+    st = send_patiently(w, &m);
+    tr_msg_free(&m);
+    return st;
+}
+
 /* A frame that can't be read is counted and dropped: the coordinator's deadline says the rest. */
 static tr_status handle(worker *w, tr_msg *m)
 {
@@ -279,6 +302,8 @@ static tr_status handle(worker *w, tr_msg *m)
         w->is_over = true;
     else if (v.header.kind == TR_FRAME_SHARE && v.header.epoch == w->assignment.epoch)
         return answer_share(w, &v);
+    else if (v.header.kind == TR_FRAME_ECHO)
+        return send_echo(w, &v);
     else
         w->stats.frames_dropped++;
     return TR_OK;

@@ -3,8 +3,10 @@
 #include "base/memory.h"
 #include "base/check.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* From here on a block gets pages of its own: they are zero without being touched, can be
  * huge, and go back to the system when freed. */
@@ -72,4 +74,18 @@ void *tr_arena_get(tr_arena *a, size_t size)
     void *out = a->base + a->used;
     a->used += take;
     return out;
+}
+
+uint64_t tr_memory_resident(void)
+{
+    FILE *f = fopen("/proc/self/statm", "re");
+    unsigned long long total;
+    unsigned long long pages = 0;
+
+    if (!f)
+        return 0;
+    if (fscanf(f, "%llu %llu", &total, &pages) != 2)
+        pages = 0;
+    fclose(f);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }

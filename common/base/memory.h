@@ -42,4 +42,7 @@ static inline size_t tr_arena_size(size_t size)
     return tr_align_up(size, TR_ALIGN);
 }
 
+/* Resident bytes of this process; 0 where the system does not tell. */
+uint64_t tr_memory_resident(void);
+
 #endif

@@ -131,6 +131,11 @@ typedef struct {
      * times; returns the operations done (a product and its addition are two).  A measure of
      * the machine that products are held against.  *sink takes the result. */
     double (*int8_peak)(size_t rounds, int32_t *sink);
+
+    /* The same for floats: float32, and bfloat16 with float32 sums (NULL where the processor has
+     * no instruction for it; no product here uses one, since they round in ways of their own). */
+    double (*float_peak)(size_t rounds, float *sink);
+    double (*bf16_peak)(size_t rounds, float *sink);
 } tr_kernels;
 
 /* The product for a matrix as it lies; act must be TR_ACT_Q8 for panels.  Never NULL. */

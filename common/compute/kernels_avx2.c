@@ -452,6 +452,23 @@ static double int8_peak(size_t rounds, int32_t *sink)
     return 2.0 * 32 * CHAINS * (double)rounds;
 }
 
+static double float_peak(size_t rounds, float *sink)
+{
+    enum { CHAINS = 10 };
+    const __m256 half = _mm256_set1_ps(0.5f), one = _mm256_set1_ps(1.0f);
+    __m256 acc[CHAINS];
+
+    for (size_t i = 0; i < CHAINS; i++)
+        acc[i] = _mm256_set1_ps(*sink + (float)i);
+    for (size_t r = 0; r < rounds; r++)
+        for (size_t i = 0; i < CHAINS; i++)
+            acc[i] = _mm256_fmadd_ps(acc[i], half, one);
+    for (size_t i = 1; i < CHAINS; i++)
+        acc[0] = _mm256_add_ps(acc[0], acc[i]);
+    *sink = _mm256_cvtss_f32(acc[0]);
+    return 2.0 * 8 * CHAINS * (double)rounds;
+}
+
 void tr_kernels_avx2(tr_kernels *k)
 {
     for (uint32_t t = 0; t < TR_TYPE_COUNT; t++)
@@ -469,4 +486,5 @@ void tr_kernels_avx2(tr_kernels *k)
     k->from_q8_0 = from_q8_0;
     k->to_f16 = to_f16;
     k->int8_peak = int8_peak;
+    k->float_peak = float_peak;
 }

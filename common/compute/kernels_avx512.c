@@ -249,6 +249,41 @@ static void matmul_bf16(const tr_matrix *w, size_t out_begin, size_t out_end, co
     matmul_float(TR_TYPE_BF16, w, out_begin, out_end, x, x_stride, n_rows, y, y_stride);
 }
 
+static double float_peak(size_t rounds, float *sink)
+{
+    enum { CHAINS = 10 };
+    const __m512 half = _mm512_set1_ps(0.5f), one = _mm512_set1_ps(1.0f);
+    __m512 acc[CHAINS];
+
+    for (size_t i = 0; i < CHAINS; i++)
+        acc[i] = _mm512_set1_ps(*sink + (float)i);
+    for (size_t r = 0; r < rounds; r++)
+        for (size_t i = 0; i < CHAINS; i++)
+            acc[i] = _mm512_fmadd_ps(acc[i], half, one);
+    for (size_t i = 1; i < CHAINS; i++)
+        acc[0] = _mm512_add_ps(acc[0], acc[i]);
+    *sink = _mm512_cvtss_f32(acc[0]);
+    return 2.0 * 16 * CHAINS * (double)rounds;
+}
+
+/* Compiled for more than the rest of this file: called only where the processor has it. */
+__attribute__((target("avx512bf16"))) static double bf16_peak(size_t rounds, float *sink)
+{
+    enum { CHAINS = 10 };
+    const __m512bh half = (__m512bh)_mm512_set1_epi32(0x3f003f00);
+    __m512 acc[CHAINS];
+
+    for (size_t i = 0; i < CHAINS; i++)
+        acc[i] = _mm512_set1_ps(*sink + (float)i);
+    for (size_t r = 0; r < rounds; r++)
+        for (size_t i = 0; i < CHAINS; i++)
+            acc[i] = _mm512_dpbf16_ps(acc[i], half, half);
+    for (size_t i = 1; i < CHAINS; i++)
+        acc[0] = _mm512_add_ps(acc[0], acc[i]);
+    *sink = _mm512_cvtss_f32(acc[0]);
+    return 2.0 * 32 * CHAINS * (double)rounds;
+}
+
 void tr_kernels_avx512(tr_kernels *k)
 {
     k->matmul[TR_ACT_F32][TR_TYPE_F32] = matmul_f32;
@@ -257,5 +292,8 @@ void tr_kernels_avx512(tr_kernels *k)
     k->dots = dots;
     k->mix = mix;
     k->from_f16 = from_f16;
+    k->float_peak = float_peak;
+    if (__builtin_cpu_supports("avx512bf16"))
+        k->bf16_peak = bf16_peak;
     tr_kernels_avx512_panels(k);
 }

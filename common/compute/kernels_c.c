@@ -280,6 +280,22 @@ static double int8_peak(size_t rounds, int32_t *sink)
     return 2.0 * N * (double)rounds;
 }
 
+static double float_peak(size_t rounds, float *sink)
+{
+    enum { N = 256 };
+    float sum[N];
+
+    for (size_t i = 0; i < N; i++)
+        sum[i] = *sink + (float)i;
+    for (size_t r = 0; r < rounds; r++)
+        for (size_t i = 0; i < N; i++)
+            sum[i] = sum[i] * 0.5f + 1.0f;
+    for (size_t i = 1; i < N; i++)
+        sum[0] += sum[i];
+    *sink = sum[0];
+    return 2.0 * N * (double)rounds;
+}
+
 void tr_kernels_c(tr_kernels *k)
 {
     for (uint32_t t = 0; t < TR_TYPE_COUNT; t++) {
@@ -300,4 +316,5 @@ void tr_kernels_c(tr_kernels *k)
     k->from_q8_0 = from_q8_0;
     k->to_f16 = to_f16;
     k->int8_peak = int8_peak;
+    k->float_peak = float_peak;
 }

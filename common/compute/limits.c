@@ -12,12 +12,15 @@ enum {
     BLOCK = 1 << 30, /* bytes: many times any cache */
     PIECE = 1 << 20, /* bytes of one task */
     TRIES = 5,
-    ROUNDS = 200000, /* of the integer loop, per task */
+    ROUNDS = 200000, /* of the loops, per task */
 };
+
+typedef double (*peak_fn)(const tr_kernels *k);
 
 typedef struct {
     const tr_compute *c;
     const uint64_t *block;
+    peak_fn peak;
     _Atomic uint64_t sink; /* so that nothing is optimised away */
     _Atomic uint64_t ops;
 } limits_job;
@@ -38,17 +41,34 @@ static void read_pieces(void *ctx, size_t thread, size_t begin, size_t end)
     atomic_fetch_xor(&j->sink, sum);
 }
 
+static double int8_peak(const tr_kernels *k)
+{
+    int32_t sink = 1;
+
+    return k->int8_peak(ROUNDS, &sink);
+}
+
+static double float_peak(const tr_kernels *k)
+{
+    float sink = 1.0f;
+
+    return k->float_peak(ROUNDS, &sink);
+}
+
+static double bf16_peak(const tr_kernels *k)
+{
+    float sink = 1.0f;
+
+    return k->bf16_peak(ROUNDS, &sink);
+}
+
 static void multiply(void *ctx, size_t thread, size_t begin, size_t end)
 {
     limits_job *j = ctx;
 
     (void)thread;
-    for (size_t i = begin; i < end; i++) {
-        int32_t sink = (int32_t)i;
-        double ops = j->c->kernels->int8_peak(ROUNDS, &sink);
-        atomic_fetch_xor(&j->sink, (uint64_t)(uint32_t)sink);
-        atomic_fetch_add(&j->ops, (uint64_t)ops);
-    }
+    for (size_t i = begin; i < end; i++)
+        atomic_fetch_add(&j->ops, (uint64_t)j->peak(j->c->kernels));
 }
 
 /* The best of several tries: what others take from the machine is not its limit. */
@@ -57,6 +77,17 @@ static double best(double so_far, double amount, tr_time begin)
     double rate = amount * (double)TR_SECOND / (double)(tr_now() - begin + 1);
 
     return rate > so_far ? rate : so_far;
+}
+
+/* Operations a second of all threads together. */
+static double product_rate(limits_job *j, peak_fn peak, double so_far)
+{
+    tr_time begin = tr_now();
+
+    j->peak = peak;
+    atomic_store(&j->ops, 0);
+    tr_pool_for(j->c->pool, 8 * tr_pool_threads(j->c->pool), 1, multiply, j);
+    return best(so_far, (double)atomic_load(&j->ops), begin);
 }
 
 tr_status tr_limits_measure(const tr_compute *c, tr_limits *out)
@@ -77,11 +108,10 @@ tr_status tr_limits_measure(const tr_compute *c, tr_limits *out)
         tr_time begin = tr_now();
         tr_pool_for(c->pool, BLOCK / PIECE, 1, read_pieces, &j);
         l.read_bytes = best(l.read_bytes, BLOCK, begin);
-
-        begin = tr_now();
-        atomic_store(&j.ops, 0);
-        tr_pool_for(c->pool, 8 * tr_pool_threads(c->pool), 1, multiply, &j);
-        l.int8_ops = best(l.int8_ops, (double)atomic_load(&j.ops), begin);
+        l.int8_ops = product_rate(&j, int8_peak, l.int8_ops);
+        l.float_ops = product_rate(&j, float_peak, l.float_ops);
+        if (c->kernels->bf16_peak)
+            l.bf16_ops = product_rate(&j, bf16_peak, l.bf16_ops);
     }
     tr_memory_free(&block, BLOCK);
     *out = l;

@@ -2,7 +2,8 @@
  *
  * USE     tr_limits l;
  *         st = tr_limits_measure(&compute, &l);
- *         seconds at least: bytes / l.read_bytes, or operations / l.int8_ops, whichever is more
+ *         seconds at least: bytes / l.read_bytes, or the sum of operations / l.*_ops, whichever
+ *         is more
  *
  * Every speed is shown beside these, measured in the same run on the same machine.
  *
@@ -15,6 +16,8 @@
 typedef struct {
     double read_bytes; /* a second, from memory, all threads together */
     double int8_ops;   /* a second, of the kernel table's best instructions */
+    double float_ops;  /* the same for float32 */
+    double bf16_ops;   /* and for bfloat16; 0 if the processor has no such instruction */
 } tr_limits;
 
 /* Takes about a second and 1 GiB of memory meanwhile.  Each limit is the best of several tries. */

@@ -6,7 +6,9 @@
 #include "base/memory.h"
 #include "compute/panels.h"
 
+#include <stdalign.h>
 #include <stdlib.h>
+#include <string.h>
 
 tr_status tr_weights_check(const tr_gguf *g, const tr_gguf_tensor *t)
 {
@@ -246,4 +248,25 @@ void tr_act_rows(const tr_compute *c, tr_act act, const float *x, size_t n, size
     act_job j = { c->kernels, act, x, n, tr_act_row_size(act, n), out };
 
     tr_pool_for(c->pool, n_rows, 4, act_range, &j);
+}
+
+void tr_act_q8_part(const tr_kernels *k, const float *x, size_t begin, size_t end, size_t n,
+                    void *row)
+{
+    enum { PIECE = 64 };
+    uint8_t *to = row;
+    alignas(64) uint8_t piece[2 * PIECE];
+
+    for (size_t i = begin; i < end; i += PIECE) {
+        size_t m = end - i < PIECE ? end - i : PIECE;
+        k->act_q8(x + (i - begin), m, piece);
+        memcpy(to + i, tr_q8_values(piece), m);
+        memcpy(to + n + i / 32 * sizeof(float), tr_q8_scales(piece, m), m / 32 * sizeof(float));
+        memcpy(to + n + n / 32 * sizeof(float) + i / 16 * sizeof(int16_t), tr_q8_sums(piece, m),
+               m / 16 * sizeof(int16_t));
+    }
+    if (end == n) {
+        size_t used = n + n / 32 * (sizeof(float) + 2 * sizeof(int16_t));
+        memset(to + used, 0, tr_act_row_size(TR_ACT_Q8, n) - used);
+    }
 }

@@ -62,4 +62,9 @@ void tr_linear(const tr_compute *c, const tr_matrix *w, tr_act act, const void *
 void tr_act_rows(const tr_compute *c, tr_act act, const float *x, size_t n, size_t n_rows,
                  void *out);
 
+/* The values begin..end-1 (x holds only them; multiples of 32) of a TR_ACT_Q8 row of n: parts of a
+ * row that different tasks make give the bytes of act_q8 of the whole row. */
+void tr_act_q8_part(const tr_kernels *k, const float *x, size_t begin, size_t end, size_t n,
+                    void *row);
+
 #endif

@@ -40,6 +40,7 @@ struct tr_dispatch {
     const uint8_t *rows;
     answer *answers; /* [n_peers], by place in plan.share */
     size_t n_waiting;
+    uint64_t longest; /* nanoseconds that one answer took to compute */
     tr_time deadline;
 
     tr_arena arena;
@@ -192,6 +193,7 @@ tr_status tr_dispatch_begin(tr_dispatch *d, uint32_t layer, const tr_pick *picks
     d->picks = picks;
     d->rows = rows;
     d->n_rows = n_rows;
+    d->longest = 0;
     d->deadline = tr_deadline_after(tr_now(), d->o.share_timeout);
     d->step++;
     d->stats.layers++;
@@ -284,6 +286,8 @@ static tr_status accept(tr_dispatch *d, tr_peer from, tr_msg **m)
     a->message = *m;
     *m = NULL;
     d->peer_busy[from] += v.header.busy_ns;
+    if (v.header.busy_ns > d->longest)
+        d->longest = v.header.busy_ns;
     d->n_waiting--;
     return TR_OK;
 }
@@ -348,6 +352,7 @@ tr_status tr_dispatch_finish(tr_dispatch *d, float *x)
     }
     tr_combine(d->o.compute, d->picks, d->pick_answers, d->n_rows, d->plan.top_k, dim, x);
     forget_answers(d);
+    d->stats.longest += (tr_time)d->longest;
     d->stats.combine += tr_now() - begin;
     return TR_OK;
 }

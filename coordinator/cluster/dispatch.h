@@ -43,6 +43,7 @@ typedef struct {
     uint64_t layers;           /* dispatches */
     uint64_t frames_dropped;   /* late or unknown */
     tr_time wait;              /* spent waiting for answers */
+    tr_time longest;           /* the longest that a worker computed for each dispatch, summed */
     tr_time combine;           /* spent adding them up */
     const uint64_t *peer_rows; /* [n_peers]: picks computed by each */
     const uint64_t *peer_busy; /* [n_peers]: nanoseconds computed, as they reported */

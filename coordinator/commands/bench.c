@@ -7,9 +7,11 @@
 #include "coordinator/commands/bench.h"
 
 #include "base/interrupt.h"
+#include "base/memory.h"
 #include "coordinator/cluster/cluster.h"
 #include "coordinator/cluster/job.h"
 #include "coordinator/cluster/launch.h"
+#include "coordinator/commands/bench_report.h"
 #include "coordinator/commands/json_text.h"
 #include "coordinator/commands/option.h"
 #include "coordinator/engine/measure.h"
@@ -27,6 +29,8 @@
 
 enum { MAX_STEPS = 4096 };
 
+static const double MIB = 1024.0 * 1024.0;
+
 static const size_t prefills[] = { 16, 128, 512 };
 static const size_t batches[] = { 1, 4, 16, 64 };
 static const size_t far_batches[] = { 1, 4 }; /* decoding behind FAR positions */
@@ -41,10 +45,10 @@ enum {
 };
 
 typedef struct {
-    const char *model, *json, *isa;
+    const char *model, *json, *isa, *plot;
     bool compares;
     char **compared; /* the two files */
-    uint64_t threads, repeats, steps, workers;
+    uint64_t threads, repeats, steps, workers, idle;
 } bench_options;
 
 typedef struct {
@@ -61,9 +65,10 @@ static const char help[] =
     "       troupe bench --compare A.json B.json\n"
     "       mpirun -n 1 troupe bench -m FILE : -n 2 troupe-worker\n"
     "\n"
-    "Measures what this machine can do (memory reads, 8-bit products), then reading a prompt of\n"
-    "16, 128 and 512 tokens and writing 1, 4, 16 and 64 answers at once, 1 and 4 behind a\n"
-    "context of 2048, as a share of it, and where the time goes.\n"
+    "Measures what this machine can do (memory reads, products of 8-bit and of real numbers, the\n"
+    "way to a worker and back), then reading a prompt of 16, 128 and 512 tokens and writing 1, 4,\n"
+    "16 and 64 answers at once, 1 and 4 behind a context of 2048, as a share of it, and where\n"
+    "the time goes; then memory, and a token after some idle seconds.\n"
     "\n"
     "  -m, --model FILE    the model\n"
     "  -w, --workers N     launch N workers with mpirun, which host the experts\n"
@@ -71,7 +76,9 @@ static const char help[] =
     "  --isa NAME          kernels to use (the best of this processor)\n"
     "  --repeats N         of each measurement; the median is shown (3)\n"
     "  --steps N           of one measurement of writing (16)\n"
+    "  --idle SECONDS      to wait before the token after a pause (5)\n"
     "  --json FILE         write the results as JSON too\n"
+    "  --plot FILE.svg     draw them (needs gnuplot)\n"
     "  --compare A B       show two such files side by side\n"
     "  -h, --help          show this\n";
 
@@ -89,6 +96,9 @@ static tr_status read_option(int c, bench_options *o, const char *word)
     case 'j':
         o->json = optarg;
         return TR_OK;
+    case 'p':
+        o->plot = optarg;
+        return TR_OK;
     case 'c':
         o->compares = true;
         return TR_OK;
@@ -98,6 +108,8 @@ static tr_status read_option(int c, bench_options *o, const char *word)
         return tr_option_number("threads", optarg, 0, TR_POOL_MAX_THREADS, &o->threads);
     case 'r':
         return tr_option_number("repeats", optarg, 1, TR_MEASURE_MAX_REPEATS, &o->repeats);
+    case 'z':
+        return tr_option_number("idle", optarg, 1, 3600, &o->idle);
     case 's':
         return tr_option_number("steps", optarg, 1, MAX_STEPS, &o->steps);
     case ':':
@@ -114,7 +126,8 @@ static tr_status parse(int argc, char **argv, bench_options *o, bool *done)
         { "isa", required_argument, NULL, 'i' },     { "repeats", required_argument, NULL, 'r' },
         { "steps", required_argument, NULL, 's' },   { "json", required_argument, NULL, 'j' },
         { "workers", required_argument, NULL, 'w' }, { "help", no_argument, NULL, 'h' },
-        { "compare", no_argument, NULL, 'c' },       { NULL, 0, NULL, 0 },
+        { "idle", required_argument, NULL, 'z' },    { "compare", no_argument, NULL, 'c' },
+        { "plot", required_argument, NULL, 'p' },    { NULL, 0, NULL, 0 },
     };
     int c;
 
@@ -173,83 +186,10 @@ static tr_status open_engine(bench *b)
     return tr_engine_open(&e, &b->engine);
 }
 
-/* The parts of a step, in the order they are shown. */
-typedef struct {
-    const char *name, *heading;
-    size_t offset; /* of a tr_time in tr_forward_times */
-} part;
-
-static const part parts[] = {
-    { "dense", "dense", offsetof(tr_forward_times, dense) },
-    { "attention", "attn", offsetof(tr_forward_times, attention) },
-    { "router", "router", offsetof(tr_forward_times, router) },
-    { "dispatch", "disp", offsetof(tr_forward_times, dispatch) },
-    { "experts", "experts", offsetof(tr_forward_times, experts) },
-    { "wait", "wait", offsetof(tr_forward_times, wait) },
-    { "combine", "comb", offsetof(tr_forward_times, combine) },
-    { "output", "output", offsetof(tr_forward_times, output) },
-};
-
-enum { N_PARTS = sizeof parts / sizeof parts[0] };
-
-static tr_time part_of(const tr_forward_times *t, size_t i)
-{
-    tr_time v;
-
-    memcpy(&v, (const char *)t + parts[i].offset, sizeof v);
-    return v;
-}
-
-static double percent(const tr_forward_times *t, size_t i)
-{
-    tr_time all = 0;
-
-    for (size_t k = 0; k < N_PARTS; k++)
-        all += part_of(t, k);
-    return all > 0 ? 100.0 * (double)part_of(t, i) / (double)all : 0.0;
-}
-
-static void show_heading(void)
-{
-    printf("%-8s %4s %7s %9s %20s %9s %7s  %-6s %6s %7s  ", "", "rows", "context", "tokens/s",
-           "(slowest..fastest)", "limit", "reached", "bound", "GB/s", "GOP/s");
-    for (size_t i = 0; i < N_PARTS; i++)
-        printf(" %s%%", parts[i].heading);
-    putchar('\n');
-}
-
-static tr_status show(const char *what, const tr_measure_result *r)
-{
-    printf("%-8s %4zu %7zu %9.1f %9.1f..%-9.1f %9.1f %5.0f %%  %-6s %6.1f %7.1f  ", what, r->rows,
-           r->context, r->median, r->slowest, r->fastest, r->limit, 100.0 * r->median / r->limit,
-           r->is_memory ? "memory" : "int8", r->bytes * 1e-9, r->ops * 1e-9);
-    for (size_t i = 0; i < N_PARTS; i++)
-        printf(" %*.0f", (int)strlen(parts[i].heading) + 1, percent(&r->times, i));
-    putchar('\n');
-    return fflush(stdout) == 0 ? TR_OK : tr_fail(TR_E_IO, "standard output: %s", strerror(errno));
-}
-
-static void keep(bench *b, const char *what, const tr_measure_result *r)
-{
-    json_t *one = json_pack("{s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:s, s:f, s:f}", "what", what,
-                            "rows", (int)r->rows, "context", (int)r->context, "tokens_per_second",
-                            r->median, "slowest", r->slowest, "fastest", r->fastest, "limit",
-                            r->limit, "percent_of_limit", 100.0 * r->median / r->limit, "bound_by",
-                            r->is_memory ? "memory" : "int8", "gb_per_second", r->bytes * 1e-9,
-                            "gop_per_second", r->ops * 1e-9);
-
-    for (size_t i = 0; i < N_PARTS; i++) {
-        char key[32];
-        snprintf(key, sizeof key, "%s_percent", parts[i].name);
-        json_object_set_new(one, key, json_real(percent(&r->times, i)));
-    }
-    json_array_append_new(b->results, one);
-}
-
 static tr_status keep_and_show(bench *b, const char *what, const tr_measure_result *r)
 {
-    keep(b, what, r);
-    return show(what, r);
+    tr_bench_keep(b->results, what, r);
+    return tr_bench_show(what, r);
 }
 
 static tr_status measure_decode(bench *b, size_t n, size_t context)
@@ -267,7 +207,7 @@ static tr_status measure_all(bench *b)
     tr_measure_result r;
     tr_status st = TR_OK;
 
-    show_heading();
+    tr_bench_heading();
     for (size_t i = 0; i < N_PREFILLS && st == TR_OK; i++) {
         st = tr_interrupted() ? TR_E_INTERRUPTED : tr_measure_prefill(&b->measure, prefills[i], &r);
         if (st == TR_OK)
@@ -280,43 +220,126 @@ static tr_status measure_all(bench *b)
     return st;
 }
 
-static tr_status write_json(const bench *b, const tr_engine_stats *s)
+/* ---- what is measured once ---------------------------------------------------------------------
+ */
+
+static double micros(tr_time t)
+{
+    return (double)t / (double)TR_US;
+}
+
+static tr_status measure_trip(bench *b, json_t *summary)
+{
+    tr_measure_trip t;
+
+    if (tr_engine_n_workers(b->engine) == 0)
+        return TR_OK;
+    tr_status st = tr_measure_round_trip(&b->measure, &t);
+    if (st != TR_OK)
+        return st;
+    printf("one row to a worker and back (%zu + %zu bytes): %.1f us; a layer's dispatch, wait and "
+           "combine beyond the work itself: %.1f us\n",
+           t.share_bytes, t.answer_bytes, micros(t.transport), micros(t.layer));
+    json_object_set_new(summary, "round_trip",
+                        json_pack("{s:I, s:I, s:f, s:f}", "share_bytes", (json_int_t)t.share_bytes,
+                                  "answer_bytes", (json_int_t)t.answer_bytes, "transport_us",
+                                  micros(t.transport), "layer_us", micros(t.layer)));
+    return TR_OK;
+}
+
+static tr_status measure_rest(bench *b, json_t *summary)
+{
+    tr_measure_rest r;
+
+    tr_status st = tr_measure_idle(&b->measure, (tr_time)b->o.idle * TR_SECOND, &r);
+    if (st != TR_OK)
+        return st;
+    printf("idle for %d s: %.1f %% of a core; a token right after another %.2f ms, the first after "
+           "it %.2f ms\n",
+           (int)b->o.idle, r.cpu_percent, micros(r.warm) * 1e-3, micros(r.first) * 1e-3);
+    json_object_set_new(summary, "idle",
+                        json_pack("{s:f, s:f, s:f}", "cpu_percent", r.cpu_percent, "warm_ms",
+                                  micros(r.warm) * 1e-3, "first_ms", micros(r.first) * 1e-3));
+    return TR_OK;
+}
+
+static void show_memory(const bench *b, uint64_t resident_bytes, json_t *summary)
+{
+    tr_engine_stats s = tr_engine_get_stats(b->engine);
+    double weights = (double)(s.dense_bytes + s.local_expert_bytes);
+    double resident = (double)resident_bytes;
+
+    printf("memory: %.1f MiB of weights, %.1f MiB resident after loading (%+.1f %%)\n",
+           weights / MIB, resident / MIB, 100.0 * (resident / weights - 1.0));
+    json_object_set_new(
+        summary, "memory",
+        json_pack("{s:f, s:f}", "weight_bytes", weights, "resident_bytes", resident));
+}
+
+static json_t *begin_summary(const bench *b)
 {
     const tr_limits *l = &b->measure.limits;
-    json_t *o = json_pack("{s:o, s:s, s:i, s:i, s:f, s:f, s:f, s:O}", "model",
-                          tr_json_text(tr_bytes_of(b->o.model)), "kernels",
-                          tr_engine_kernels(b->engine)->name, "threads",
-                          (int)tr_pool_threads(tr_engine_compute(b->engine)->pool), "workers",
-                          b->transport ? (int)b->transport->n_peers : 0, "memory_gb_per_second",
-                          l->read_bytes * 1e-9, "int8_gop_per_second", l->int8_ops * 1e-9,
-                          "load_seconds", s->load_seconds, "results", b->results);
-    int written = o ? json_dump_file(o, b->o.json, JSON_INDENT(1)) : -1;
+    const tr_compute *c = tr_engine_compute(b->engine);
 
-    json_decref(o);
-    return written == 0 ? TR_OK
-                        : tr_fail(TR_E_IO, "%s: can't be written: %s", b->o.json, strerror(errno));
+    return json_pack("{s:o, s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:O}", "model",
+                     tr_json_text(tr_bytes_of(b->o.model)), "kernels", c->kernels->name, "threads",
+                     (int)tr_pool_threads(c->pool), "workers", (int)tr_engine_n_workers(b->engine),
+                     "memory_gb_per_second", l->read_bytes * 1e-9, "int8_gop_per_second",
+                     l->int8_ops * 1e-9, "float_gop_per_second", l->float_ops * 1e-9,
+                     "bf16_gop_per_second", l->bf16_ops * 1e-9, "load_seconds",
+                     tr_engine_get_stats(b->engine).load_seconds, "results", b->results);
+}
+
+static void show_limits(const bench *b)
+{
+    const tr_limits *l = &b->measure.limits;
+    const tr_compute *c = tr_engine_compute(b->engine);
+
+    printf("%zu threads, kernels %s, %u workers: memory %.1f GB/s, int8 %.0f, float %.0f",
+           tr_pool_threads(c->pool), c->kernels->name, tr_engine_n_workers(b->engine),
+           l->read_bytes * 1e-9, l->int8_ops * 1e-9, l->float_ops * 1e-9);
+    if (l->bf16_ops > 0.0)
+        printf(", bf16 %.0f", l->bf16_ops * 1e-9);
+    printf(" GOP/s; loaded in %.2f s\n", tr_engine_get_stats(b->engine).load_seconds);
+}
+
+static tr_status measure_and_write(bench *b, json_t *summary)
+{
+    tr_status st = measure_all(b);
+
+    if (st == TR_OK)
+        st = measure_trip(b, summary);
+    if (st == TR_OK)
+        st = measure_rest(b, summary);
+    if (st == TR_OK && b->o.json && json_dump_file(summary, b->o.json, JSON_INDENT(1)) != 0)
+        st = tr_fail(TR_E_IO, "%s: can't be written: %s", b->o.json, strerror(errno));
+    return st == TR_OK && b->o.plot ? tr_bench_plot(b->results, b->o.plot) : st;
 }
 
 static tr_status run(bench *b)
 {
-    tr_status st = open_engine(b);
+    tr_status st = b->o.plot ? tr_bench_can_plot() : TR_OK;
 
+    if (st == TR_OK)
+        st = open_engine(b);
     if (st != TR_OK)
         return st;
-    const tr_compute *c = tr_engine_compute(b->engine);
-    tr_engine_stats s = tr_engine_get_stats(b->engine);
     b->measure.engine = b->engine;
     b->measure.repeats = (size_t)b->o.repeats;
     b->measure.steps = (size_t)b->o.steps;
-    st = tr_limits_measure(c, &b->measure.limits);
+    /* Measuring the limits takes a gigabyte for itself. */
+    uint64_t resident = tr_memory_resident();
+    st = tr_limits_measure(tr_engine_compute(b->engine), &b->measure.limits);
     if (st != TR_OK)
         return st;
-    printf("%zu threads, kernels %s, %u workers: memory %.1f GB/s, int8 %.0f GOP/s; loaded in %.2f "
-           "s\n",
-           tr_pool_threads(c->pool), c->kernels->name, b->transport ? b->transport->n_peers : 0,
-           b->measure.limits.read_bytes * 1e-9, b->measure.limits.int8_ops * 1e-9, s.load_seconds);
-    st = measure_all(b);
-    return st == TR_OK && b->o.json ? write_json(b, &s) : st;
+    json_t *summary = begin_summary(b);
+    if (!summary)
+        return tr_fail(TR_E_MEMORY, "bench: no memory");
+    show_limits(b);
+    show_memory(b, resident, summary);
+    st = measure_and_write(b, summary);
+    json_decref(summary);
+    return st;
 }
 
 static void close_all(bench *b, tr_status st)
@@ -330,83 +353,21 @@ static void close_all(bench *b, tr_status st)
     tr_job_close(&b->transport, st, had_engine);
 }
 
-/* ---- two results side by side --------------------------------------------------------------- */
-
-static tr_status result_load(const char *path, json_t **out)
-{
-    json_error_t error;
-    json_t *o = json_load_file(path, 0, &error);
-
-    if (!o)
-        return tr_fail(TR_E_IO, "%s: %s", path, error.text);
-    if (!json_is_array(json_object_get(o, "results"))) {
-        json_decref(o);
-        return tr_fail(TR_E_USAGE, "%s: is no result of troupe bench --json", path);
-    }
-    *out = o;
-    return TR_OK;
-}
-
-/* The entry of b that measures what a does, or NULL. */
-static json_t *counterpart(const json_t *a, const json_t *results)
-{
-    size_t i;
-    json_t *b;
-
-    json_array_foreach(results, i, b)
-    {
-        if (json_equal(json_object_get(a, "what"), json_object_get(b, "what")) &&
-            json_equal(json_object_get(a, "rows"), json_object_get(b, "rows")) &&
-            json_equal(json_object_get(a, "context"), json_object_get(b, "context")))
-            return b;
-    }
-    return NULL;
-}
-
-static tr_status compare(const char *path_a, const char *path_b)
-{
-    json_t *a = NULL, *b = NULL, *x;
-    size_t i;
-
-    tr_status st = result_load(path_a, &a);
-    if (st == TR_OK)
-        st = result_load(path_b, &b);
-    if (st != TR_OK) {
-        json_decref(a);
-        return st;
-    }
-    printf("%-8s %4s %7s %12s %12s %8s\n", "", "rows", "context", "A tokens/s", "B tokens/s",
-           "B / A");
-    json_array_foreach(json_object_get(a, "results"), i, x)
-    {
-        const json_t *y = counterpart(x, json_object_get(b, "results"));
-        double p = json_number_value(json_object_get(x, "tokens_per_second"));
-        double q = json_number_value(json_object_get(y, "tokens_per_second"));
-        const char *what = json_string_value(json_object_get(x, "what"));
-        if (y && what && p > 0.0)
-            printf("%-8s %4lld %7lld %12.1f %12.1f %7.2f\n", what,
-                   json_integer_value(json_object_get(x, "rows")),
-                   json_integer_value(json_object_get(x, "context")), p, q, q / p);
-    }
-    json_decref(a);
-    json_decref(b);
-    return TR_OK;
-}
-
 /* ---- with workers ---------------------------------------------------------------------------- */
 
 /* The same command again, without -w, as the coordinator of an mpirun job. */
 static tr_status launch(const bench_options *o)
 {
-    char threads[32], repeats[32], steps[32];
-    const char *words[13] = { "-m",        o->model, "--threads", threads,
-                              "--repeats", repeats,  "--steps",   steps };
-    size_t n = 8;
+    char threads[32], repeats[32], steps[32], idle[32];
+    const char *words[17] = { "-m",    o->model,  "--threads", threads,  "--repeats",
+                              repeats, "--steps", steps,       "--idle", idle };
+    size_t n = 10;
     int exit_code = 0;
 
     snprintf(threads, sizeof threads, "%llu", (unsigned long long)o->threads);
     snprintf(repeats, sizeof repeats, "%llu", (unsigned long long)o->repeats);
     snprintf(steps, sizeof steps, "%llu", (unsigned long long)o->steps);
+    snprintf(idle, sizeof idle, "%llu", (unsigned long long)o->idle);
     if (o->isa) {
         words[n++] = "--isa";
         words[n++] = o->isa;
@@ -415,20 +376,24 @@ static tr_status launch(const bench_options *o)
         words[n++] = "--json";
         words[n++] = o->json;
     }
+    if (o->plot) {
+        words[n++] = "--plot";
+        words[n++] = o->plot;
+    }
     tr_status st = tr_launch_command("bench", words, (uint32_t)o->workers, &exit_code);
     return st == TR_OK ? tr_launch_status(exit_code) : st;
 }
 
 tr_status tr_command_bench(int argc, char **argv)
 {
-    bench b = { .o = { .repeats = 3, .steps = 16 } };
+    bench b = { .o = { .repeats = 3, .steps = 16, .idle = 5 } };
     bool done = false;
 
     tr_status st = parse(argc, argv, &b.o, &done);
     if (st != TR_OK || done)
         return st;
     if (b.o.compares)
-        return compare(b.o.compared[0], b.o.compared[1]);
+        return tr_bench_compare(b.o.compared[0], b.o.compared[1]);
     if (b.o.workers > 0)
         return launch(&b.o);
     tr_interrupt_watch();

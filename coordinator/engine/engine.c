@@ -9,6 +9,7 @@
 #include "base/progress.h"
 #include "compute/cpu.h"
 #include "coordinator/cluster/cluster.h"
+#include "coordinator/cluster/echo.h"
 #include "proto/limits.h"
 
 #include <stdlib.h>
@@ -328,6 +329,9 @@ tr_status tr_sequence_skip(tr_sequence *s, size_t n)
     if (st == TR_E_BUSY)
         return tr_fail(TR_E_REQUEST, "the cache has no room for %zu positions more", n);
     if (st == TR_OK)
+        tr_kv_clear(s->engine->kv, &s->table,
+                    s->length / TR_KV_PAGE + (s->length % TR_KV_PAGE > 0));
+    if (st == TR_OK)
         s->length += n;
     return st;
 }
@@ -366,6 +370,18 @@ tr_status tr_engine_step(tr_engine *e, const tr_row *rows, size_t n_rows, float 
     return tr_forward_step(e->forward, &batch, logits);
 }
 
+tr_status tr_engine_pump(tr_engine *e)
+{
+    return e->cluster ? tr_members_pump(tr_cluster_members(e->cluster)) : TR_OK;
+}
+
+tr_status tr_engine_echo(tr_engine *e, uint32_t worker, size_t n_bytes, tr_time *elapsed)
+{
+    TR_CHECK(worker >= 1 && worker <= e->o.n_workers);
+    return tr_echo(e->o.transport, tr_cluster_job(e->cluster), worker, n_bytes, e->o.share_timeout,
+                   elapsed);
+}
+
 const tr_model *tr_engine_model(const tr_engine *e)
 {
     return e->model;
@@ -384,6 +400,16 @@ const tr_compute *tr_engine_compute(const tr_engine *e)
 size_t tr_engine_max_rows(const tr_engine *e)
 {
     return e->o.max_rows;
+}
+
+uint32_t tr_engine_n_workers(const tr_engine *e)
+{
+    return e->o.n_workers;
+}
+
+size_t tr_engine_cache_row(const tr_engine *e)
+{
+    return tr_kv_page_size(tr_kv_get_shape(e->kv)) / TR_KV_PAGE;
 }
 
 tr_engine_stats tr_engine_get_stats(const tr_engine *e)

@@ -62,8 +62,8 @@ tr_status tr_sequence_new(tr_engine *e, tr_sequence **out);
 void tr_sequence_free(tr_sequence **s);
 size_t tr_sequence_length(const tr_sequence *s); /* tokens that went through */
 
-/* As if n tokens had gone through, with whatever keys and values the cache holds for them: for
- * measurements at a context that would take long to fill. */
+/* As if n tokens had gone through that left keys and values of zero: for measurements at a context
+ * that would take long to fill. */
 tr_status tr_sequence_skip(tr_sequence *s, size_t n);
 
 /* One row of a step: the next token of a sequence. */
@@ -78,10 +78,21 @@ typedef struct {
  * TR_E_REQUEST if a sequence would exceed the context; nothing has then happened. */
 tr_status tr_engine_step(tr_engine *e, const tr_row *rows, size_t n_rows, float *logits);
 
+/* Look after the workers while no step runs: heartbeats come, one that fell silent is noticed.  To
+ * be called several times a second. */
+tr_status tr_engine_pump(tr_engine *e);
+
+/* Time n_bytes to worker 1..n_workers and back, between steps; fails as tr_echo does. */
+tr_status tr_engine_echo(tr_engine *e, uint32_t worker, size_t n_bytes, tr_time *elapsed);
+
 const tr_model *tr_engine_model(const tr_engine *e);
 const tr_kernels *tr_engine_kernels(const tr_engine *e);
 const tr_compute *tr_engine_compute(const tr_engine *e);
 size_t tr_engine_max_rows(const tr_engine *e);
+uint32_t tr_engine_n_workers(const tr_engine *e);
+
+/* Bytes that one position of a sequence has in the cache. */
+size_t tr_engine_cache_row(const tr_engine *e);
 
 typedef struct {
     tr_forward_times times;

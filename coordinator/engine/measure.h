@@ -3,12 +3,12 @@
  * USE     st = tr_measure_prefill(m, 512, &result);     one prompt of 512 tokens
  *         st = tr_measure_decode(m, 16, 0, &result);    16 sequences, a token each a step
  *
- * THE LIMIT  A step must read every weight that it uses once, and multiply every row with every
- *         weight that the row uses.  The limit is the time for the bytes at the memory's speed or
- *         for the operations at the speed of 8-bit products, whichever is longer; both speeds
- *         were measured with the same threads (compute/limits.h).  An expert counts once a step
- *         however many rows use it; keys and values are left out, so at long contexts the true
- *         limit is lower than what is shown.
+ * THE LIMIT  A step must read every weight that it uses and every key and value that its rows look
+ *         at once, and multiply every row with every weight that the row uses.  The limit is the
+ *         time for the bytes at the memory's speed or for the operations at the speed of products,
+ *         whichever is longer; the speeds were measured with the same threads (compute/limits.h).
+ *         An expert counts once a step however many rows use it.  Matrices of 8-bit products and
+ *         those of float ones count at the speed of their kind.
  *
  * FAILS   what a step fails with
  *
@@ -40,7 +40,7 @@ typedef struct {
     size_t rows, context;            /* of a step; positions before it */
     double median, fastest, slowest; /* tokens a second */
     double limit;                    /* tokens a second */
-    bool is_memory;                  /* which limit binds */
+    const char *bound;               /* which limit binds: "memory", "int8", "float" */
     double bytes, ops;               /* a second, reached in the median */
     tr_forward_times times;          /* of all repeats together */
 } tr_measure_result;
@@ -49,6 +49,24 @@ typedef struct {
 void tr_measure_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows);
 
 tr_status tr_measure_prefill(tr_measure *m, size_t n_tokens, tr_measure_result *out);
+
+/* The way to a worker and back, for one row of one sequence: what each layer waits for. */
+typedef struct {
+    size_t share_bytes, answer_bytes; /* of a row whose picks are spread evenly */
+    tr_time transport;                /* an echo of these sizes, the median */
+    tr_time layer; /* dispatch to combine beyond the longest work of a worker, the median */
+} tr_measure_trip;
+
+/* Only with workers. */
+tr_status tr_measure_round_trip(tr_measure *m, tr_measure_trip *out);
+
+/* A token after some seconds of nothing, beside one right after another. */
+typedef struct {
+    tr_time warm, first; /* a step of one row: the median of several, and after the pause */
+    double cpu_percent;  /* of a core, that this process used in the pause */
+} tr_measure_rest;
+
+tr_status tr_measure_idle(tr_measure *m, tr_time pause, tr_measure_rest *out);
 
 /* context: positions before the first token, whose keys and values are whatever the cache holds. */
 tr_status tr_measure_decode(tr_measure *m, size_t n_sequences, size_t context,

@@ -17,6 +17,7 @@ typedef struct {
     const tr_attention *a;
     size_t first, n_rows;
     size_t head, n_heads, kv_head;
+    size_t n;      /* positions that the last query sees */
     float *scores; /* [BLOCK][score_stride] */
     float *page;   /* [TR_KV_PAGE][head_dim] */
 } block;
@@ -62,6 +63,8 @@ static tr_kv_span span_of(const block *b, size_t page)
 static void score_page(const block *b, size_t page, size_t n_positions)
 {
     const tr_attention *a = b->a;
+    if ((page + 1) * TR_KV_PAGE < b->n)
+        tr_kv_prefetch(a->kv, span_of(b, page + 1).keys);
     const float *keys = tr_kv_floats(a->kv, span_of(b, page).keys, n_positions, b->page);
 
     for (size_t i = 0; i < b->n_rows * b->n_heads; i++) {
@@ -76,6 +79,8 @@ static void score_page(const block *b, size_t page, size_t n_positions)
 static void mix_page(const block *b, size_t page, size_t n_positions)
 {
     const tr_attention *a = b->a;
+    if ((page + 1) * TR_KV_PAGE < b->n)
+        tr_kv_prefetch(a->kv, span_of(b, page + 1).values);
     const float *values = tr_kv_floats(a->kv, span_of(b, page).values, n_positions, b->page);
 
     for (size_t i = 0; i < b->n_rows * b->n_heads; i++)
@@ -83,7 +88,7 @@ static void mix_page(const block *b, size_t page, size_t n_positions)
                                  in_page(b, i, page), head_dim(b), a->out + query_at(b, i));
 }
 
-static void block_run(const block *b)
+static void block_run(block *b)
 {
     const tr_attention *a = b->a;
     size_t n_queries = b->n_rows * b->n_heads;
@@ -91,6 +96,7 @@ static void block_run(const block *b)
 
     for (size_t i = 0; i < n_queries; i++)
         n = seen_by(b, i) > n ? seen_by(b, i) : n;
+    b->n = n;
     size_t n_pages = tr_kv_pages_for(n);
     size_t in_last = n - (n_pages - 1) * TR_KV_PAGE;
     for (size_t p = 0; p < n_pages; p++)

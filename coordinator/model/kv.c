@@ -113,6 +113,12 @@ void tr_kv_release(tr_kv *kv, tr_kv_table *t)
     *t = (tr_kv_table){ 0 };
 }
 
+void tr_kv_clear(tr_kv *kv, const tr_kv_table *t, size_t first_page)
+{
+    for (size_t i = first_page; i < t->n; i++)
+        memset(kv->pages + t->page[i] * kv->page_size, 0, kv->page_size);
+}
+
 static uint8_t *span_at(const tr_kv *kv, const tr_kv_table *t, size_t layer, size_t head,
                         size_t page)
 {
@@ -162,6 +168,12 @@ const float *tr_kv_floats(const tr_kv *kv, const void *rows, size_t n_positions,
     else
         kv->shape.kernels->from_q8_0(rows, n, buffer);
     return buffer;
+}
+
+void tr_kv_prefetch(const tr_kv *kv, const void *rows)
+{
+    for (size_t i = 0; i < kv->span_size; i += 64)
+        __builtin_prefetch((const uint8_t *)rows + i, 0, 2);
 }
 
 const tr_kv_shape *tr_kv_get_shape(const tr_kv *kv)

@@ -53,6 +53,9 @@ void tr_kv_free(tr_kv **kv);
 tr_status tr_kv_reserve(tr_kv *kv, tr_kv_table *t, size_t n_positions);
 void tr_kv_release(tr_kv *kv, tr_kv_table *t);
 
+/* Zero the pages from first_page on. */
+void tr_kv_clear(tr_kv *kv, const tr_kv_table *t, size_t first_page);
+
 /* k and v are [n_heads][head_dim]. */
 void tr_kv_put(tr_kv *kv, const tr_kv_table *t, size_t layer, size_t position, const float *k,
                const float *v);
@@ -62,6 +65,9 @@ tr_kv_span tr_kv_get(const tr_kv *kv, const tr_kv_table *t, size_t layer, size_t
 /* The first n_positions rows of a span's keys or values as floats: in place where the cache holds
  * floats, else in buffer, [n_positions][head_dim]. */
 const float *tr_kv_floats(const tr_kv *kv, const void *rows, size_t n_positions, float *buffer);
+
+/* Ask the memory for the rows of a span's keys or values, which will be read next. */
+void tr_kv_prefetch(const tr_kv *kv, const void *rows);
 
 const tr_kv_shape *tr_kv_get_shape(const tr_kv *kv);
 

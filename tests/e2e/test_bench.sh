@@ -14,6 +14,12 @@ check() {
 import json, math, sys
 b = json.load(open(sys.argv[1]))
 assert b["memory_gb_per_second"] > 0 and b["int8_gop_per_second"] > 0
+assert b["float_gop_per_second"] > 0 and b["bf16_gop_per_second"] >= 0
+assert b["memory"]["resident_bytes"] > b["memory"]["weight_bytes"] > 0
+assert b["idle"]["first_ms"] > 0 and b["idle"]["warm_ms"] > 0 and b["idle"]["cpu_percent"] >= 0
+assert ("round_trip" in b) == (b["workers"] > 0)
+if b["workers"]:
+    assert b["round_trip"]["transport_us"] > 0 and b["round_trip"]["share_bytes"] > 128
 assert [r["rows"] for r in b["results"]] == [16, 128, 512, 1, 4, 16, 64, 1, 4]
 for r in b["results"]:
     assert 0 < r["slowest"] <= r["tokens_per_second"] <= r["fastest"]
@@ -27,7 +33,7 @@ PY
   rm -f "$WORK/b.json"
 }
 
-quick=(-m "$MODEL" --repeats 2 --steps 2 --json "$WORK/b.json")
+quick=(-m "$MODEL" --repeats 2 --steps 2 --idle 1 --json "$WORK/b.json")
 check "alone" "$TROUPE" bench "${quick[@]}"
 check "plain C" "$TROUPE" bench "${quick[@]}" --isa c --threads 1
 check "two workers" mpirun --oversubscribe -n 1 "$TROUPE" bench "${quick[@]}" \
@@ -37,6 +43,13 @@ expect_nothing_left "bench"
 "$TROUPE" bench "${quick[@]}" >/dev/null
 run "compare" "$TROUPE" bench --compare "$WORK/b.json" "$WORK/b.json"
 [ "$(grep -c ' 1.00$' "$WORK/out")" = 9 ] || fail "compare: $(cat "$WORK/out" "$WORK/err")"
+if command -v gnuplot >/dev/null; then
+  run "plot" "$TROUPE" bench -m "$MODEL" --repeats 1 --steps 1 --idle 1 --plot "$WORK/it's.svg"
+  [ "$status" = 0 ] || fail "plot: $(cat "$WORK/err")"
+  grep -q '</svg>' "$WORK/it's.svg" || fail "plot: no chart"
+else
+  expect_error "no gnuplot" 6 'gnuplot is not installed' "$TROUPE" bench "${quick[@]}" --plot x.svg
+fi
 expect_error "compare nothing" 6 'none.json' "$TROUPE" bench --compare "$WORK/none.json" x
 expect_error "no model" 2 'no model' "$TROUPE" bench
 expect_error "repeats" 2 'repeats' "$TROUPE" bench "${quick[@]}" --repeats 0

@@ -3,6 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tests/kernels/kernel_cases.h"
 
+#include "compute/matrix.h"
+
 enum { MAX = 300, GUARD = 16, MAX_KEYS = 40 };
 
 static const uint32_t guard = 0xdeadbeef;
@@ -356,6 +358,33 @@ static void q8_compare(const float *x, size_t n)
     free(got);
 }
 
+static void parts_of_activations_make_the_whole(void **state)
+{
+    enum { N = 224 }; /* no multiple of 64: the row has padding */
+    size_t size = tr_act_row_size(TR_ACT_Q8, N);
+    float x[N];
+    uint8_t *whole = aligned_new(size);
+    uint8_t *parts = aligned_new(size);
+    static const size_t cuts[][4] = {
+        { 0, 224, 224, 224 }, { 0, 64, 128, 224 }, { 0, 32, 192, 224 }, { 0, 96, 160, 224 }
+    };
+
+    (void)state;
+    for (size_t i = 0; i < N; i++)
+        x[i] = (float)((int)(i * 37 % 101) - 50) * 0.37f;
+    for (size_t t = 0; table_at(t); t++) {
+        table_at(t)->act_q8(x, N, whole);
+        for (size_t c = 0; c < sizeof cuts / sizeof cuts[0]; c++) {
+            memset(parts, 0xee, size);
+            for (size_t i = 3; i-- > 0;) /* in any order */
+                tr_act_q8_part(table_at(t), x + cuts[c][i], cuts[c][i], cuts[c][i + 1], N, parts);
+            assert_memory_equal(parts, whole, size);
+        }
+    }
+    free(whole);
+    free(parts);
+}
+
 static void activations_are_within_half_a_step(void **state)
 {
     dice d = { tr_test_seed(), 0 };
@@ -442,6 +471,7 @@ int main(void)
         cmocka_unit_test(softmax_gives_probabilities),
         cmocka_unit_test(silu_mul_is_right_at_both_ends),
         cmocka_unit_test(activations_are_within_half_a_step),
+        cmocka_unit_test(parts_of_activations_make_the_whole),
         cmocka_unit_test(blocks_of_zeros_and_of_extremes_are_exact),
         cmocka_unit_test(tables_agree_on_activations_that_are_no_numbers),
         cmocka_unit_test(ties_between_steps_go_to_the_even_one),

@@ -167,7 +167,7 @@ static void the_checksum_is_xxh3_of_the_frame_with_the_field_zero(void **state)
 
     assert_int_equal(make_frame(&other), 0);
     copy = *(frame *)other;
-    for (int kind = TR_FRAME_SHARE; kind <= TR_FRAME_INVITE; kind++) {
+    for (int kind = TR_FRAME_SHARE; kind <= TR_FRAME_ECHO; kind++) {
         write_kind(f, (tr_frame_kind)kind);
         copy.size = f->size;
         memcpy(copy.at, f->at, f->size);
@@ -264,7 +264,7 @@ typedef struct {
 static const lie lies[] = {
     { TR_FRAME_SHARE, "another protocol", FIELD(magic), 0x46505255, "magic" },
     { TR_FRAME_SHARE, "no kind", FIELD(kind), 0, "kind" },
-    { TR_FRAME_SHARE, "kind after the last", FIELD(kind), 6, "kind" },
+    { TR_FRAME_SHARE, "kind after the last", FIELD(kind), 7, "kind" },
     { TR_FRAME_SHARE, "kind far away", FIELD(kind), 65535, "kind" },
     { TR_FRAME_SHARE, "another job", FIELD(job), JOB + 1, "job" },
     { TR_FRAME_STOP, "another job", FIELD(job), 0, "job" },
@@ -398,7 +398,7 @@ static void every_truncation_is_refused(void **state)
 {
     frame *f = *state;
 
-    for (int kind = TR_FRAME_SHARE; kind <= TR_FRAME_INVITE; kind++) {
+    for (int kind = TR_FRAME_SHARE; kind <= TR_FRAME_ECHO; kind++) {
         write_kind(f, (tr_frame_kind)kind);
         size_t whole = f->size;
         for (f->size = 0; f->size < whole; f->size++)
@@ -420,7 +420,7 @@ static void every_flipped_bit_is_refused(void **state)
     char line[512];
     tr_frame_view v;
 
-    for (int kind = TR_FRAME_SHARE; kind <= TR_FRAME_INVITE; kind++) {
+    for (int kind = TR_FRAME_SHARE; kind <= TR_FRAME_ECHO; kind++) {
         write_kind(f, (tr_frame_kind)kind);
         for (size_t bit = 0; bit < f->size * 8; bit++) {
             f->at[bit / 8] ^= (uint8_t)(1u << (bit % 8));

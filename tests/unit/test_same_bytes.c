@@ -60,6 +60,11 @@ static void logits_of(const variant *v, float *logits)
             rows[i] = (tr_row){ s, (uint32_t)((at + i) * 97 % N_VOCAB), true };
         assert_int_equal(tr_engine_step(e, rows, n, logits + at * N_VOCAB), TR_OK);
     }
+    for (uint32_t w = 1; w <= v->n_workers; w++) {
+        tr_time elapsed = 0;
+        assert_int_equal(tr_engine_echo(e, w, 100 * w, &elapsed), TR_OK);
+        assert_true(elapsed > 0);
+    }
     tr_sequence_free(&s);
     tr_engine_close(&e);
     test_cluster_stop(&c);
