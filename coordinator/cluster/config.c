@@ -41,7 +41,7 @@ typedef struct {
 } yaml_timeouts;
 
 typedef struct {
-    char *path, *network;
+    char *path, *network, *eager_bytes;
     char **arguments;
     unsigned arguments_count;
 } yaml_mpirun;
@@ -108,6 +108,7 @@ static const cyaml_schema_field_t timeouts_fields[] = {
 static const cyaml_schema_field_t mpirun_fields[] = {
     PATH(yaml_mpirun, path),
     NAME(yaml_mpirun, network),
+    NUMBER(yaml_mpirun, eager_bytes),
     CYAML_FIELD_SEQUENCE("arguments", OPTIONAL_TEXT, yaml_mpirun, arguments, &argument_entry, 0,
                          TR_CLUSTER_MAX_ARGUMENTS),
     CYAML_FIELD_END,
@@ -496,6 +497,9 @@ static tr_status mpirun_get(const char *file, const yaml_mpirun *y, tr_cluster_c
     st = word_get((place){ file, "mpirun", "network", 0 }, y->network, "._-:/,",
                   "interfaces or networks such as eth0 or 10.0.0.0/24, separated by commas",
                   &c->network);
+    if (st == TR_OK)
+        st = number_get((place){ file, "mpirun", "eager_bytes", 0 }, y->eager_bytes, 1024,
+                        TR_CLUSTER_MAX_EAGER, &c->eager_bytes);
     if (st != TR_OK || y->arguments_count == 0)
         return st;
     c->argument = calloc(y->arguments_count, sizeof *c->argument);

@@ -27,6 +27,7 @@ enum {
     TR_CLUSTER_MAX_ARGUMENTS = 64,
     TR_CLUSTER_MAX_THREADS = TR_POOL_MAX_THREADS,
     TR_CLUSTER_MAX_NAME = 255,
+    TR_CLUSTER_MAX_EAGER = 64 << 20, /* bytes of one message that Open MPI buffers */
     TR_CLUSTER_MAX_PATH = 4095,
 };
 
@@ -60,6 +61,7 @@ typedef struct {
 
     const char *mpirun;    /* NULL: as found in PATH */
     const char *network;   /* interfaces or CIDRs for Open MPI, or NULL */
+    uint32_t eager_bytes;  /* messages up to this go to other hosts at once; 0: Open MPI's */
     const char **argument; /* extra ones for mpirun */
     size_t n_arguments;
 

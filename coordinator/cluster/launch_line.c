@@ -83,6 +83,18 @@ static void put_parameter(writer *w, const tr_cluster_config *c, const char *fla
     put(w, "%s", value);
 }
 
+/* Sizes are a few rows of activations: with a small limit each message would wait for a handshake
+ * first. */
+static void put_eager(writer *w, const tr_cluster_config *c)
+{
+    char bytes[16];
+
+    if (!c || c->eager_bytes == 0)
+        return;
+    snprintf(bytes, sizeof bytes, "%u", c->eager_bytes);
+    put_parameter(w, c, "--mca", "btl_tcp_eager_limit", bytes);
+}
+
 /* A rank that dies must not take the job with it: --enable-recovery in 4.x.  Idle ranks give
  * their core away.  tcp is in the list since shared memory alone can't reach a later process. */
 static void put_options_4(writer *w, const tr_cluster_config *c, const char *network)
@@ -95,6 +107,7 @@ static void put_options_4(writer *w, const tr_cluster_config *c, const char *net
         put_parameter(w, c, "--mca", "btl_tcp_if_include", network);
         put_parameter(w, c, "--mca", "oob_tcp_if_include", network);
     }
+    put_eager(w, c);
 }
 
 /* 5.x has ULFM; --enable-recovery alone would let a dead rank's socket kill the coordinator. */
@@ -112,6 +125,7 @@ static void put_options_5(writer *w, const tr_cluster_config *c, const char *net
         put_parameter(w, c, "--mca", "btl_tcp_if_include", network);
         put_parameter(w, c, "--prtemca", "prte_if_include", network);
     }
+    put_eager(w, c);
 }
 
 static void put_mpirun(writer *w, const tr_cluster_config *c, const tr_launch_facts *f)

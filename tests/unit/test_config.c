@@ -75,6 +75,7 @@ static void every_key_reaches_its_field(void **state)
                                 "mpirun:\n"
                                 "  path: /opt/mpirun\n"
                                 "  network: 10.0.0.0/24,eth0\n"
+                                "  eager_bytes: 262144\n"
                                 "  arguments: [--mca, plm_rsh_agent, my agent]\n");
 
     (void)state;
@@ -95,6 +96,7 @@ static void every_key_reaches_its_field(void **state)
     assert_true(c->join_ms == 1000 && c->silence_ms == 200 && c->share_ms == 30);
     assert_string_equal(c->mpirun, "/opt/mpirun");
     assert_string_equal(c->network, "10.0.0.0/24,eth0");
+    assert_int_equal(c->eager_bytes, 262144);
     assert_int_equal(c->n_arguments, 3);
     assert_string_equal(c->argument[2], "my agent");
     tr_cluster_config_free(&c);

@@ -117,7 +117,8 @@ static const char several[] =
     "workers: {count: 4, threads: 3, experts: [1, 2, 3, 4]}\n"
     "transport: mpi\n"
     "timeouts: {join_ms: 111, silence_ms: 222, share_ms: 333}\n"
-    "mpirun: {network: 10.0.0.0/24, arguments: [--mca, plm_rsh_agent, my agent]}\n";
+    "mpirun: {network: 10.0.0.0/24, eager_bytes: 99999, arguments: [--mca, plm_rsh_agent, my "
+    "agent]}\n";
 
 static void a_cluster_file_decides_hosts_threads_and_paths(void **state)
 {
@@ -129,7 +130,8 @@ static void a_cluster_file_decides_hosts_threads_and_paths(void **state)
     expect(words, c, facts,
            "mpirun " OPTIONS_4
            "--mca btl_tcp_if_include 10.0.0.0/24 --mca oob_tcp_if_include 10.0.0.0/24 "
-           "--mca plm_rsh_agent 'my agent' --host n2:1 -n 1 /opt/troupe run --model=/m "
+           "--mca btl_tcp_eager_limit 99999 --mca plm_rsh_agent 'my agent' --host n2:1 -n 1 "
+           "/opt/troupe run --model=/m "
            "--threads=6 --listen=n2:99 --transport=mpi --timeout-ms=333 --silence-ms=222 "
            "--join-timeout-ms=111 --experts=1,2,3,4 --prompt=x --timeout-ms=5 "
            ": --host n1:2 -n 2 /opt/troupe-worker --threads 3 "
@@ -138,7 +140,8 @@ static void a_cluster_file_decides_hosts_threads_and_paths(void **state)
     expect(words, c, facts,
            "mpirun " OPTIONS_5
            "--prtemca oob_tcp_keepalive_time 0 --mca btl_tcp_if_include 10.0.0.0/24 "
-           "--prtemca prte_if_include 10.0.0.0/24 --mca plm_rsh_agent 'my agent' "
+           "--prtemca prte_if_include 10.0.0.0/24 --mca btl_tcp_eager_limit 99999 --mca "
+           "plm_rsh_agent 'my agent' "
            "--host n2:1 -n 1 /opt/troupe run --model=/m --threads=6 --listen=n2:99 "
            "--transport=mpi --timeout-ms=333 --silence-ms=222 --join-timeout-ms=111 "
            "--experts=1,2,3,4 --prompt=x --timeout-ms=5 "
