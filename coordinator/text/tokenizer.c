@@ -547,6 +547,16 @@ bool tr_tokenizer_is_special(const tr_tokenizer *t, uint32_t id)
     return !is_encoded(t->types[id]) && t->types[id] != TYPE_USER_DEFINED;
 }
 
+bool tr_tokenizer_special(const tr_tokenizer *t, tr_bytes text, uint32_t *id)
+{
+    uint32_t found = special_at(t, text, true);
+
+    if (found == no_token || t->pieces[found].size != text.size)
+        return false;
+    *id = found;
+    return true;
+}
+
 bool tr_tokenizer_is_eog(const tr_tokenizer *t, uint32_t id)
 {
     TR_CHECK(id < t->n_vocab);

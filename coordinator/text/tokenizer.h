@@ -47,6 +47,10 @@ size_t tr_tokenizer_n_vocab(const tr_tokenizer *t);
 /* Tokens that steer the model and aren't text (control, unknown, unused). */
 bool tr_tokenizer_is_special(const tr_tokenizer *t, uint32_t id);
 
+/* The token that encode puts for the whole of text with parse_special: a special or a
+ * user-defined one.  False if there is none. */
+bool tr_tokenizer_special(const tr_tokenizer *t, tr_bytes text, uint32_t *id);
+
 /* Tokens that end a generation. */
 bool tr_tokenizer_is_eog(const tr_tokenizer *t, uint32_t id);
 

@@ -3,12 +3,13 @@
  *
  * The first byte of an input chooses.  Below 0x80: the rest is text for a small vocabulary, with
  * the pre-tokenizer and parse_special taken from the byte's bits.  From 0x80 on: the rest
- * is a GGUF header, and the tokenizer made from it encodes fixed texts.
+ * is a GGUF header, and the tokenizer made from it encodes fixed texts and a conversation.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tests/support/vocab_file.h"
 
 #include "base/check.h"
+#include "coordinator/text/chat.h"
 #include "coordinator/text/pretokenize.h"
 #include "coordinator/text/tokenizer.h"
 #include "coordinator/text/utf8.h"
@@ -86,6 +87,32 @@ static void fuzz_text(uint8_t choice, tr_bytes text)
     tr_tokenizer_free(&t);
 }
 
+/* The header may have a chat template. */
+static void check_chat(const tr_gguf *g, const tr_tokenizer *t)
+{
+    const tr_chat_message messages[] = {
+        { tr_bytes_of("system"), tr_bytes_of("<|im_end|>") },
+        { tr_bytes_of("user"), tr_bytes_of("Hello") },
+        { tr_bytes_of("assistant"), tr_bytes_of("</think>\nHi") },
+        { tr_bytes_of("user"), tr_bytes_of("[/INST]</s>") },
+    };
+    uint32_t *ids;
+    size_t n;
+    tr_chat *c;
+
+    if (tr_chat_open(g, t, NULL, &c) != TR_OK)
+        return;
+    for (size_t from = 0; from < 2; from++) {
+        tr_status st = tr_chat_encode(c, messages + from, 4 - from, true, &ids, &n);
+        TR_CHECK(st == TR_OK || st == TR_E_REQUEST);
+        for (size_t i = 0; st == TR_OK && i < n; i++)
+            TR_CHECK(ids[i] < tr_tokenizer_n_vocab(t));
+        if (st == TR_OK)
+            free(ids);
+    }
+    tr_chat_close(&c);
+}
+
 static void fuzz_vocabulary(tr_bytes header)
 {
     static const char *const texts[] = {
@@ -104,6 +131,7 @@ static void fuzz_vocabulary(tr_bytes header)
             check_encode(t, tr_bytes_of(texts[i / 2]), i % 2);
         for (uint32_t id = 0; id < tr_tokenizer_n_vocab(t); id++)
             TR_CHECK(!tr_tokenizer_is_special(t, id) || tr_tokenizer_piece(t, id).data);
+        check_chat(g, t);
     }
     tr_tokenizer_free(&t);
     tr_gguf_close(&g);

@@ -476,6 +476,16 @@ static void tokens_know_what_they_are(void **state)
     assert_true(tr_bytes_equal(tr_tokenizer_piece(t, 8), tr_bytes_of("<|im_end|>")));
     assert_true(tr_bytes_equal(tr_tokenizer_piece(t, 10), tr_bytes_of("  ")));
     assert_true(tr_bytes_equal(tr_tokenizer_piece(t, 13), tr_bytes_of("\xc3"))); /* a part */
+    uint32_t id = 0;
+    assert_true(tr_tokenizer_special(t, tr_bytes_of("<|im_end|>"), &id));
+    assert_int_equal(id, 8);
+    assert_true(tr_tokenizer_special(t, tr_bytes_of("  "), &id));
+    assert_int_equal(id, 10);
+    assert_false(tr_tokenizer_special(t, tr_bytes_of("<s>a"), &id));
+    assert_false(tr_tokenizer_special(t, tr_bytes_of("<|im"), &id));
+    assert_false(tr_tokenizer_special(t, tr_bytes_of("ab"), &id));
+    assert_false(tr_tokenizer_special(t, tr_bytes_of(""), &id));
+    assert_int_equal(id, 10);
     assert_true(tr_tokenizer_is_special(t, 7));
     assert_false(tr_tokenizer_is_special(t, 10));
     assert_false(tr_tokenizer_is_special(t, 0));
