@@ -302,6 +302,11 @@ tr_status tr_sequence_new(tr_engine *e, tr_sequence **out)
     if (!s)
         return tr_fail(TR_E_MEMORY, "sequence: no memory");
     s->engine = e;
+    tr_status st = tr_kv_table_reserve(&s->table, e->o.context);
+    if (st != TR_OK) {
+        free(s);
+        return st;
+    }
     e->n_sequences++;
     *out = s;
     return TR_OK;
@@ -320,6 +325,30 @@ void tr_sequence_free(tr_sequence **s)
 size_t tr_sequence_length(const tr_sequence *s)
 {
     return s->length;
+}
+
+tr_status tr_sequence_reserve(tr_sequence *s, size_t n)
+{
+    return tr_kv_reserve(s->engine->kv, &s->table, n);
+}
+
+size_t tr_sequence_find(tr_sequence *s, const uint32_t *tokens, size_t n)
+{
+    TR_CHECK(s->length == 0);
+    tr_kv_empty(s->engine->kv, &s->table);
+    s->length = tr_kv_find(s->engine->kv, &s->table, tokens, n);
+    return s->length;
+}
+
+void tr_sequence_name(tr_sequence *s, const uint32_t *tokens)
+{
+    tr_kv_name(s->engine->kv, &s->table, tokens, s->length);
+}
+
+void tr_sequence_empty(tr_sequence *s)
+{
+    tr_kv_empty(s->engine->kv, &s->table);
+    s->length = 0;
 }
 
 tr_status tr_sequence_skip(tr_sequence *s, size_t n)
@@ -410,6 +439,21 @@ uint32_t tr_engine_n_workers(const tr_engine *e)
 size_t tr_engine_cache_row(const tr_engine *e)
 {
     return tr_kv_page_size(tr_kv_get_shape(e->kv)) / TR_KV_PAGE;
+}
+
+tr_kv_pages_counts tr_engine_kv_count(const tr_engine *e)
+{
+    return tr_kv_count(e->kv);
+}
+
+size_t tr_engine_kv_available(const tr_engine *e)
+{
+    return tr_kv_available(e->kv);
+}
+
+size_t tr_engine_context(const tr_engine *e)
+{
+    return e->o.context;
 }
 
 tr_engine_stats tr_engine_get_stats(const tr_engine *e)

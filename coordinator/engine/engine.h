@@ -62,6 +62,20 @@ tr_status tr_sequence_new(tr_engine *e, tr_sequence **out);
 void tr_sequence_free(tr_sequence **s);
 size_t tr_sequence_length(const tr_sequence *s); /* tokens that went through */
 
+/* Pages for n positions in all; TR_E_BUSY, without a line, if there is no room for now.  A step
+ * that finds its pages reserved can't fail for want of room. */
+tr_status tr_sequence_reserve(tr_sequence *s, size_t n);
+
+/* Begin an empty sequence with what the cache knows of tokens [n], short of the last; returns how
+ * many need not go through any more.  The results of a step are the same to the bit. */
+size_t tr_sequence_find(tr_sequence *s, const uint32_t *tokens, size_t n);
+
+/* The sequence's tokens so far are tokens [tr_sequence_length]: others may share them. */
+void tr_sequence_name(tr_sequence *s, const uint32_t *tokens);
+
+/* Give the pages back; the sequence is empty again. */
+void tr_sequence_empty(tr_sequence *s);
+
 /* As if n tokens had gone through that left keys and values of zero: for measurements at a context
  * that would take long to fill. */
 tr_status tr_sequence_skip(tr_sequence *s, size_t n);
@@ -93,6 +107,11 @@ uint32_t tr_engine_n_workers(const tr_engine *e);
 
 /* Bytes that one position of a sequence has in the cache. */
 size_t tr_engine_cache_row(const tr_engine *e);
+
+/* Pages of the cache in use and kept; tr_kv_pages.h. */
+tr_kv_pages_counts tr_engine_kv_count(const tr_engine *e);
+size_t tr_engine_kv_available(const tr_engine *e);
+size_t tr_engine_context(const tr_engine *e);
 
 typedef struct {
     tr_forward_times times;

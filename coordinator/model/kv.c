@@ -14,8 +14,7 @@ struct tr_kv {
     size_t span_size; /* bytes of keys (or values) of one layer and head in a page */
     size_t page_size, n_pages;
     uint8_t *pages; /* [n_pages][page_size] */
-    uint32_t *free_list;
-    size_t n_free;
+    tr_kv_pages *use;
 };
 
 static size_t row_size(const tr_kv_shape *s)
@@ -58,17 +57,12 @@ tr_status tr_kv_new(const tr_kv_shape *shape, size_t n_pages, tr_kv **out)
     if (st == TR_OK)
         st = tr_memory_new(size, "key/value cache (a smaller --ctx needs less)", &block);
     kv->pages = block;
-    kv->free_list = malloc((n_pages ? n_pages : 1) * sizeof *kv->free_list);
-    if (st == TR_OK && !kv->free_list)
-        st = tr_fail(TR_E_MEMORY, "key/value cache: no memory");
+    if (st == TR_OK)
+        st = tr_kv_pages_new(n_pages, &kv->use);
     if (st != TR_OK) {
         tr_kv_free(&kv);
         return st;
     }
-    /* The last of the list is taken first: page 0. */
-    for (size_t i = 0; i < n_pages; i++)
-        kv->free_list[i] = (uint32_t)(n_pages - 1 - i);
-    kv->n_free = n_pages;
     *out = kv;
     return TR_OK;
 }
@@ -79,9 +73,24 @@ void tr_kv_free(tr_kv **kv)
         return;
     void *block = (*kv)->pages;
     tr_memory_free(&block, (*kv)->n_pages * (*kv)->page_size);
-    free((*kv)->free_list);
+    tr_kv_pages_free(&(*kv)->use);
     free(*kv);
     *kv = NULL;
+}
+
+tr_status tr_kv_table_reserve(tr_kv_table *t, size_t n_positions)
+{
+    size_t need = tr_kv_pages_for(n_positions);
+
+    if (need <= t->capacity)
+        return TR_OK;
+    size_t capacity = need > 2 * t->capacity ? need : 2 * t->capacity;
+    uint32_t *page = realloc(t->page, capacity * sizeof *page);
+    if (!page)
+        return tr_fail(TR_E_MEMORY, "key/value cache: no memory for a table of %zu", capacity);
+    t->page = page;
+    t->capacity = capacity;
+    return TR_OK;
 }
 
 tr_status tr_kv_reserve(tr_kv *kv, tr_kv_table *t, size_t n_positions)
@@ -90,27 +99,75 @@ tr_status tr_kv_reserve(tr_kv *kv, tr_kv_table *t, size_t n_positions)
 
     if (need <= t->n)
         return TR_OK;
-    if (need - t->n > kv->n_free)
+    if (need - t->n > tr_kv_pages_available(kv->use))
         return TR_E_BUSY;
-    if (need > t->capacity) {
-        size_t capacity = need > 2 * t->capacity ? need : 2 * t->capacity;
-        uint32_t *page = realloc(t->page, capacity * sizeof *page);
-        if (!page)
-            return tr_fail(TR_E_MEMORY, "key/value cache: no memory for a table of %zu", capacity);
-        t->page = page;
-        t->capacity = capacity;
+    tr_status st = tr_kv_table_reserve(t, n_positions);
+    if (st != TR_OK)
+        return st;
+    while (t->n < need) {
+        bool is_taken = tr_kv_pages_take(kv->use, &t->page[t->n]);
+        TR_CHECK(is_taken);
+        t->n++;
     }
-    while (t->n < need)
-        t->page[t->n++] = kv->free_list[--kv->n_free];
     return TR_OK;
+}
+
+/* The last page first: of those that are kept it is forgotten first. */
+static void drop_pages(tr_kv *kv, tr_kv_table *t)
+{
+    while (t->n > 0)
+        tr_kv_pages_drop(kv->use, t->page[--t->n]);
+    t->n_named = 0;
 }
 
 void tr_kv_release(tr_kv *kv, tr_kv_table *t)
 {
-    while (t->n > 0)
-        kv->free_list[kv->n_free++] = t->page[--t->n];
+    drop_pages(kv, t);
     free(t->page);
     *t = (tr_kv_table){ 0 };
+}
+
+void tr_kv_empty(tr_kv *kv, tr_kv_table *t)
+{
+    drop_pages(kv, t);
+}
+
+static uint32_t last_named(const tr_kv_table *t)
+{
+    return t->n_named == 0 ? TR_KV_NO_PAGE : t->page[t->n_named - 1];
+}
+
+size_t tr_kv_find(tr_kv *kv, tr_kv_table *t, const uint32_t *tokens, size_t n_tokens)
+{
+    TR_CHECK(t->n == 0);
+    while ((t->n + 1) * TR_KV_PAGE < n_tokens && t->n < t->capacity) {
+        uint32_t page;
+        if (!tr_kv_pages_find(kv->use, last_named(t), tokens + t->n * TR_KV_PAGE, &page))
+            break;
+        t->page[t->n++] = page;
+        t->n_named = t->n;
+    }
+    return t->n * TR_KV_PAGE;
+}
+
+void tr_kv_name(tr_kv *kv, tr_kv_table *t, const uint32_t *tokens, size_t n_tokens)
+{
+    while ((t->n_named + 1) * TR_KV_PAGE <= n_tokens) {
+        size_t i = t->n_named;
+        TR_CHECK(i < t->n);
+        t->page[i] = tr_kv_pages_name(kv->use, t->page[i], last_named(t), tokens + i * TR_KV_PAGE);
+        t->n_named++;
+    }
+}
+
+tr_kv_pages_counts tr_kv_count(const tr_kv *kv)
+{
+    return tr_kv_pages_count(kv->use);
+}
+
+size_t tr_kv_available(const tr_kv *kv)
+{
+    return tr_kv_pages_available(kv->use);
 }
 
 void tr_kv_clear(tr_kv *kv, const tr_kv_table *t, size_t first_page)

@@ -1,8 +1,8 @@
 /* kv.h - keys and values of the tokens that sequences have seen.
  *
  * A cache is a pool of pages; a page holds TR_KV_PAGE positions of one sequence for all layers
- * and heads.  A sequence has a table of its pages, so sequences grow without copying and a
- * page can later be shared.
+ * and heads.  A sequence has a table of its pages, so sequences grow without copying, and those
+ * that begin alike share their first pages (kv_pages.h).
  *
  * USE     tr_kv *kv;
  *         st = tr_kv_new(&shape, n_pages, &kv);
@@ -24,8 +24,7 @@
 
 #include "base/status.h"
 #include "compute/kernels.h"
-
-enum { TR_KV_PAGE = 32 }; /* positions */
+#include "coordinator/model/kv_pages.h"
 
 typedef struct {
     const tr_kernels *kernels;
@@ -39,6 +38,7 @@ typedef struct tr_kv tr_kv;
 typedef struct {
     uint32_t *page; /* [n] */
     size_t n, capacity;
+    size_t n_named; /* pages that others can find */
 } tr_kv_table;
 
 /* The positions of one page for one layer and head: TR_KV_PAGE rows of head_dim each, of the
@@ -52,6 +52,25 @@ void tr_kv_free(tr_kv **kv);
 
 tr_status tr_kv_reserve(tr_kv *kv, tr_kv_table *t, size_t n_positions);
 void tr_kv_release(tr_kv *kv, tr_kv_table *t);
+
+/* The same, but the table keeps its own room. */
+void tr_kv_empty(tr_kv *kv, tr_kv_table *t);
+
+/* Room in the table itself, so that reserve need not ask for memory. */
+tr_status tr_kv_table_reserve(tr_kv_table *t, size_t n_positions);
+
+/* Give an empty table the pages that hold the first tokens of [n_tokens], as far as they are known,
+ * short of the last token; returns how many positions that are. */
+size_t tr_kv_find(tr_kv *kv, tr_kv_table *t, const uint32_t *tokens, size_t n_tokens);
+
+/* The first n_tokens positions of the table are computed and hold these tokens: others may find
+ * those of whole pages. */
+void tr_kv_name(tr_kv *kv, tr_kv_table *t, const uint32_t *tokens, size_t n_tokens);
+
+tr_kv_pages_counts tr_kv_count(const tr_kv *kv);
+
+/* Pages that reserve can still give out. */
+size_t tr_kv_available(const tr_kv *kv);
 
 /* Zero the pages from first_page on. */
 void tr_kv_clear(tr_kv *kv, const tr_kv_table *t, size_t first_page);
