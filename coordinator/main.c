@@ -10,6 +10,7 @@
 #include "coordinator/commands/inspect.h"
 #include "coordinator/commands/quantize.h"
 #include "coordinator/commands/run.h"
+#include "coordinator/commands/serve.h"
 #include "coordinator/commands/synth.h"
 
 #include <errno.h>
@@ -26,6 +27,7 @@ typedef struct {
 
 static const command commands[] = {
     { "run", tr_command_run, "generate text, alone or as the coordinator of workers" },
+    { "serve", tr_command_serve, "answer many users over HTTP, with a page for people" },
     { "bench", tr_command_bench, "measure speed beside the limits of this machine" },
     { "inspect", tr_command_inspect, "show what a model file holds" },
     { "quantize", tr_command_quantize, "write a model file with other types of weights" },

@@ -12,7 +12,7 @@ packages_of() {
   build)
     echo build-essential cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libzmq3-dev \
       libprotobuf-c-dev protobuf-c-compiler libcyaml-dev libyaml-dev libpcre2-dev \
-      libxxhash-dev libjansson-dev
+      libxxhash-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev
     ;;
   test) echo libcmocka-dev python3 python3-numpy ;;
   fuzz) echo clang libclang-rt-dev ;;
@@ -33,7 +33,7 @@ commands_of() {
 }
 modules_of() {
   case $1 in
-  build) echo "libzmq libprotobuf-c libcyaml libpcre2-8 libxxhash jansson" ;;
+  build) echo "libzmq libprotobuf-c libcyaml libpcre2-8 libxxhash jansson libmicrohttpd gnutls" ;;
   test) echo cmocka ;;
   fuzz) ;;
   esac

@@ -6,6 +6,11 @@
  *
  * The first signal sets the flag; a second one ends the process at once.
  *
+ *         tr_interrupt_defer();          a server: the first signal only asks,
+ *         if (tr_interrupt_asked()) ...  finish what is begun; the second sets the flag,
+ *                                        the third ends the process
+ *
+ *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_BASE_INTERRUPT_H
 #define TR_BASE_INTERRUPT_H
@@ -14,5 +19,8 @@
 
 void tr_interrupt_watch(void);
 bool tr_interrupted(void);
+
+void tr_interrupt_defer(void);
+bool tr_interrupt_asked(void);
 
 #endif

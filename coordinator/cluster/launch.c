@@ -347,7 +347,7 @@ static tr_status outcome(const tr_supervise_result *r, const char *dir, bool coo
 /* --- the run ------------------------------------------------------------------------------- */
 
 static tr_status line_run(const tr_run_options *o, const tr_launch_line *line, const char *worker,
-                          size_t n_workers, int *exit_code)
+                          size_t n_workers, bool is_gentle, int *exit_code)
 {
     char dir[128];
     int input = -1;
@@ -366,6 +366,7 @@ static tr_status line_run(const tr_run_options *o, const tr_launch_line *line, c
                                            .run_dir = dir,
                                            .worker = worker,
                                            .n_workers = n_workers,
+                                           .is_gentle = is_gentle,
                                            .grace = 500 * TR_MS,
                                            .term_grace = 500 * TR_MS,
                                            .signal_grace = 5 * TR_SECOND },
@@ -393,13 +394,13 @@ static tr_status line_print(const tr_launch_line *line)
 }
 
 static tr_status launch(const tr_run_options *o, const tr_cluster_config *c, int argc, char **argv,
-                        const char *command, const char *const *words, int *exit_code)
+                        const tr_launch_other *other, int *exit_code)
 {
     tr_launch_facts facts = { .is_root = geteuid() == 0,
                               .shows_progress = isatty(STDERR_FILENO) == 1,
                               .reports = !o->dry_run,
-                              .command = command,
-                              .words = words };
+                              .command = other ? other->command : "run",
+                              .words = other ? other->words : NULL };
     tr_launch_line line;
     names n;
 
@@ -426,8 +427,8 @@ static tr_status launch(const tr_run_options *o, const tr_cluster_config *c, int
         *exit_code = 0;
     } else if (st == TR_OK) {
         const char *slash = strrchr(n.worker, '/');
-        st =
-            line_run(o, &line, slash ? slash + 1 : n.worker, c ? 0 : (size_t)o->workers, exit_code);
+        st = line_run(o, &line, slash ? slash + 1 : n.worker, c ? 0 : (size_t)o->workers,
+                      other && other->is_gentle, exit_code);
     }
     tr_launch_line_fini(&line);
     return st;
@@ -436,13 +437,12 @@ static tr_status launch(const tr_run_options *o, const tr_cluster_config *c, int
 tr_status tr_launch_run(const tr_run_options *o, const tr_cluster_config *c, int argc, char **argv,
                         int *exit_code)
 {
-    return launch(o, c, argc, argv, "run", NULL, exit_code);
+    return launch(o, c, argc, argv, NULL, exit_code);
 }
 
-tr_status tr_launch_command(const char *command, const char *const *words, uint32_t n_workers,
-                            int *exit_code)
+tr_status tr_launch_command(const tr_launch_other *other, int *exit_code)
 {
-    tr_run_options o = { .workers = n_workers, .prompt = "" };
+    tr_run_options o = { .workers = other->n_workers, .prompt = "" };
 
-    return launch(&o, NULL, 0, NULL, command, words, exit_code);
+    return launch(&o, other->cluster, 0, NULL, other, exit_code);
 }

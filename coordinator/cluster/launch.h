@@ -27,9 +27,17 @@
 tr_status tr_launch_run(const tr_run_options *o, const tr_cluster_config *c, int argc, char **argv,
                         int *exit_code);
 
-/* The same for another command on this machine: words are its options, NULL-terminated. */
-tr_status tr_launch_command(const char *command, const char *const *words, uint32_t n_workers,
-                            int *exit_code);
+/* The same for another command: words are its options, NULL-terminated.  is_gentle: it finishes
+ * what it has begun when a signal asks (supervise.h). */
+typedef struct {
+    const char *command;
+    const char *const *words;
+    uint32_t n_workers;
+    const tr_cluster_config *cluster; /* NULL: on this machine */
+    bool is_gentle;
+} tr_launch_other;
+
+tr_status tr_launch_command(const tr_launch_other *o, int *exit_code);
 
 /* A status of the class that an exit status stands for, so that a caller can end the same way. */
 tr_status tr_launch_status(int exit_code);

@@ -218,11 +218,11 @@ static void put_workers(writer *w, const tr_launch_facts *f, const tr_cluster_ho
     }
 }
 
-static tr_status line_check(const tr_run_options *o, const tr_cluster_config *c)
+static tr_status line_check(const tr_run_options *o, const tr_cluster_config *c, bool has_words)
 {
     if (!c)
         return TR_OK;
-    if (!o->model && !c->model)
+    if (!o->model && !c->model && !has_words)
         return tr_fail(TR_E_USAGE, "no model: give -m FILE, or the key model in %.256s",
                        o->cluster ? o->cluster : "the cluster file");
     if (o->n_experts > 0 && o->n_experts != c->n_workers)
@@ -241,7 +241,7 @@ tr_status tr_launch_line_compose(const tr_run_options *o, const tr_cluster_confi
     uint32_t left = c ? c->n_workers : here.slots;
     tr_launch_line line = { 0 };
     writer w = { &line, false };
-    tr_status st = line_check(o, c);
+    tr_status st = line_check(o, c, facts->words != NULL);
 
     if (st != TR_OK)
         return st;

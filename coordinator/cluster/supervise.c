@@ -50,6 +50,7 @@ typedef struct {
     stage stage;
     tr_time deadline;
     bool is_up;
+    bool was_asked;  /* the coordinator was told to finish */
     tr_time started; /* of the coordinator, 0: not yet */
     size_t n_workers;
     pid_t worker[MAX_WORKERS]; /* seen so far, until all are up */
@@ -254,12 +255,37 @@ static void children_reap(supervisor *s)
     }
 }
 
+static pid_t coordinator_pid(const supervisor *s)
+{
+    char path[PATH_MAX], pid[16];
+
+    snprintf(path, sizeof path, "%s/pid", s->job->run_dir);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return 0;
+    bool is_whole = fgets(pid, sizeof pid, file) && strchr(pid, '\n');
+    fclose(file);
+    return is_whole ? (pid_t)strtol(pid, NULL, 10) : 0;
+}
+
+static bool ask_gently(supervisor *s, int signal)
+{
+    pid_t pid = s->job->is_gentle && s->is_up && !s->was_asked ? coordinator_pid(s) : 0;
+
+    if (pid <= 0 || s->stage != STAGE_RUNS || kill(pid, signal) != 0)
+        return false;
+    s->was_asked = true;
+    return true;
+}
+
 static void signals_take(supervisor *s)
 {
     struct signalfd_siginfo info;
 
     while (read(s->signals, &info, sizeof info) == (ssize_t)sizeof info) {
         if (info.ssi_signo == SIGCHLD)
+            continue;
+        if (ask_gently(s, (int)info.ssi_signo))
             continue;
         if (s->result.signal != 0) {
             kill_all(s);
@@ -274,19 +300,13 @@ static void signals_take(supervisor *s)
 /* It reported, or it died without: mpirun, told to survive dead ranks, would not mind. */
 static bool run_is_over(const supervisor *s)
 {
-    char path[PATH_MAX], pid[16];
+    char path[PATH_MAX];
 
     snprintf(path, sizeof path, "%s/status", s->job->run_dir);
     if (access(path, F_OK) == 0)
         return true;
-    snprintf(path, sizeof path, "%s/pid", s->job->run_dir);
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return false;
-    bool is_gone = fgets(pid, sizeof pid, file) && strchr(pid, '\n') &&
-                   kill((pid_t)strtol(pid, NULL, 10), 0) != 0 && errno == ESRCH;
-    fclose(file);
-    return is_gone;
+    pid_t pid = coordinator_pid(s);
+    return pid > 0 && kill(pid, 0) != 0 && errno == ESRCH;
 }
 
 /* The coordinator runs, and after START_MS there are fewer workers than were asked for. */

@@ -37,6 +37,10 @@ typedef struct {
     const char *worker;
     size_t n_workers; /* how many of them there must be soon after the start; 0: unknown */
 
+    /* Once all are up the first signal goes to the coordinator alone, which finishes what it has
+     * begun and reports: a server. */
+    bool is_gentle;
+
     tr_time grace;        /* from the report to SIGTERM; does not run while output is blocked */
     tr_time term_grace;   /* from SIGTERM to SIGKILL */
     tr_time signal_grace; /* from a signal handed on to SIGKILL */

@@ -380,7 +380,9 @@ static tr_status launch(const bench_options *o)
         words[n++] = "--plot";
         words[n++] = o->plot;
     }
-    tr_status st = tr_launch_command("bench", words, (uint32_t)o->workers, &exit_code);
+    tr_status st = tr_launch_command(
+        &(tr_launch_other){ .command = "bench", .words = words, .n_workers = (uint32_t)o->workers },
+        &exit_code);
     return st == TR_OK ? tr_launch_status(exit_code) : st;
 }
 

@@ -404,6 +404,24 @@ tr_status tr_engine_pump(tr_engine *e)
     return e->cluster ? tr_members_pump(tr_cluster_members(e->cluster)) : TR_OK;
 }
 
+tr_worker_view tr_engine_worker(const tr_engine *e, uint32_t worker)
+{
+    static const char *const states[] = {
+        [TR_MEMBER_JOINING] = "joining", [TR_MEMBER_LOADING] = "loading",
+        [TR_MEMBER_READY] = "ready",     [TR_MEMBER_LOST] = "lost",
+        [TR_MEMBER_LEFT] = "left",
+    };
+    const tr_member *m = tr_members_get(tr_cluster_members(e->cluster), worker);
+
+    return (tr_worker_view){ states[m->state], m->hello.host, m->hello.pid,
+                             m->n_experts,     m->loaded,     m->stats };
+}
+
+uint32_t tr_engine_holder(const tr_engine *e, uint32_t layer, uint32_t expert)
+{
+    return tr_placement_holder(&e->placement, layer, expert);
+}
+
 tr_status tr_engine_echo(tr_engine *e, uint32_t worker, size_t n_bytes, tr_time *elapsed)
 {
     TR_CHECK(worker >= 1 && worker <= e->o.n_workers);

@@ -96,6 +96,20 @@ tr_status tr_engine_step(tr_engine *e, const tr_row *rows, size_t n_rows, float 
  * be called several times a second. */
 tr_status tr_engine_pump(tr_engine *e);
 
+/* A worker as its messages describe it; the strings live as long as the engine. */
+typedef struct {
+    const char *state; /* "joining", "loading", "ready", "lost", "left" */
+    const char *host;
+    uint32_t pid, n_experts;
+    uint64_t expert_bytes;
+    tr_worker_stats stats; /* of its last heartbeat */
+} tr_worker_view;
+
+tr_worker_view tr_engine_worker(const tr_engine *e, uint32_t worker);
+
+/* The peer that holds an expert; 0: this process. */
+uint32_t tr_engine_holder(const tr_engine *e, uint32_t layer, uint32_t expert);
+
 /* Time n_bytes to worker 1..n_workers and back, between steps; fails as tr_echo does. */
 tr_status tr_engine_echo(tr_engine *e, uint32_t worker, size_t n_bytes, tr_time *elapsed);
 

@@ -53,7 +53,7 @@ struct tr_serving {
     uint64_t *cancelled; /* [n_cancelled], room for capacity */
     size_t n_cancelled;
     uint64_t next_ticket;
-    bool is_draining, is_over;
+    bool is_draining, is_stopped, is_over;
     tr_serving_stats stats;
     uint64_t *picks, *traced_picks; /* [n_layers][n_experts] */
 
@@ -264,6 +264,14 @@ void tr_serving_drain(tr_serving *s)
     pthread_mutex_unlock(&s->lock);
 }
 
+void tr_serving_stop(tr_serving *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->is_draining = s->is_stopped = true;
+    pthread_cond_signal(&s->news);
+    pthread_mutex_unlock(&s->lock);
+}
+
 double tr_serving_quantile(const tr_serving_histogram *h, double share)
 {
     double rank = share * (double)h->n;
@@ -351,10 +359,19 @@ static size_t count_running(const tr_serving *s)
     return n;
 }
 
+/* Under the lock. */
+static void show_load(tr_serving *s)
+{
+    s->stats.running = count_running(s);
+    s->stats.waiting = s->n - s->stats.running;
+    s->stats.kv = tr_engine_kv_count(s->o.engine);
+}
+
 /* Newcomers take their places; then those who were cancelled leave, newcomers among them. */
 static void take_news(tr_serving *s, bool *is_over)
 {
     pthread_mutex_lock(&s->lock);
+    show_load(s);
     if (s->n == 0 && !s->newcomers && s->n_cancelled == 0 && !s->is_draining) {
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
@@ -368,7 +385,7 @@ static void take_news(tr_serving *s, bool *is_over)
     s->newcomers = NULL;
     s->newcomers_end = &s->newcomers;
     s->n_newcomers = 0;
-    *is_over = s->is_draining && s->n == 0;
+    *is_over = s->is_stopped || (s->is_draining && s->n == 0);
     s->is_over = s->is_over || *is_over;
     while (s->n_cancelled > 0) {
         uint64_t ticket = s->cancelled[--s->n_cancelled];
@@ -376,9 +393,7 @@ static void take_news(tr_serving *s, bool *is_over)
         cancel_one(s, ticket);
         pthread_mutex_lock(&s->lock);
     }
-    s->stats.running = count_running(s);
-    s->stats.waiting = s->n - s->stats.running;
-    s->stats.kv = tr_engine_kv_count(s->o.engine);
+    show_load(s);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -616,8 +631,12 @@ tr_status tr_serving_run(tr_serving *s)
     tr_status st = TR_OK;
     bool is_over = false;
 
-    while (st == TR_OK && !is_over) {
+    while (st == TR_OK) {
+        if (s->o.tick)
+            s->o.tick(s->o.ctx);
         take_news(s, &is_over);
+        if (is_over)
+            break;
         if (s->n > 0)
             st = step_or_tell(s);
         else

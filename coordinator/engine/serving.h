@@ -54,6 +54,10 @@ typedef struct {
     tr_engine *engine;  /* its n_sequences and max_logits are at least max_running */
     size_t max_running; /* sequences in one step */
     size_t max_waiting; /* requests in the queue */
+
+    /* By the running thread, before each step and some times a second without any; may be NULL. */
+    void (*tick)(void *ctx);
+    void *ctx;
 } tr_serving_options;
 
 tr_status tr_serving_new(const tr_serving_options *o, tr_serving **out);
@@ -67,6 +71,9 @@ void tr_serving_cancel(tr_serving *s, uint64_t ticket);
 /* Returns when drained and empty, or when an engine's step fails, or a signal came twice. */
 tr_status tr_serving_run(tr_serving *s);
 void tr_serving_drain(tr_serving *s);
+
+/* From any thread: run ends after the step it is in, and what has not finished is told so. */
+void tr_serving_stop(tr_serving *s);
 
 /* For tr_engine_options.on_picks; ctx is a tr_serving ** that may still be NULL. */
 void tr_serving_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows);

@@ -41,6 +41,8 @@ CONFINED = {
     "cyaml/cyaml.h": ["coordinator/cluster/config.c"],
     "jansson.h": ["coordinator/commands/", "coordinator/serve/"],
     "microhttpd.h": ["coordinator/serve/"],
+    "gnutls/crypto.h": ["coordinator/serve/keys.c"],
+    "gnutls/gnutls.h": ["coordinator/serve/keys.c"],
     "pcre2.h": ["coordinator/text/"],
     "xxhash.h": ["proto/frame.c", "common/compute/gguf.c"],
 }
