@@ -44,8 +44,8 @@ void tr_kv_pages_drop(tr_kv_pages *p, uint32_t page);
 bool tr_kv_pages_find(tr_kv_pages *p, uint32_t before, const uint32_t *tokens, uint32_t *page);
 
 /* From now on `page`, which is in use, can be found; before is the named page before it, also in
- * use.  Returns the page that has this name.  If an equal one was named earlier it is that one, and the
- * caller's reference has moved there: what the two hold is the same. */
+ * use.  Returns the page that has this name.  If an equal one was named earlier it is that one, and
+ * the caller's reference has moved there: what the two hold is the same. */
 uint32_t tr_kv_pages_name(tr_kv_pages *p, uint32_t page, uint32_t before, const uint32_t *tokens);
 
 typedef struct {

@@ -60,7 +60,8 @@ start keys --api-keys "$WORK/keys"
 "$python" - "$url" "$(cat "$WORK/key")" <<'PY' || fail "keys"
 import sys, urllib.error, urllib.request
 def get(path, key):
-    r = urllib.request.Request(sys.argv[1] + path, headers={"Authorization": "Bearer " + key} if key else {})
+    headers = {"Authorization": "Bearer " + key} if key else {}
+    r = urllib.request.Request(sys.argv[1] + path, headers=headers)
     try:
         return urllib.request.urlopen(r, timeout=20).status
     except urllib.error.HTTPError as e:
