@@ -7,6 +7,7 @@
  * USE    node mock_server.mjs [PORT] [--layers N --experts N --workers N --top-k N]
  *        const mock = await startMock({ port: 0 });   mock.base, mock.cluster
  *        mock.lose(2, "why"); mock.regain(2); mock.requireKey("secret"); mock.seen
+ *        mock.nonsense = ANYTHING;   what GET /cluster answers instead of the truth
  *        await mock.goAway(); await mock.comeBack(); await mock.close();
  *        A prompt of "refuse" is answered by an error, one of "break" by half an answer, one of
  *        "markup" by something that looks like HTML.
@@ -220,7 +221,7 @@ async function route(mock, req, res) {
   if (mock.key && req.headers.authorization !== "Bearer " + mock.key) {
     return sendError(res, 401, "An API key is needed.", "authentication");
   }
-  if (path === "/cluster") return sendJson(res, 200, mock.cluster);
+  if (path === "/cluster") return sendJson(res, 200, mock.nonsense ?? mock.cluster);
   if (path === "/v1/models") return sendJson(res, 200, { object: "list", data: [{ id: "demo" }] });
   if (path === "/v1/chat/completions") return complete(mock, req, res, true);
   if (path === "/v1/completions") return complete(mock, req, res, false);
@@ -230,7 +231,8 @@ async function route(mock, req, res) {
 export async function startMock(options = {}) {
   const o = { port: 0, layers: 16, experts: 64, workers: 4, top_k: 8, ...options };
   const cluster = makeCluster(o);
-  const mock = { cluster, seen: [], key: "", life: makeLife(cluster, randomFrom(7)) };
+  const life = makeLife(cluster, randomFrom(7));
+  const mock = { cluster, life, seen: [], key: "", nonsense: null };
   const event = (level, text) => cluster.events.push({ time: now(), level, text });
 
   const listen = async (port) => {

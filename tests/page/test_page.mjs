@@ -240,6 +240,7 @@ const on_command = [
       "demo &lt;b&gt;model&lt;/b&gt;");
     assert.equal(await page.run("document.querySelectorAll('img').length"), 0);
     mock.cluster.model.name = "demo";
+    mock.cluster.events.pop();
   }],
 
   ["text that was cut within characters arrives whole", async () => {
@@ -347,6 +348,29 @@ const on_command = [
     assert.match(await page.run("document.querySelector('#events').textContent"),
       /the server answers again after/);
   }, /ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET/],
+
+  ["a cluster that makes no sense harms nothing", async () => {
+    const name = "document.querySelector('#model-name').textContent";
+    const odd = { picks: [null, 3, [1, "x", null]], holder: [[1e9, -4, {}], "no"],
+      workers: [null, "x", { rank: {}, state: 7, since: "never", memory_bytes: -1 }],
+      last_request: { id: 5, tokens: "all", picks: [[9, 9, 9, 9, 9, 9], null, 4, [1], [2]] },
+      events: [null, 4, { time: 1e300, level: {}, text: ["a"] }], tokens: 3, kv: null };
+    const bodies = [{ ...odd, time: 1, model: { name: "odd 1" } },
+      { ...odd, time: 2, model: { name: "odd 2", top_k: 1e12 }, requests: null },
+      { time: 3, model: { name: "odd 3" }, picks: [] },
+      { time: 4, model: { name: "odd 4" }, picks: [[]], workers: {}, events: "none" }];
+    for (const body of bodies) {
+      mock.nonsense = body;
+      await page.until(body.model.name + " is shown", name + " === '" + body.model.name + "'");
+    }
+    for (const body of [[], 7, { picks: "none" }]) {
+      mock.nonsense = body;
+      await page.until("it counts as no answer", "!" + banner + ".hidden");
+    }
+    mock.nonsense = null;
+    await page.until("the cluster is back", banner + ".hidden && " + name + " === 'demo'");
+    await page.until("with all its workers", "document.querySelectorAll('.card').length === 5");
+  }],
 
   ["a key is asked for only when the server wants one", async () => {
     const form = "document.querySelector('#key-form').hidden";

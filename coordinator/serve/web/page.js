@@ -55,7 +55,8 @@ function span(seconds) {
   return Math.floor(s / 86400) + " days";
 }
 
-const clock = (seconds) => new Date(num(seconds) * 1000).toLocaleTimeString([], { hour12: false });
+const clock = (seconds) =>
+  new Date(num(seconds) * 1000).toLocaleTimeString([], { hourCycle: "h23" });
 const plural = (n, word) => n + " " + word + (n === 1 ? "" : "s");
 const decimals = (v) => (v >= 100 ? v.toFixed(0) : v.toFixed(1));
 
@@ -144,17 +145,19 @@ const expertsOf = (c) => Math.max(0, ...list(c.picks).map((row) => list(row).len
 
 /* The server was started again: counters went back, so differences mean nothing. */
 function restarted(now, before) {
-  return num(part(now.coordinator).uptime_seconds) < num(part(before.coordinator).uptime_seconds) ||
+  return num(now.time) < num(before.time) ||
+    num(part(now.coordinator).uptime_seconds) < num(part(before.coordinator).uptime_seconds) ||
     part(now.coordinator).pid !== part(before.coordinator).pid ||
     layersOf(now) !== layersOf(before) || expertsOf(now) !== expertsOf(before);
 }
 
 function take(now) {
+  if (state.now && now.time === state.now.time) return;
   const before = state.now && !restarted(now, state.now) ? state.now : null;
   state.before = before;
   state.now = now;
   state.seconds = before ? num(now.time) - num(before.time) : 0;
-  if (!before || state.seconds <= 0) {
+  if (!before) {
     state.samples.push(null);
     return;
   }
@@ -257,8 +260,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const CHART = { width: 300, height: 54 };
 
 const charts = [
-  { id: "speed", title: "Tokens per second", unit: "tokens/s", of: "speed", form: decimals,
-    note: (c) => "next after " + decimals(num(part(c.inter_token_ms).p50)) + " ms" },
+  { id: "speed", title: "Speed", unit: "tokens/s", of: "speed", form: decimals,
+    note: (c) => decimals(num(part(c.inter_token_ms).p50)) + " ms/token" },
   { id: "first", title: "First token after", unit: "ms", of: "first", second: "slow",
     form: decimals, note: (c) => "p95 " + decimals(num(part(c.ttft_ms).p95)) + " ms" },
   { id: "rows", title: "Rows in a batch", unit: "", of: "rows", form: short,
@@ -415,7 +418,9 @@ function ramp(t) {
 const heat = {
   layers: 0, experts: 0,
   glow: new Float32Array(0),   /* [layers][experts]: what was picked just now, fading */
-  cells: document.createElement("canvas"), /* one pixel a cell, scaled up when drawn */
+  image: new ImageData(1, 1),  /* the cells' colours, a pixel each */
+  best: [],                    /* the last request's top experts of each layer */
+  cells: document.createElement("canvas"), /* image with the glow; scaled up when drawn */
   box: { left: 0, top: 0, width: 1, height: 1 },
   cursor: null,                /* {layer, expert} under the pointer or the keys */
   fading: 0,
@@ -439,10 +444,14 @@ function takeHeat() {
   const experts = expertsOf(c);
   if (layers !== heat.layers || experts !== heat.experts) {
     const glow = new Float32Array(layers * experts);
-    Object.assign(heat, { layers, experts, cursor: null, glow });
-    heat.cells.width = Math.max(1, experts);
-    heat.cells.height = Math.max(1, layers);
+    const image = new ImageData(Math.max(1, experts), Math.max(1, layers));
+    Object.assign(heat, { layers, experts, cursor: null, glow, image });
+    heat.cells.width = image.width;
+    heat.cells.height = image.height;
   }
+  const n = Math.max(1, num(part(c.model).top_k));
+  heat.best = lastPicks().slice(0, layers).map((row) =>
+    strongest(row, n).filter((expert) => expert < experts));
   const before = list(part(state.before).picks);
   const gained = new Float32Array(layers * experts);
   let most = 0;
@@ -460,8 +469,7 @@ function takeHeat() {
   }
   $("heat-canvas").dataset.picks = String(total);
   showLastRequest();
-  showHolders();
-  drawHeat();
+  colourHeat();
   fade();
 }
 
@@ -475,23 +483,24 @@ function fade() {
       heat.glow[i] = heat.glow[i] < 0.04 ? 0 : heat.glow[i] * 0.72;
       left = Math.max(left, heat.glow[i]);
     }
+    fillCells();
     drawHeat();
     if (left > 0) fade();
   }, 90);
 }
 
-function fillCells() {
+/* The colour of each cell, from new picks, another choice or another scheme. */
+function colourHeat() {
+  if (!state.now) return;
   const { layers, experts } = heat;
   const picks = shownPicks();
   const holder = list(state.now.holder);
   const by_holder = $("by-holder").checked;
-  const glows = !still.matches && !wantsLast();
   const values = new Float64Array(layers * experts);
   for (let l = 0; l < layers; l++) {
     for (let e = 0; e < experts; e++) values[l * experts + e] = at(picks, l, e);
   }
   const top = brightest(values);
-  const image = new ImageData(Math.max(1, experts), Math.max(1, layers));
   for (let i = 0; i < values.length; i++) {
     const t = Math.min(1, (values[i] / top) ** 0.8);
     let rgb;
@@ -501,11 +510,29 @@ function fillCells() {
     } else {
       rgb = ramp(t);
     }
-    if (glows) rgb = mix(rgb, paint.spark, 0.6 * heat.glow[i]);
-    image.data.set([rgb[0], rgb[1], rgb[2], 255], i * 4);
+    for (let k = 0; k < 3; k++) heat.image.data[4 * i + k] = rgb[k];
+    heat.image.data[4 * i + 3] = 255;
   }
-  heat.cells.getContext("2d").putImageData(image, 0, 0);
-  put($("ramp-top"), short(top) + (by_holder ? "" : " picks"));
+  put($("ramp-top"), short(top) + " picks");
+  showHolders();
+  fillCells();
+  drawHeat();
+}
+
+/* The cells as they are to be drawn now: many times a second, so plainly. */
+function fillCells() {
+  const g = heat.cells.getContext("2d");
+  if (still.matches || wantsLast()) return g.putImageData(heat.image, 0, 0);
+  const from = heat.image.data;
+  const lit = new ImageData(new Uint8ClampedArray(from), heat.image.width);
+  for (let i = 0; i < heat.glow.length; i++) {
+    const t = 0.6 * heat.glow[i];
+    if (t === 0) continue;
+    for (let k = 0; k < 3; k++) {
+      lit.data[4 * i + k] = from[4 * i + k] + (paint.spark[k] - from[4 * i + k]) * t;
+    }
+  }
+  g.putImageData(lit, 0, 0);
 }
 
 /* Room for the cells within the canvas, and the canvas's size on the page. */
@@ -533,7 +560,6 @@ function drawHeat() {
   const canvas = $("heat-canvas");
   if (!state.now || !heat.layers || !heat.experts) return;
   layHeat(canvas);
-  fillCells();
   const g = canvas.getContext("2d");
   const { left, top, width, height } = heat.box;
   g.clearRect(0, 0, canvas.width, canvas.height);
@@ -593,22 +619,20 @@ function drawAxes(g) {
 /* The experts that a layer's router took most often for the last request, best first. */
 function strongest(row, n) {
   return list(row).map((v, expert) => ({ expert, v: num(v) })).filter((p) => p.v > 0)
-    .sort((a, b) => b.v - a.v || a.expert - b.expert).slice(0, n);
+    .sort((a, b) => b.v - a.v || a.expert - b.expert).slice(0, n).map((p) => p.expert);
 }
 
 /* The last request's way: its top experts of each layer framed, the first of each joined. */
 function drawPath(g) {
-  const n = Math.max(1, num(part(state.now.model).top_k));
   const way = [];
   const frames = new Path2D();
-  lastPicks().slice(0, heat.layers).forEach((row, layer) => {
-    const best = strongest(row, n).filter((p) => p.expert < heat.experts);
-    for (const p of best) {
-      const c = cellBox(layer, p.expert);
+  heat.best.forEach((best, layer) => {
+    for (const expert of best) {
+      const c = cellBox(layer, expert);
       frames.rect(c.x + 0.5, c.y + 0.5, Math.max(2, c.w - 1), Math.max(2, c.h - 1));
     }
     if (best.length) {
-      const c = cellBox(layer, best[0].expert);
+      const c = cellBox(layer, best[0]);
       way.push([c.x + c.w / 2, c.y + c.h / 2]);
     }
   });
@@ -710,8 +734,10 @@ function walk(event) {
   const from = heat.cursor ?? { layer: -step[0], expert: -step[1] };
   const cell = { layer: clamp(from.layer + step[0], 0, heat.layers - 1),
     expert: clamp(from.expert + step[1], 0, heat.experts - 1) };
-  const r = $("heat-canvas").getBoundingClientRect();
   const c = cellBox(cell.layer, cell.expert);
+  const box = $("heat"); /* may be narrower than the map */
+  box.scrollLeft = clamp(box.scrollLeft, c.x + c.w + 40 - box.clientWidth, c.x - 40);
+  const r = $("heat-canvas").getBoundingClientRect();
   moveCursor(cell, r.left + c.x, r.top + c.y + c.h);
   put($("heat-said"), describe(cell).replaceAll("\n", ", "));
 }
@@ -783,7 +809,7 @@ function workerCard(w, now) {
   const facts = [["memory", bytes(w.memory_bytes)], ["experts", num(w.experts) + " \u00b7 " +
     bytes(w.expert_bytes)], ["rows", short(w.rows)],
     ["rows/s", short(Math.round(rate(w, "rows")))],
-    ["sent", bytes(rate(w, "bytes_in")) + "/s"], ["received", bytes(rate(w, "bytes_out")) + "/s"]];
+    ["out", bytes(rate(w, "bytes_out")) + "/s"], ["in", bytes(rate(w, "bytes_in")) + "/s"]];
   const percent = (v) => clamp(100 * v, 0, 100).toFixed(0) + " %";
   return fillCard(text(w.rank), { name: "Worker " + text(w.rank), state: text(w.state) || "unknown",
     where: text(w.host) + " \u00b7 process " + text(w.pid), why, facts, busy, wait,
@@ -860,7 +886,7 @@ function field(id) {
 
 function requestFor(prompt) {
   const chat = mode() === "chat";
-  const body = { model: talk.model || text(part(part(state.now).model).name), stream: true,
+  const body = { model: talk.model || "model", stream: true,
     stream_options: { include_usage: true }, max_tokens: field("max-tokens"),
     temperature: field("temperature"), seed: field("seed") };
   if (chat) body.messages = [...talk.history, { role: "user", content: prompt }];
@@ -976,7 +1002,6 @@ async function submit(prompt) {
   a.box.removeAttribute("aria-busy");
   follow(() => showFigures(a, wrong));
   remember(request, prompt, a, wrong);
-  pollNow();
 }
 
 /* What was said stays in the conversation, also when it was cut short; a question that got no
@@ -1048,16 +1073,9 @@ function setUpHeat() {
   canvas.addEventListener("keydown", walk);
   for (const e of [...document.querySelectorAll("input[name=heat]"), $("by-holder"),
     $("show-path")]) {
-    e.addEventListener("change", () => {
-      if (state.now) takeHeatControls();
-    });
+    e.addEventListener("change", colourHeat);
   }
   new ResizeObserver(drawHeat).observe($("heat"));
-}
-
-function takeHeatControls() {
-  showHolders();
-  drawHeat();
 }
 
 /* --- the clock ------------------------------------------------------------------------- */
@@ -1110,7 +1128,7 @@ async function askCluster() {
   if (!talk.model) {
     const models = await get("v1/models");
     if (models.status === 401) return askForKey();
-    talk.model = text(part(list(models.body.data)[0]).id);
+    talk.model = text(part(list(models.body.data)[0]).id) || text(part(body.model).name) || "model";
   }
 }
 
@@ -1141,7 +1159,7 @@ setUpHeat();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   readPaint();
   drawRamp();
-  drawHeat();
+  colourHeat();
 });
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) pollNow();
