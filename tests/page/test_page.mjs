@@ -319,7 +319,7 @@ const on_command = [
     mock.lose(3, "no sign of life for 2.5 s");
     await page.until("the banner is up", "!" + banner + ".hidden");
     const said = await page.run(banner + ".textContent");
-    assert.match(said, /^Degraded: worker 3 is lost since .* \(no sign of life for 2\.5 s\)\.$/);
+    assert.match(said, /^Degraded: worker 3 has been lost since .* \(no sign of life for 2\.5 s\)\.$/);
     const card = "document.querySelector('.card[data-rank=\"3\"]')";
     assert.equal(await page.run(card + ".dataset.state"), "lost");
     assert.match(await page.run(card + ".textContent"), /no sign of life for 2.5 s . since/);
@@ -340,7 +340,7 @@ const on_command = [
 
   ["a server that goes away is missed, and found again", async () => {
     await mock.goAway();
-    await page.until("the page says so", banner + ".textContent.includes(\"doesn't answer\")");
+    await page.until("the page says so", banner + ".textContent.includes('not answered since')");
     assert.equal(await page.run("document.querySelector('#health').textContent"), "no answer");
     await shot("away");
     await mock.comeBack();

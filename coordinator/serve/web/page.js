@@ -158,6 +158,7 @@ function take(now) {
   state.now = now;
   state.seconds = before ? num(now.time) - num(before.time) : 0;
   if (!before) {
+    state.samples = state.samples.filter((s) => s === null || s.time < num(now.time));
     state.samples.push(null);
     return;
   }
@@ -200,7 +201,7 @@ function verdict() {
 
 function lostWorkers() {
   return list(part(state.now).workers).map(part).filter((w) => w.state === "lost").map((w) =>
-    "worker " + text(w.rank) + " is lost since " + clock(w.since) +
+    "worker " + text(w.rank) + " has been lost since " + clock(w.since) +
     (w.reason ? " (" + text(w.reason) + ")" : ""));
 }
 
@@ -217,13 +218,14 @@ function showStatus() {
   if (away) {
     $("health").dataset.state = "away";
     put($("health"), "no answer");
-    showBanner("error", "The server doesn't answer since " + clock(state.away / 1000) +
-      ". What you see is from then; trying again all the time.");
+    showBanner("error", "The server has not answered since " + clock(state.away / 1000) +
+      ". What you see is from then; the page keeps trying.");
     return;
   }
-  if (!state.now) {
+  const locked = !$("key-form").hidden;
+  if (!state.now || locked) {
     $("health").dataset.state = "loading";
-    put($("health"), $("key-form").hidden ? "connecting" : "needs a key");
+    put($("health"), locked ? "needs a key" : "connecting");
     return showBanner("warning", "");
   }
   const v = verdict();
@@ -514,6 +516,7 @@ function colourHeat() {
     heat.image.data[4 * i + 3] = 255;
   }
   put($("ramp-top"), short(top) + " picks");
+  drawRamp();
   showHolders();
   fillCells();
   drawHeat();
@@ -686,8 +689,9 @@ function showHolders() {
 
 function drawRamp() {
   const g = $("ramp").getContext("2d");
+  const plain = $("by-holder").checked;
   for (let x = 0; x < 120; x++) {
-    g.fillStyle = css(ramp(x / 119));
+    g.fillStyle = css(plain ? mix(paint.heat[0], paint.here, x / 119) : ramp(x / 119));
     g.fillRect(x, 0, 1, 8);
   }
 }
@@ -1101,7 +1105,7 @@ function lost() {
   if (state.away) return;
   state.away = Date.now();
   state.samples.push(null);
-  say("error", "the server doesn't answer");
+  say("error", "the server stopped answering");
 }
 
 function back() {
@@ -1158,7 +1162,6 @@ setUpTalk();
 setUpHeat();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   readPaint();
-  drawRamp();
   colourHeat();
 });
 document.addEventListener("visibilitychange", () => {
