@@ -113,7 +113,7 @@ async function* sentEvents(body) {
     if (done) return;
     rest += value;
     /* A lone CR at the end may be the first half of CRLF: it waits for the next piece. */
-    const lines = rest.split(/\n\n/);
+    const lines = rest.split(/\r\n|\n|\r(?!$)/);
     rest = lines.pop();
     for (const line of lines) {
       if (line.startsWith("data:")) yield line.slice(5).trimStart();
