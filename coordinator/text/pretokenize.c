@@ -1,7 +1,8 @@
 /* pretokenize.c - the expressions of each family, and PCRE2 to run them.
  *
- * They are those that the tokenizers were published (and their models trained) with, written
- * so that no input takes quadratic time or deep recursion: classes instead of look-ahead
+ * They are those that the tokenizers were published (and their models trained) with, except where
+ * a comment says that other engines cut otherwise: ids are to be those that they give.  They are
+ * written so that no input takes quadratic time or deep recursion: classes instead of look-ahead
  * inside loops.  White space is spelled out, because PCRE2's \s has U+180E, which is none since
  * Unicode 6.3.
  *
@@ -31,19 +32,20 @@
     CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" WS                                \
                 "\\p{L}\\p{N}]+[\\r\\n]*|" SPACES
 
-/* Words that end where lower case turns to upper case.  Marks belong to words. */
-#define UPPER "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}"
-#define LOWER "\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}"
+/* Words that end where lower case turns to upper case.  The published expressions have the
+ * categories of case for all scripts, and marks inside words.  Other engines match on text in which
+ * each letter beyond ASCII became one and the same sign, so they know case in ASCII alone and end a
+ * word before a mark. */
+#define UPPER "[^\\P{L}a-z]"
+#define LOWER "[^\\P{L}A-Z]"
 #define MIXED_CASE(suffix)                                                                         \
-    "[^\\r\\n\\p{L}\\p{N}]?[" UPPER "]*[" LOWER "]+" suffix "|[^\\r\\n\\p{L}\\p{N}]?[" UPPER       \
-    "]+[" LOWER "]*" suffix
+    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" suffix "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER  \
+    "*" suffix
 
-/* The same sets without Han characters: what is in none of the other categories. */
-#define NOT_UPPER "\\p{Ll}\\p{N}\\p{P}\\p{S}\\p{Z}\\p{C}\\p{sc:Han}"
-#define NOT_LOWER "\\p{Lu}\\p{Lt}\\p{N}\\p{P}\\p{S}\\p{Z}\\p{C}\\p{sc:Han}"
-#define MIXED_CASE_NO_HAN(suffix)                                                                  \
-    "[^\\r\\n\\p{L}\\p{N}]?[^" NOT_UPPER "]*[^" NOT_LOWER "]+" suffix                              \
-    "|[^\\r\\n\\p{L}\\p{N}]?[^" NOT_UPPER "]+[^" NOT_LOWER "]*" suffix
+/* The ideographs as other engines have them; the script Han has some signs more. */
+#define HAN                                                                                        \
+    "\\x{3400}-\\x{4DBF}\\x{4E00}-\\x{9FFF}\\x{F900}-\\x{FAFF}\\x{20000}-\\x{2A6DF}"               \
+    "\\x{2A700}-\\x{2EBEF}\\x{2F800}-\\x{2FA1F}"
 
 #define CJK_OF_DEEPSEEK "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+"
 
@@ -75,62 +77,60 @@
 
 enum { MAX_EXPRESSIONS = 6, MAX_NAMES = 16 };
 
+/* Flags of a family. */
+enum {
+    WHOLE_WORDS = 1,
+    ADDS_BOS = 2,
+    CUTS_THOUSANDS = 4, /* at last, digits into groups of three, counted from the right */
+};
+
 typedef struct {
     const char *names[MAX_NAMES];
     const char *expressions[MAX_EXPRESSIONS];
-    bool takes_whole_words, adds_bos;
+    unsigned flags;
 } family;
 
 static const family families[] = {
-    { { "default" }, { "[\\p{P}$+<=>^~|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]" }, false, false },
+    { { "default" }, { "[\\p{P}$+<=>^~|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]" }, 0 },
     { { "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "roberta-bpe", "exaone4",
         "granite-docling" },
       { GPT2 },
-      false,
-      false },
+      0 },
     { { "refact", "starcoder", "command-r", "smollm", "codeshell", "exaone", "minerva-7b" },
       { "\\p{N}", GPT2 },
-      false,
-      false },
-    { { "falcon" }, { "[\\p{P}$+<=>^~|`]+", GPT2, "[0-9][0-9][0-9]" }, false, false },
+      0 },
+    { { "falcon" }, { "[\\p{P}$+<=>^~|`]+", GPT2, "[0-9][0-9][0-9]" }, 0 },
     { { "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2" },
       { GPT4("\\p{N}{1,3}") },
-      true,
-      true },
-    { { "dbrx", "smaug-bpe", "glm4", "chatglm-bpe" }, { GPT4("\\p{N}{1,3}") }, false, false },
+      WHOLE_WORDS | ADDS_BOS },
+    { { "dbrx", "smaug-bpe", "glm4", "chatglm-bpe" }, { GPT4("\\p{N}{1,3}") }, 0 },
     { { "qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan", "grok-2" },
       { GPT4("\\p{N}") },
-      false,
-      false },
+      0 },
     { { "qwen35" },
       { CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}"
                     "| ?[^" WS "\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" SPACES },
-      false,
-      false },
+      0 },
     { { "bailingmoe", "bailingmoe2", "llada-moe" },
       { "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
         "| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|[" WS "]*[\\r\\n]|[" WS "]+(?![^" WS "])|[" WS "]+" },
-      false,
-      false },
+      0 },
     { { "seed-coder" },
       { CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
                     "| ?[^" WS "\\p{L}\\p{N}\\r\\n]+|" SPACES },
-      false,
-      false },
+      0 },
     { { "tekken" },
       { MIXED_CASE("") "|\\p{N}| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES },
-      true,
-      true },
+      WHOLE_WORDS | ADDS_BOS },
     { { "gpt-4o", "llama4", "minimax-m2" },
       { MIXED_CASE(CONTRACTION "?") "|\\p{N}{1,3}| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES },
-      false,
-      false },
+      0 },
+    /* Published with words that end at a change of case, marks inside words, and contractions in
+     * capitals as well.  Other engines take all letters up to the next ideograph. */
     { { "kimi-k2" },
-      { "\\p{sc:Han}+|" MIXED_CASE_NO_HAN(CONTRACTION "?") "|\\p{N}{1,3}"
-                                                           "| ?[^" WS
-                                                           "\\p{L}\\p{N}]+[\\r\\n]*|" SPACES },
-      false,
-      false },
+      { "[" HAN "]+|[^\\r\\n\\p{L}\\p{N}]?[^\\P{L}" HAN "]+(?:'s|'t|'re|'ve|'m|'ll|'d)?|\\p{N}{1,3}"
+        "| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|" SPACES },
+      0 },
     { { "deepseek-llm" },
       { "[\\r\\n]", "[" WS "]?[" LETTERS_OF_DEEPSEEK "]+",
         "[" WS "]?[!-/:-~\\x{FF01}-\\x{FF0F}\\x{FF1A}-\\x{FF5E}\\x{2018}-\\x{201F}"
@@ -138,20 +138,18 @@ static const family families[] = {
         /* The look-behind changes no match, but without it every space of a long run that
          * something follows would scan to the end of the run. */
         "(?<![" WS "])[" WS "]+$", CJK_OF_DEEPSEEK, "\\p{N}+" },
-      false,
-      false },
+      0 },
     { { "deepseek-coder" },
       { "[\\r\\n]", "[" WS "]?\\p{L}+", "[" WS "]?\\p{P}+", CJK_OF_DEEPSEEK, "\\p{N}" },
-      false,
-      false },
+      0 },
     { { "deepseek-v3", "hunyuan-dense" },
       { "\\p{N}{1,3}", "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+",
         "[" ASCII_PUNCTUATION "][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
         "| ?[\\p{P}\\p{S}]+[\\r\\n]*|" SPACES },
-      false,
-      false },
-    { { "bloom", "poro-chat", "gpt3-finnish" }, { BLOOM }, false, false },
-    { { "viking" }, { BLOOM, "\\p{N}" }, false, false },
+      0 },
+    { { "bloom", "poro-chat", "gpt3-finnish" }, { BLOOM }, 0 },
+    { { "viking" }, { BLOOM, "\\p{N}" }, 0 },
+    { { "superbpe" }, { "\\p{N}+" }, CUTS_THOUSANDS },
 };
 
 struct tr_pretokenizer {
@@ -240,12 +238,12 @@ void tr_pretokenizer_free(tr_pretokenizer **p)
 
 bool tr_pretokenizer_takes_whole_words(const tr_pretokenizer *p)
 {
-    return p->family->takes_whole_words;
+    return p->family->flags & WHOLE_WORDS;
 }
 
 bool tr_pretokenizer_adds_bos(const tr_pretokenizer *p)
 {
-    return p->family->adds_bos;
+    return p->family->flags & ADDS_BOS;
 }
 
 tr_status tr_pieces_init(tr_pieces *pieces)
@@ -339,6 +337,31 @@ static size_t turn_over(tr_pieces *pieces)
     return n;
 }
 
+static size_t run_of_digits(const uint8_t *text, size_t from, size_t to)
+{
+    size_t at = from;
+
+    while (at < to && text[at] >= '0' && text[at] <= '9')
+        at++;
+    return at - from;
+}
+
+/* Cut one piece where a multiple of three digits follows up to the end of their run.  As an
+ * expression this would look ahead to that end from every digit. */
+static tr_status cut_thousands(const uint8_t *text, size_t from, size_t to, tr_pieces *pieces)
+{
+    tr_status st = TR_OK;
+
+    for (size_t at = from; st == TR_OK && at < to;) {
+        size_t n = run_of_digits(text, at, to);
+        for (size_t left = n - n % 3; st == TR_OK && left > 0; left -= 3)
+            if (at + n - left > from)
+                st = add(pieces, at + n - left);
+        at += n > 0 ? n : 1;
+    }
+    return st == TR_OK ? add(pieces, to) : st;
+}
+
 tr_status tr_pretokenize(const tr_pretokenizer *p, tr_bytes text, tr_pieces *pieces)
 {
     tr_status st = TR_OK;
@@ -353,6 +376,13 @@ tr_status tr_pretokenize(const tr_pretokenizer *p, tr_bytes text, tr_pieces *pie
             st = cut(p->code[i], text.data, from, pieces->other[j], pieces);
             from = pieces->other[j];
         }
+    }
+    if (st != TR_OK || !(p->family->flags & CUTS_THOUSANDS))
+        return st;
+    size_t n = turn_over(pieces), from = 0;
+    for (size_t j = 0; st == TR_OK && j < n; j++) {
+        st = cut_thousands(text.data, from, pieces->other[j], pieces);
+        from = pieces->other[j];
     }
     return st;
 }

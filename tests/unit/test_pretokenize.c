@@ -57,10 +57,11 @@ static void each_family_cuts_where_its_expressions_say(void **state)
         { "qwen35", "\xe0\xa4\xb9\xe0\xa4\xbf\xe0\xa4\xa8" }, /* a mark inside a word */
         { "qwen2", "\xe0\xa4\xb9|\xe0\xa4\xbf\xe0\xa4\xa8" }, /* a mark before a word */
         { "gpt-4o", "Hello|World|HTTPServer's|12|x" },
-        { "gpt-4o", "\xe0\xa4\xb9\xe0\xa4\xbf\xe0\xa4\xa8|'\xe0\xa4\xbf" },
+        { "gpt-4o", "\xe0\xa4\xb9|\xe0\xa4\xbf\xe0\xa4\xa8|'\xe0\xa4\xbf" }, /* as qwen2 */
         { "gpt-4o", "they'LL|!//\n| a" },
-        { "tekken", "\xd0\xbf\xd1\x80|\xd0\x9f\xd0\xa0|'LL|1|2" },
-        { "kimi-k2", "Hello|World|\xe4\xb8\xad\xe6\x96\x87|abc|\xe4\xb8\xad|123|4" },
+        { "tekken", "a|Bc|Cd|'LL|1|2" },
+        { "tekken", "\xd0\xbf\xd1\x80\xd0\x9f\xd0\xa0|'LL|1" }, /* case is known in ASCII alone */
+        { "kimi-k2", "HelloWorld's|'LL|\xe4\xb8\xad\xe6\x96\x87|abc|\xe4\xb8\xad|123|4" },
         { "kimi-k2", "\xe3\x81\xae\xe3\x82\xab|\xe4\xb8\xad" }, /* kana are no Han */
         { "seed-coder", "a| !?|\n\n|b|1|2" },
         { "bailingmoe", "a|'S| !?\n\n|b" },
@@ -71,6 +72,10 @@ static void each_family_cuts_where_its_expressions_say(void **state)
         { "bloom", "a| b|,| c|." },
         { "viking", "a|1|2| b|." },
         { "default", "a|,|b| |123|4" },
+        { "superbpe", "a b, c|1|234|567|d|12|e|123|f|123|456" },
+        { "superbpe", "|100\xc2\xb2"
+                      "12|345| x" +
+                          1 }, /* numbers that are no digits cut nothing */
     };
     char text[128], found[256];
 
@@ -128,7 +133,8 @@ static void long_runs_are_cut_in_linear_time(void **state)
     static const char *const names[] = { "default",      "gpt-2",          "llama-bpe",
                                          "gpt-4o",       "kimi-k2",        "bailingmoe",
                                          "deepseek-llm", "deepseek-coder", "deepseek-v3",
-                                         "falcon",       "viking",         "seed-coder" };
+                                         "falcon",       "viking",         "seed-coder",
+                                         "superbpe" };
     enum { SIZE = 1000 * 1000 };
     uint8_t *text = malloc(SIZE + 8);
     tr_pieces pieces;
