@@ -262,7 +262,7 @@ static bool on_token(void *ctx, const tr_generated *g)
             x->is_out_of_memory = true;
         put_text(x, c, text);
     } while (all.size > 0);
-    bool goes_on = !tr_stop_found(c->stop) && !x->is_closed && !x->is_out_of_memory;
+    bool goes_on = !tr_stop_found(c->stop) && !x->is_out_of_memory;
     if (x->r.stream)
         wake_reader(x);
     pthread_mutex_unlock(&x->lock);

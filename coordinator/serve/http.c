@@ -369,7 +369,21 @@ typedef struct {
     bool is_open; /* without a key too */
 } route;
 
+/* Browsers ask for one; the page names none. */
+static enum MHD_Result do_icon(client *c)
+{
+    struct MHD_Response *r = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+
+    if (!r)
+        return MHD_NO;
+    harden(r);
+    enum MHD_Result result = MHD_queue_response(c->connection, MHD_HTTP_NO_CONTENT, r);
+    MHD_destroy_response(r);
+    return result;
+}
+
 static const route routes[] = {
+    { "/favicon.ico", MHD_HTTP_METHOD_GET, do_icon, true },
     { "/health", MHD_HTTP_METHOD_GET, do_health, true },
     { "/metrics", MHD_HTTP_METHOD_GET, do_metrics, false },
     { "/cluster", MHD_HTTP_METHOD_GET, do_cluster, false },
