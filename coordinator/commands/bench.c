@@ -12,6 +12,7 @@
 #include "coordinator/cluster/job.h"
 #include "coordinator/cluster/launch.h"
 #include "coordinator/commands/bench_report.h"
+#include "coordinator/commands/bench_serve.h"
 #include "coordinator/commands/json_text.h"
 #include "coordinator/commands/option.h"
 #include "coordinator/engine/measure.h"
@@ -63,6 +64,7 @@ typedef struct {
 static const char help[] =
     "usage: troupe bench -m FILE [options]\n"
     "       troupe bench --compare A.json B.json\n"
+    "       troupe bench --serve --help\n"
     "       mpirun -n 1 troupe bench -m FILE : -n 2 troupe-worker\n"
     "\n"
     "Measures what this machine can do (memory reads, products of 8-bit and of real numbers, the\n"
@@ -391,6 +393,8 @@ tr_status tr_command_bench(int argc, char **argv)
     bench b = { .o = { .repeats = 3, .steps = 16, .idle = 5 } };
     bool done = false;
 
+    if (argc > 1 && strcmp(argv[1], "--serve") == 0)
+        return tr_command_bench_serve(argc, argv);
     tr_status st = parse(argc, argv, &b.o, &done);
     if (st != TR_OK || done)
         return st;

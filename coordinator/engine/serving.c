@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEAST_CHUNK = 8, FIRST_CHUNK = 64, REASON = 256 };
+enum { LEAST_CHUNK = 4, FIRST_CHUNK = 16, REASON = 256 };
 
 /* An idle loop looks after the workers this often. */
 static const tr_time idle_period = 20 * TR_MS;

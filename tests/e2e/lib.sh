@@ -74,6 +74,29 @@ expect_error() {
   echo "  $name: $(grep -a -m1 'error: ' "$WORK/err")"
 }
 
+# start_server NAME OPTIONS...: a server on a free port; $url once it serves, $server its process.
+start_server() {
+  local name=$1 i
+  shift
+  "$TROUPE" serve -m "$MODEL" --port 0 "$@" >"$WORK/$name.out" 2>"$WORK/$name.err" </dev/null &
+  server=$!
+  for ((i = 0; i < 300; i++)); do
+    url=$(sed -n 's/^troupe: serving .* on \(http[^ ]*\): .*/\1/p' "$WORK/$name.err")
+    [ -n "$url" ] && return
+    kill -0 "$server" 2>/dev/null || break
+    sleep 0.1
+  done
+  fail "$name: does not start: $(cat "$WORK/$name.err")"
+}
+
+# stop_server NAME: SIGTERM, and it ends well.
+stop_server() {
+  kill -TERM "$server"
+  wait "$server"
+  [ $? = 0 ] || fail "$1: ends with $?: $(cat "$WORK/$1.err")"
+  expect_nothing_left "$1"
+}
+
 finish() {
   [ "$failures" = 0 ] || { echo "$failures failures"; exit 1; }
   echo "all good"

@@ -50,6 +50,23 @@ if command -v gnuplot >/dev/null; then
 else
   expect_error "no gnuplot" 6 'gnuplot is not installed' "$TROUPE" bench "${quick[@]}" --plot x.svg
 fi
+run "serve" "$TROUPE" bench --serve -m "$MODEL" -w 2 --seconds 2 --concurrent 4 --prompt 20 \
+  --answer 20 --shared 50 --shared-tokens 64 --long 300 --json "$WORK/b.json"
+[ "$status" = 0 ] || fail "serve: $(cat "$WORK/err")"
+run "serve, open loop" "$TROUPE" bench --serve -m "$MODEL" --seconds 2 --rate 600 \
+  --json "$WORK/c.json"
+[ "$status" = 0 ] || fail "serve, open loop: $(cat "$WORK/err")"
+/usr/bin/python3 - "$WORK/b.json" "$WORK/c.json" <<'PY' || fail "serve: the JSON result makes no sense"
+import json, sys
+for path in sys.argv[1:]:
+    b = json.load(open(path))
+    assert b["sent"] == b["finished"] > 4 and b["refused"] == b["failed"] == 0
+    assert b["written_per_second"] > 0 and b["read_per_second"] > 0
+    for t in b["first_token_seconds"], b["between_tokens_seconds"]:
+        assert 0 < t["p50"] <= t["p95"] <= t["p99"] and t["n"] > 0
+    assert abs(b["model_percent"] + b["drawing_percent"] + b["scheduling_percent"] - 100) < 1e-6
+PY
+expect_error "serve without a model" 2 'no model' "$TROUPE" bench --serve
 expect_error "compare nothing" 6 'none.json' "$TROUPE" bench --compare "$WORK/none.json" x
 expect_error "no model" 2 'no model' "$TROUPE" bench
 expect_error "repeats" 2 'repeats' "$TROUPE" bench "${quick[@]}" --repeats 0

@@ -6,29 +6,6 @@
 here=$(dirname "$0")
 python=/usr/bin/python3
 
-# start NAME OPTIONS...: a server on a free port; $url when it serves, $server is its process.
-start() {
-  local name=$1 i
-  shift
-  "$TROUPE" serve -m "$MODEL" --port 0 "$@" >"$WORK/$name.out" 2>"$WORK/$name.err" </dev/null &
-  server=$!
-  for ((i = 0; i < 300; i++)); do
-    url=$(sed -n 's/^troupe: serving .* on \(http[^ ]*\): .*/\1/p' "$WORK/$name.err")
-    [ -n "$url" ] && return
-    kill -0 "$server" 2>/dev/null || break
-    sleep 0.1
-  done
-  fail "$name: does not start: $(cat "$WORK/$name.err")"
-}
-
-# stop NAME: SIGTERM, and it ends well.
-stop() {
-  kill -TERM "$server"
-  wait "$server"
-  [ $? = 0 ] || fail "$1: ends with $?: $(cat "$WORK/$1.err")"
-  expect_nothing_left "$1"
-}
-
 check() {
   local name=$1
   shift
@@ -36,11 +13,11 @@ check() {
   echo "  $name: $(tail -1 "$WORK/out")"
 }
 
-start alone --queue 100 --idle-s 2
+start_server alone --queue 100 --idle-s 2
 check "alone" "$here/serve_check.py" "$url" "$TROUPE" "$MODEL"
-stop alone
+stop_server alone
 
-start workers -w 3 --parallel 12 --cache 2000
+start_server workers -w 3 --parallel 12 --cache 2000
 check "many clients, three workers, little memory" "$here/serve_load.py" "$url" --clients 16 \
   --seconds 8 --kinds 16
 # Answers that have begun are finished.
@@ -52,11 +29,11 @@ assert text.endswith("data: [DONE]\n\n") and '"length"' in text, text[-300:]
 PY
 client=$!
 sleep 0.4
-stop workers
+stop_server workers
 wait "$client" || fail "drain: $(cat "$WORK/out")"
 
 "$TROUPE" serve --new-key "$WORK/keys" >"$WORK/key" || fail "no key"
-start keys --api-keys "$WORK/keys"
+start_server keys --api-keys "$WORK/keys"
 "$python" - "$url" "$(cat "$WORK/key")" <<'PY' || fail "keys"
 import sys, urllib.error, urllib.request
 def get(path, key):
@@ -72,12 +49,12 @@ assert get("/v1/models", None) == get("/cluster", None) == get("/metrics", key[:
 assert get("/v1/models", key) == get("/cluster", key) == 200
 PY
 grep -q "$(cat "$WORK/key")" "$WORK/keys" "$WORK/keys.err" && fail "the key itself is kept"
-stop keys
+stop_server keys
 
 if command -v openssl >/dev/null; then
   openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout "$WORK/key.pem" \
     -out "$WORK/cert.pem" 2>/dev/null
-  start tls --tls-cert "$WORK/cert.pem" --tls-key "$WORK/key.pem"
+  start_server tls --tls-cert "$WORK/cert.pem" --tls-key "$WORK/key.pem"
   "$python" - "$url" "$WORK/cert.pem" <<'PY' || fail "tls"
 import ssl, sys, urllib.request
 url = sys.argv[1].replace("127.0.0.1", "localhost")
@@ -85,7 +62,7 @@ context = ssl.create_default_context(cafile=sys.argv[2])
 assert url.startswith("https:")
 assert urllib.request.urlopen(url + "/health", timeout=20, context=context).status == 200
 PY
-  stop tls
+  stop_server tls
   expect_error "another key" 2 'certificate' "$TROUPE" serve -m "$MODEL" --port 0 \
     --tls-cert "$WORK/cert.pem" --tls-key "$WORK/cert.pem"
 fi
@@ -94,9 +71,9 @@ expect_error "far without keys" 2 'insecure' "$TROUPE" serve -m "$MODEL" --host 
 expect_error "no model" 2 'no model' "$TROUPE" serve
 expect_error "template" 2 'chat' "$TROUPE" serve -m "$MODEL" --chat-template nonsense
 expect_error "no address" 2 'host' "$TROUPE" serve -m "$MODEL" --host example --insecure
-start taken
+start_server taken
 run "port taken" "$TROUPE" serve -m "$MODEL" --port "${url##*:}"
 [ "$status" = 7 ] || fail "port taken: exit status $status"
 grep -q 'error: .*port .*listened' "$WORK/err" || fail "port taken: $(cat "$WORK/err")"
-stop taken
+stop_server taken
 finish
