@@ -175,15 +175,18 @@ static bool has_inner_space(tr_bytes piece)
 static tr_status words_index(const tr_gguf *g, tr_spm *s, const tr_spm_vocab *v)
 {
     tr_status st = tr_text_map_init(&s->words, v->pieces, v->n);
+    size_t squares = 0, square;
 
     for (size_t i = 0; st == TR_OK && i < v->n; i++) {
         tr_bytes piece = v->pieces[i];
         if (!v->is_word[i] || piece.size == 0)
             continue;
-        if (piece.size > TR_SPM_MAX_PIECE)
+        if (!tr_mul_size(piece.size, piece.size, &square) ||
+            !tr_add_size(squares, square, &squares) || squares > TR_SPM_MAX_SQUARES)
             return tr_fail(TR_E_FORMAT,
-                           "%s: tokenizer.ggml.tokens[%zu] has %zu bytes, more than %d",
-                           tr_gguf_path(g), i, piece.size, TR_SPM_MAX_PIECE);
+                           "%s: tokenizer.ggml.tokens are too long: %zu bytes at [%zu], and those "
+                           "before it",
+                           tr_gguf_path(g), piece.size, i);
         tr_text_map_put(&s->words, (uint32_t)i);
         s->has_inner_space = s->has_inner_space || has_inner_space(piece);
     }

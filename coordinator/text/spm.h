@@ -16,7 +16,7 @@
  * THREAD  A tr_spm is immutable; each thread has its own work.
  * MEMORY  The pieces are borrowed as long as the tr_spm lives, the rest of vocab by new only.
  * FAILS   new     TR_E_FORMAT   no score for each piece, a score that is no number, or pieces that
- *                               are too long or have too many ways to cut them
+ *                               are too long together or have too many ways to cut them
  *         encode  TR_E_REQUEST  a character that is no piece, with a byte that has no token
  *         both    TR_E_MEMORY
  *
@@ -30,7 +30,9 @@
 #include "coordinator/text/bpe.h"
 #include "coordinator/text/vocab.h"
 
-enum { TR_SPM_MAX_PIECE = 512, TR_SPM_MAX_MERGES = 1 << 23 };
+/* To cut a piece everywhere takes the square of its size.  A vocabulary of 256,000 pieces needs a
+ * fiftieth of the first, and a fourth of the second. */
+enum { TR_SPM_MAX_SQUARES = 1 << 30, TR_SPM_MAX_MERGES = 1 << 23 };
 
 typedef struct tr_spm tr_spm;
 

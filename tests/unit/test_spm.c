@@ -425,8 +425,8 @@ static void begin_and_end_are_as_the_file_says_or_as_usual(void **state)
  * neighbours.  Quadratic time would run into the test's limit. */
 static void long_text_is_encoded_fast(void **state)
 {
-    enum { LEVELS = 10, SIZE = 1 << 20 };
-    static char texts[LEVELS][TR_SPM_MAX_PIECE + 1];
+    enum { LEVELS = 10, LONGEST = 1 << (LEVELS - 1), SIZE = 1 << 20 };
+    static char texts[LEVELS][LONGEST + 1];
     token tokens[LEVELS];
     uint8_t *text = malloc(SIZE);
     uint32_t *ids;
@@ -443,7 +443,7 @@ static void long_text_is_encoded_fast(void **state)
     v.no_space_prefix = true;
     tr_tokenizer *t = tokenizer_of(&v);
     assert_int_equal(tr_tokenizer_encode(t, (tr_bytes){ text, SIZE }, false, &ids, &n), TR_OK);
-    assert_int_equal(n, SIZE / TR_SPM_MAX_PIECE);
+    assert_int_equal(n, SIZE / LONGEST);
     for (size_t i = 0; i < n; i++)
         assert_int_equal(ids[i], LEVELS - 1);
     free(ids);
@@ -468,7 +468,7 @@ static void refused(const vocabulary *v, const char *said)
 
 static void inconsistent_vocabularies_are_refused(void **state)
 {
-    static char long_text[TR_SPM_MAX_PIECE + 2];
+    static char long_text[(1 << 15) + 1]; /* its square alone is the limit */
     token odd[2] = { { "a", 0, 0 }, { "b", 0, 0 } };
     vocabulary v = sound();
 
@@ -491,9 +491,9 @@ static void inconsistent_vocabularies_are_refused(void **state)
     refused(&v, "tokens[1] \"<0x4>\" is a byte's token");
     odd[1].text = "<0x4G>";
     refused(&v, "\"<0x4G>\"");
-    memset(long_text, 'a', TR_SPM_MAX_PIECE + 1);
+    memset(long_text, 'a', 1 << 15);
     odd[1] = (token){ long_text, 0, 0 };
-    refused(&v, "tokens[1] has 513 bytes");
+    refused(&v, "too long: 32768 bytes at [1]");
     odd[1].type = CONTROL; /* no words, so they may be long */
     tr_tokenizer *t = tokenizer_of(&v);
     tr_tokenizer_free(&t);
