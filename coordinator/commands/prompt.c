@@ -98,23 +98,30 @@ static tr_status read_ids(const tr_run_options *o, tr_prompt *out)
     return st;
 }
 
-static tr_status put_bos_first(const tr_run_options *o, const tr_tokenizer *t, tr_prompt *p)
+/* BOS in front and EOS behind, where they belong. */
+static tr_status put_ends(const tr_run_options *o, const tr_tokenizer *t, tr_prompt *p)
 {
-    uint32_t bos;
-    bool has_bos = tr_tokenizer_bos(t, &bos);
+    uint32_t bos = 0, eos = 0;
+    bool has_bos = tr_tokenizer_bos(t, &bos), has_eos = tr_tokenizer_eos(t, &eos);
+    bool puts_bos =
+        o->bos == TR_RUN_BOS_ON || (o->bos == TR_RUN_BOS_AUTO && tr_tokenizer_adds_bos(t));
+    bool puts_eos = has_eos && tr_tokenizer_adds_eos(t);
 
-    if (o->bos == TR_RUN_BOS_OFF || (o->bos == TR_RUN_BOS_AUTO && !tr_tokenizer_adds_bos(t)))
-        return TR_OK;
-    if (!has_bos)
+    if (puts_bos && !has_bos)
         return tr_fail(TR_E_USAGE, "--bos on: the model has no begin token: leave it out");
-    uint32_t *ids = malloc((p->n + 1) * sizeof *ids);
+    uint32_t *ids = malloc((p->n + 2) * sizeof *ids);
     if (!ids)
-        return tr_fail(TR_E_MEMORY, "prompt: no memory for %zu tokens", p->n + 1);
-    ids[0] = bos;
+        return tr_fail(TR_E_MEMORY, "prompt: no memory for %zu tokens", p->n + 2);
+    size_t n = 0;
+    if (puts_bos)
+        ids[n++] = bos;
     if (p->n > 0)
-        memcpy(ids + 1, p->ids, p->n * sizeof *ids);
+        memcpy(ids + n, p->ids, p->n * sizeof *ids);
+    n += p->n;
+    if (puts_eos)
+        ids[n++] = eos;
     free(p->ids);
-    *p = (tr_prompt){ ids, p->n + 1 };
+    *p = (tr_prompt){ ids, n };
     return TR_OK;
 }
 
@@ -125,7 +132,7 @@ static tr_status encode(const tr_run_options *o, const tr_tokenizer *t, tr_bytes
 
     tr_status st = tr_tokenizer_encode(t, text, true, &p.ids, &p.n);
     if (st == TR_OK)
-        st = put_bos_first(o, t, &p);
+        st = put_ends(o, t, &p);
     if (st == TR_OK && p.n == 0)
         st = tr_fail(TR_E_REQUEST, "the prompt is empty: give some text, or --bos on");
     if (st != TR_OK) {

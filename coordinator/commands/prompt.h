@@ -18,7 +18,7 @@
 enum { TR_PROMPT_MAX_SIZE = 64 << 20 }; /* bytes of text */
 
 typedef struct {
-    uint32_t *ids; /* [n], the begin token included where the model or the user wants it */
+    uint32_t *ids; /* [n], with begin and end token where the model or the user wants them */
     size_t n;
 } tr_prompt;
 

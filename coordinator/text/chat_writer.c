@@ -111,7 +111,8 @@ static void encode(tr_chat_writer *w, size_t from, size_t to)
 
     if (w->st != TR_OK || from == to)
         return;
-    w->st = tr_tokenizer_encode(w->marks->t, text, false, &ids, &n);
+    w->st = from == 0 ? tr_tokenizer_encode(w->marks->t, text, false, &ids, &n)
+                      : tr_tokenizer_encode_rest(w->marks->t, text, false, &ids, &n);
     if (w->st != TR_OK)
         return;
     put_ids(w, ids, n);

@@ -1,13 +1,14 @@
 /* tokenizer.c - a vocabulary read from a file, checked, and used.
  *
- * All tables are built once.  Merges are kept by token id, so that encoding compares
- * numbers and never text; that works because both halves of a merge and the whole are tokens,
- * which new checks.
+ * All tables are built once.  Merges of byte-level vocabularies are kept by token id, so that
+ * encoding compares numbers and never text; that works because both halves of a merge and the whole
+ * are tokens, which new checks.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/text/tokenizer.h"
 #include "coordinator/text/bpe.h"
 #include "coordinator/text/pretokenize.h"
+#include "coordinator/text/spm.h"
 #include "coordinator/text/utf8.h"
 #include "coordinator/text/vocab.h"
 #include "base/check.h"
@@ -25,22 +26,26 @@ enum {
     TYPE_BYTE = 6,
 };
 
-static const uint32_t no_token = UINT32_MAX;
-
 struct tr_tokenizer {
+    bool is_spm; /* SentencePiece; else byte-level */
     size_t n_vocab;
     tr_bytes *pieces;  /* n_vocab, views into block */
     uint8_t *types;    /* n_vocab */
     bool *is_eog;      /* n_vocab */
     uint8_t *block;    /* the bytes of all pieces */
-    tr_text_map words; /* pieces of normal tokens */
-    tr_merges merges;
     uint32_t *special; /* n_special ids, by their text in ascending order */
     size_t n_special;
-    uint32_t byte_id[256]; /* no_token if the vocabulary lacks it */
-    uint32_t bos;          /* no_token if the file names none */
-    bool adds_bos;
+    uint32_t byte_id[256]; /* TR_VOCAB_NO_TOKEN if the vocabulary lacks it */
+    uint32_t bos, eos;     /* TR_VOCAB_NO_TOKEN if the file names none */
+    bool adds_bos, adds_eos;
+    bool adds_space; /* to the front of text, and behind special tokens */
+
+    /* byte-level */
+    tr_text_map words; /* pieces of normal tokens */
+    tr_merges merges;
     tr_pretokenizer *pre;
+
+    tr_spm *spm;
 };
 
 static int text_width(tr_bytes text)
@@ -95,6 +100,21 @@ static tr_status tables_new(const tr_gguf *g, tr_tokenizer *t, const tr_bytes *t
     return TR_OK;
 }
 
+/* The bytes of a token with this text, written to out; returns their number, 0 for a byte's token
+ * whose text names none. */
+static size_t piece_decode(const tr_tokenizer *t, uint8_t type, tr_bytes text, uint8_t *out)
+{
+    if (t->is_spm && type == TYPE_BYTE)
+        return tr_spm_byte(text, out) ? 1 : 0;
+    if (t->is_spm && type != TYPE_CONTROL && type != TYPE_UNKNOWN)
+        return tr_spm_decode(text, out);
+    if (!t->is_spm && is_encoded(type))
+        return tr_vocab_decode(text, out);
+    if (text.size > 0)
+        memcpy(out, text.data, text.size);
+    return text.size;
+}
+
 static tr_status pieces_decode(const tr_gguf *g, tr_tokenizer *t, const tr_bytes *texts)
 {
     uint8_t *at = t->block;
@@ -104,11 +124,13 @@ static tr_status pieces_decode(const tr_gguf *g, tr_tokenizer *t, const tr_bytes
         if (!tr_utf8_valid(texts[i], &bad))
             return tr_fail(TR_E_FORMAT, "%s: tokenizer.ggml.tokens[%zu] is not valid UTF-8",
                            tr_gguf_path(g), i);
-        size_t size = texts[i].size;
-        if (is_encoded(t->types[i]))
-            size = tr_vocab_decode(texts[i], at);
-        else if (size > 0)
-            memcpy(at, texts[i].data, size);
+        size_t size = piece_decode(t, t->types[i], texts[i], at);
+        if (t->is_spm && t->types[i] == TYPE_BYTE && size == 0)
+            return tr_fail(
+                TR_E_FORMAT,
+                "%s: tokenizer.ggml.tokens[%zu] \"%.*s\" is a byte's token, but not like "
+                "<0x0A>",
+                tr_gguf_path(g), i, text_width(texts[i]), (const char *)texts[i].data);
         t->pieces[i] = (tr_bytes){ at, size };
         at += size;
     }
@@ -131,7 +153,7 @@ static tr_status words_index(tr_tokenizer *t, const tr_text_map *texts_map)
         uint32_t id;
         bool has_token = tr_text_map_find(texts_map, key, &id) && t->pieces[id].size == 1 &&
                          t->pieces[id].data[0] == b;
-        t->byte_id[b] = has_token ? id : no_token;
+        t->byte_id[b] = has_token ? id : TR_VOCAB_NO_TOKEN;
     }
     return TR_OK;
 }
@@ -230,7 +252,8 @@ static int compare_special(const void *a, const void *b, void *context)
 static void special_index(tr_tokenizer *t)
 {
     for (size_t i = 0; i < t->n_vocab; i++) {
-        bool is_searched = t->types[i] == TYPE_CONTROL || t->types[i] == TYPE_USER_DEFINED;
+        bool is_searched = t->types[i] == TYPE_CONTROL || t->types[i] == TYPE_USER_DEFINED ||
+                           t->types[i] == TYPE_UNKNOWN;
         if (is_searched && t->pieces[i].size > 0)
             t->special[t->n_special++] = (uint32_t)i;
     }
@@ -240,7 +263,7 @@ static void special_index(tr_tokenizer *t)
 /* An optional key that holds a token id. */
 static tr_status id_read(const tr_gguf *g, const tr_tokenizer *t, const char *key, uint32_t *id)
 {
-    *id = no_token;
+    *id = TR_VOCAB_NO_TOKEN;
     if (!tr_gguf_entry_find(g, key))
         return TR_OK;
     tr_status st = tr_gguf_get_u32(g, key, id);
@@ -250,11 +273,27 @@ static tr_status id_read(const tr_gguf *g, const tr_tokenizer *t, const char *ke
     return st;
 }
 
+/* The tokens that begin and end a text.  SentencePiece has usual places for them. */
+static tr_status bounds_read(const tr_gguf *g, tr_tokenizer *t)
+{
+    enum { SPM_BOS = 1, SPM_EOS = 2 };
+    tr_status st = id_read(g, t, "tokenizer.ggml.bos_token_id", &t->bos);
+
+    if (st == TR_OK)
+        st = id_read(g, t, "tokenizer.ggml.eos_token_id", &t->eos);
+    if (st != TR_OK || !t->is_spm || t->n_vocab <= SPM_EOS)
+        return st;
+    if (t->bos == TR_VOCAB_NO_TOKEN && t->types[SPM_BOS] == TYPE_CONTROL)
+        t->bos = SPM_BOS;
+    if (t->eos == TR_VOCAB_NO_TOKEN && t->types[SPM_EOS] == TYPE_CONTROL)
+        t->eos = SPM_EOS;
+    return TR_OK;
+}
+
 /* Files often name only one of several tokens that end a turn, so known ones count as well. */
 static tr_status ends_read(const tr_gguf *g, tr_tokenizer *t)
 {
-    static const char *const keys[] = { "tokenizer.ggml.eos_token_id",
-                                        "tokenizer.ggml.eot_token_id",
+    static const char *const keys[] = { "tokenizer.ggml.eot_token_id",
                                         "tokenizer.ggml.eom_token_id" };
     static const char *const known[] = {
         "<|endoftext|>",
@@ -273,12 +312,14 @@ static tr_status ends_read(const tr_gguf *g, tr_tokenizer *t)
         "\xef\xbd\x9c>",
     };
 
+    if (t->eos != TR_VOCAB_NO_TOKEN)
+        t->is_eog[t->eos] = true;
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         uint32_t id;
         tr_status st = id_read(g, t, keys[i], &id);
         if (st != TR_OK)
             return st;
-        if (id != no_token)
+        if (id != TR_VOCAB_NO_TOKEN)
             t->is_eog[id] = true;
     }
     for (size_t i = 0; i < t->n_vocab; i++)
@@ -295,10 +336,13 @@ static tr_status kind_read(const tr_gguf *g, tr_tokenizer *t)
 
     if (st != TR_OK)
         return st;
+    t->is_spm = tr_bytes_equal(model, tr_bytes_of("llama"));
+    if (t->is_spm)
+        return TR_OK;
     if (!tr_bytes_equal(model, tr_bytes_of("gpt2")))
         return tr_fail(TR_E_UNSUPPORTED,
-                       "%s: tokenizer.ggml.model is \"%.*s\", only \"gpt2\" (byte-level BPE) is "
-                       "supported",
+                       "%s: tokenizer.ggml.model is \"%.*s\", only \"gpt2\" (byte-level BPE) and "
+                       "\"llama\" (SentencePiece) are supported",
                        tr_gguf_path(g), text_width(model), (const char *)model.data);
     if (!tr_gguf_entry_find(g, "tokenizer.ggml.pre"))
         tr_log(TR_LOG_WARN, "%s: no tokenizer.ggml.pre: words are cut by the default expressions",
@@ -307,10 +351,50 @@ static tr_status kind_read(const tr_gguf *g, tr_tokenizer *t)
     return st == TR_OK ? tr_pretokenizer_new(pre, &t->pre) : st;
 }
 
+/* What byte-level vocabularies have besides pieces. */
+static tr_status byte_level_read(const tr_gguf *g, tr_tokenizer *t, const tr_bytes *texts)
+{
+    tr_text_map texts_map;
+    tr_status st = tr_text_map_init(&texts_map, texts, t->n_vocab);
+
+    if (st != TR_OK)
+        return st;
+    for (size_t i = 0; i < t->n_vocab; i++)
+        tr_text_map_put(&texts_map, (uint32_t)i);
+    st = words_index(t, &texts_map);
+    if (st == TR_OK)
+        st = merges_read(g, t, &texts_map);
+    tr_text_map_fini(&texts_map);
+    return st;
+}
+
+/* Text becomes normal and unused tokens by merging, bytes where it must, and special ones only
+ * where their whole text is found.  A token with a space of its own can't be reached: the spaces of
+ * text are marks. */
+static tr_status spm_read(const tr_gguf *g, tr_tokenizer *t, const tr_bytes *texts)
+{
+    bool *is_word = calloc(t->n_vocab, sizeof *is_word);
+
+    if (!is_word)
+        return tr_fail(TR_E_MEMORY, "%s: no memory for a vocabulary of %zu tokens", tr_gguf_path(g),
+                       t->n_vocab);
+    for (size_t b = 0; b < 256; b++)
+        t->byte_id[b] = TR_VOCAB_NO_TOKEN;
+    for (size_t i = 0; i < t->n_vocab; i++) {
+        if (t->types[i] == TYPE_BYTE && t->byte_id[t->pieces[i].data[0]] == TR_VOCAB_NO_TOKEN)
+            t->byte_id[t->pieces[i].data[0]] = (uint32_t)i;
+        is_word[i] = (t->types[i] == TYPE_NORMAL || t->types[i] == TYPE_UNUSED) &&
+                     texts[i].size > 0 && !memchr(texts[i].data, ' ', texts[i].size);
+    }
+    tr_spm_vocab vocab = { t->n_vocab, t->pieces, is_word, t->byte_id };
+    tr_status st = tr_spm_new(g, &vocab, &t->spm);
+    free(is_word);
+    return st;
+}
+
 static tr_status vocabulary_read(const tr_gguf *g, tr_tokenizer *t)
 {
     tr_bytes *texts = NULL;
-    tr_text_map texts_map;
     tr_status st = tr_gguf_get_strings(g, "tokenizer.ggml.tokens", &texts, &t->n_vocab);
 
     if (st != TR_OK)
@@ -326,18 +410,23 @@ static tr_status vocabulary_read(const tr_gguf *g, tr_tokenizer *t)
     if (st == TR_OK)
         st = pieces_decode(g, t, texts);
     if (st == TR_OK)
-        st = tr_text_map_init(&texts_map, texts, t->n_vocab);
-    if (st != TR_OK)
-        goto out_texts;
-    for (size_t i = 0; i < t->n_vocab; i++)
-        tr_text_map_put(&texts_map, (uint32_t)i);
-    st = words_index(t, &texts_map);
-    if (st == TR_OK)
-        st = merges_read(g, t, &texts_map);
-    tr_text_map_fini(&texts_map);
+        st = t->is_spm ? spm_read(g, t, texts) : byte_level_read(g, t, texts);
 out_texts:
     free(texts);
     return st;
+}
+
+/* What is put around text without being asked for. */
+static tr_status rules_read(const tr_gguf *g, tr_tokenizer *t)
+{
+    t->adds_bos = t->is_spm || tr_pretokenizer_adds_bos(t->pre);
+    tr_status st = tr_gguf_opt_bool(g, "tokenizer.ggml.add_bos_token", &t->adds_bos);
+    if (st == TR_OK)
+        st = tr_gguf_opt_bool(g, "tokenizer.ggml.add_eos_token", &t->adds_eos);
+    if (st != TR_OK || !t->is_spm)
+        return st;
+    t->adds_space = true;
+    return tr_gguf_opt_bool(g, "tokenizer.ggml.add_space_prefix", &t->adds_space);
 }
 
 /* A model's output is one number for each token; a file of a vocabulary alone has none. */
@@ -363,14 +452,13 @@ tr_status tr_tokenizer_new(const tr_gguf *g, tr_tokenizer **out)
     if (st == TR_OK)
         st = embedding_fits(g, t);
     if (st == TR_OK)
-        st = id_read(g, t, "tokenizer.ggml.bos_token_id", &t->bos);
+        st = bounds_read(g, t);
     if (st == TR_OK)
         st = ends_read(g, t);
-    if (st == TR_OK) {
+    if (st == TR_OK)
+        st = rules_read(g, t);
+    if (st == TR_OK)
         special_index(t);
-        t->adds_bos = tr_pretokenizer_adds_bos(t->pre);
-        st = tr_gguf_opt_bool(g, "tokenizer.ggml.add_bos_token", &t->adds_bos);
-    }
     if (st != TR_OK) {
         tr_tokenizer_free(&t);
         return st;
@@ -386,6 +474,7 @@ void tr_tokenizer_free(tr_tokenizer **t)
     tr_pretokenizer_free(&(*t)->pre);
     tr_merges_fini(&(*t)->merges);
     tr_text_map_fini(&(*t)->words);
+    tr_spm_free(&(*t)->spm);
     free((*t)->pieces);
     free((*t)->types);
     free((*t)->is_eog);
@@ -400,8 +489,9 @@ typedef struct {
     const tr_tokenizer *t;
     tr_pieces pieces;
     tr_bpe_work bpe;
-    uint32_t *ids; /* room for one per byte of the text */
+    uint32_t *ids; /* room for one per byte of the text, and spaces that are added */
     size_t n;
+    bool adds_space; /* before the next text */
 } encoder;
 
 static tr_status encode_word(encoder *e, tr_bytes word)
@@ -415,10 +505,9 @@ static tr_status encode_word(encoder *e, tr_bytes word)
         return TR_OK;
     }
     for (size_t i = 0; i < n; i++) {
-        ids[i] = t->byte_id[word.data[i]];
-        if (ids[i] == no_token)
-            return tr_fail(TR_E_REQUEST, "the vocabulary has no token for the byte 0x%02x",
-                           word.data[i]);
+        tr_status st = tr_vocab_byte(t->byte_id, word.data[i], &ids[i]);
+        if (st != TR_OK)
+            return st;
     }
     tr_status st = tr_bpe_merge(&t->merges, &e->bpe, ids, &n);
     if (st == TR_OK)
@@ -426,8 +515,23 @@ static tr_status encode_word(encoder *e, tr_bytes word)
     return st;
 }
 
+static tr_status encode_spm(encoder *e, tr_bytes text)
+{
+    size_t n = 0;
+
+    if (text.size == 0)
+        return TR_OK;
+    tr_status st = tr_spm_encode(e->t->spm, &e->bpe, text, e->adds_space, e->ids + e->n, &n);
+    e->n += n;
+    e->adds_space = false;
+    return st;
+}
+
 static tr_status encode_plain(encoder *e, tr_bytes text)
 {
+    if (e->t->is_spm)
+        return encode_spm(e, text);
+
     size_t from = 0;
     tr_status st = tr_pretokenize(e->t->pre, text, &e->pieces);
 
@@ -460,7 +564,7 @@ static size_t special_bound(const tr_tokenizer *t, size_t from, size_t to, size_
 static uint32_t special_at(const tr_tokenizer *t, tr_bytes text, bool parse_special)
 {
     size_t from = 0, to = t->n_special;
-    uint32_t longest = no_token;
+    uint32_t longest = TR_VOCAB_NO_TOKEN;
 
     for (size_t pos = 0; pos < text.size && from < to; pos++) {
         from = special_bound(t, from, to, pos, text.data[pos]);
@@ -484,12 +588,13 @@ static tr_status encode_all(encoder *e, tr_bytes text, bool parse_special)
     while (st == TR_OK && pos < text.size) {
         tr_bytes rest = { text.data + pos, text.size - pos };
         uint32_t id = special_at(e->t, rest, parse_special);
-        if (id == no_token) {
+        if (id == TR_VOCAB_NO_TOKEN) {
             pos++;
             continue;
         }
         st = encode_plain(e, (tr_bytes){ text.data + plain, pos - plain });
         e->ids[e->n++] = id;
+        e->adds_space = e->t->adds_space;
         pos += e->t->pieces[id].size;
         plain = pos;
     }
@@ -498,10 +603,12 @@ static tr_status encode_all(encoder *e, tr_bytes text, bool parse_special)
     return st;
 }
 
-tr_status tr_tokenizer_encode(const tr_tokenizer *t, tr_bytes text, bool parse_special,
-                              uint32_t **ids, size_t *n)
+/* Each text behind a special token may begin with a space, so there are less than two ids for
+ * each byte, and one. */
+static tr_status encode(const tr_tokenizer *t, tr_bytes text, bool parse_special, bool adds_space,
+                        uint32_t **ids, size_t *n)
 {
-    encoder e = { .t = t };
+    encoder e = { .t = t, .adds_space = adds_space };
     size_t bad;
 
     if (text.size == 0)
@@ -512,7 +619,7 @@ tr_status tr_tokenizer_encode(const tr_tokenizer *t, tr_bytes text, bool parse_s
     if (!tr_utf8_valid(text, &bad))
         return tr_fail(TR_E_REQUEST, "the text is not valid UTF-8: byte 0x%02x at position %zu",
                        text.data[bad], bad);
-    e.ids = malloc((text.size + 1) * sizeof *e.ids);
+    e.ids = malloc((text.size * (t->adds_space ? 2 : 1) + 1) * sizeof *e.ids);
     if (!e.ids)
         return tr_fail(TR_E_MEMORY, "tokenizer: no memory for a text of %zu bytes", text.size);
     tr_status st = tr_pieces_init(&e.pieces);
@@ -528,6 +635,18 @@ tr_status tr_tokenizer_encode(const tr_tokenizer *t, tr_bytes text, bool parse_s
     *ids = fitted ? fitted : e.ids;
     *n = e.n;
     return TR_OK;
+}
+
+tr_status tr_tokenizer_encode(const tr_tokenizer *t, tr_bytes text, bool parse_special,
+                              uint32_t **ids, size_t *n)
+{
+    return encode(t, text, parse_special, t->adds_space, ids, n);
+}
+
+tr_status tr_tokenizer_encode_rest(const tr_tokenizer *t, tr_bytes text, bool parse_special,
+                                   uint32_t **ids, size_t *n)
+{
+    return encode(t, text, parse_special, false, ids, n);
 }
 
 tr_bytes tr_tokenizer_piece(const tr_tokenizer *t, uint32_t id)
@@ -551,7 +670,7 @@ bool tr_tokenizer_special(const tr_tokenizer *t, tr_bytes text, uint32_t *id)
 {
     uint32_t found = special_at(t, text, true);
 
-    if (found == no_token || t->pieces[found].size != text.size)
+    if (found == TR_VOCAB_NO_TOKEN || t->pieces[found].size != text.size)
         return false;
     *id = found;
     return true;
@@ -565,13 +684,26 @@ bool tr_tokenizer_is_eog(const tr_tokenizer *t, uint32_t id)
 
 bool tr_tokenizer_bos(const tr_tokenizer *t, uint32_t *id)
 {
-    if (t->bos == no_token)
+    if (t->bos == TR_VOCAB_NO_TOKEN)
         return false;
     *id = t->bos;
     return true;
 }
 
+bool tr_tokenizer_eos(const tr_tokenizer *t, uint32_t *id)
+{
+    if (t->eos == TR_VOCAB_NO_TOKEN)
+        return false;
+    *id = t->eos;
+    return true;
+}
+
+bool tr_tokenizer_adds_eos(const tr_tokenizer *t)
+{
+    return t->adds_eos && t->eos != TR_VOCAB_NO_TOKEN;
+}
+
 bool tr_tokenizer_adds_bos(const tr_tokenizer *t)
 {
-    return t->adds_bos && t->bos != no_token;
+    return t->adds_bos && t->bos != TR_VOCAB_NO_TOKEN;
 }

@@ -1,7 +1,10 @@
 /* tokenizer.h - text to token ids and back, with the vocabulary of a GGUF file.
  *
- * Byte-level byte pair encoding (`tokenizer.ggml.model` = gpt2): the text is cut at special
- * tokens, then into words (pretokenize.h), and the bytes of each word are merged (bpe.h).
+ * The text is cut at special tokens, and what lies between them is encoded as the file's kind of
+ * tokenizer does (`tokenizer.ggml.model`):
+ *   gpt2   byte-level byte pair encoding: the text is cut into words (pretokenize.h), and the bytes
+ *          of each word are merged (bpe.h)
+ *   llama  SentencePiece: characters are joined by the scores of pieces (spm.h)
  *
  * USE     st = tr_tokenizer_new(g, &t);
  *         st = tr_tokenizer_encode(t, tr_bytes_of("Hello"), false, &ids, &n);    free(ids)
@@ -16,7 +19,11 @@
  *                                   for which the vocabulary has no token
  *         both    TR_E_MEMORY
  *
- * The pieces of encode(text) put together are text again.
+ * The pieces of encode(text) put together are text again.  SentencePiece puts one space in front of
+ * the text and of what follows a special token, unless the file says that it doesn't
+ * (`tokenizer.ggml.add_space_prefix`), and takes U+2581 for a space: the pieces are those of the
+ * text with these spaces.  Who shows a text from its first token on leaves the first space out;
+ * what goes on behind a prompt is shown as it is.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_COORDINATOR_TEXT_TOKENIZER_H
@@ -33,11 +40,16 @@ typedef struct tr_tokenizer tr_tokenizer;
 tr_status tr_tokenizer_new(const tr_gguf *g, tr_tokenizer **out);
 void tr_tokenizer_free(tr_tokenizer **t);
 
-/* With parse_special the text of a special token (type control) becomes that token; tokens
- * that a user added (type user-defined) are always found.  The longest one that begins at a
- * place wins.  No BOS is put in front.  *ids is a new array, also for no ids. */
+/* With parse_special the text of a special token (type control or unknown) becomes that token;
+ * without it no text does.  Tokens that a user added (type user-defined) are always found.  The
+ * longest one that begins at a place wins.  No BOS is put in front and no EOS behind.  *ids is a
+ * new array, also for no ids. */
 tr_status tr_tokenizer_encode(const tr_tokenizer *t, tr_bytes text, bool parse_special,
                               uint32_t **ids, size_t *n);
+
+/* The same for text that goes on behind other text: no space is put in front. */
+tr_status tr_tokenizer_encode_rest(const tr_tokenizer *t, tr_bytes text, bool parse_special,
+                                   uint32_t **ids, size_t *n);
 
 /* The exact bytes of a token, which may be a part of a character; special ones: their text. */
 tr_bytes tr_tokenizer_piece(const tr_tokenizer *t, uint32_t id);
@@ -57,7 +69,12 @@ bool tr_tokenizer_is_eog(const tr_tokenizer *t, uint32_t id);
 /* The token that begins a text; false if the file names none. */
 bool tr_tokenizer_bos(const tr_tokenizer *t, uint32_t *id);
 
-/* True if prompts are to begin with BOS: the file says so, or doesn't say and its family does. */
+/* The token that ends a text; false if the file names none. */
+bool tr_tokenizer_eos(const tr_tokenizer *t, uint32_t *id);
+
+/* True if prompts are to begin with BOS: the file says so, or doesn't say and its family (or
+ * SentencePiece) does; and to end with EOS: the file says so. */
 bool tr_tokenizer_adds_bos(const tr_tokenizer *t);
+bool tr_tokenizer_adds_eos(const tr_tokenizer *t);
 
 #endif

@@ -61,6 +61,18 @@ uint32_t tr_utf8_code(const uint8_t *bytes, size_t size)
     return code;
 }
 
+size_t tr_utf8_encode(uint32_t code, uint8_t out[4])
+{
+    static const uint8_t lead[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
+    size_t size = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+
+    TR_CHECK(code <= 0x10ffff);
+    for (size_t i = size; i-- > 1; code >>= 6)
+        out[i] = (uint8_t)(0x80 | (code & 0x3f));
+    out[0] = (uint8_t)(lead[size] | code);
+    return size;
+}
+
 bool tr_utf8_valid(tr_bytes text, size_t *bad)
 {
     size_t pos = 0;

@@ -31,6 +31,9 @@ tr_utf8_kind tr_utf8_first(tr_bytes bytes, size_t *size);
 /* The code point of a character that tr_utf8_first found. */
 uint32_t tr_utf8_code(const uint8_t *bytes, size_t size);
 
+/* The bytes of a code point; returns their number. */
+size_t tr_utf8_encode(uint32_t code, uint8_t out[4]);
+
 /* If false, *bad is the position of the first byte that begins no complete character. */
 bool tr_utf8_valid(tr_bytes text, size_t *bad);
 

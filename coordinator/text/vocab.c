@@ -121,3 +121,11 @@ size_t tr_vocab_encode_byte(uint8_t byte, uint8_t out[2])
     out[1] = (uint8_t)(0x80 | (code & 0x3f));
     return 2;
 }
+
+tr_status tr_vocab_byte(const uint32_t ids[256], uint8_t byte, uint32_t *id)
+{
+    if (ids[byte] == TR_VOCAB_NO_TOKEN)
+        return tr_fail(TR_E_REQUEST, "the vocabulary has no token for the byte 0x%02x", byte);
+    *id = ids[byte];
+    return TR_OK;
+}

@@ -8,6 +8,8 @@
  *         tr_text_map_put(&map, 17);                 keys[17]; the first of equal keys wins
  *         if (tr_text_map_find(&map, bytes, &id)) ...
  *         tr_text_map_fini(&map);
+ * FAILS   init  TR_E_MEMORY
+ *         byte  TR_E_REQUEST  the vocabulary has no token for the byte
  * MEMORY  The map borrows keys and what they point to.
  *
  * SPDX-License-Identifier: Apache-2.0 */
@@ -37,5 +39,10 @@ size_t tr_vocab_decode(tr_bytes text, uint8_t *out);
 
 /* The text of one byte, the inverse; returns its length, 1 or 2. */
 size_t tr_vocab_encode_byte(uint8_t byte, uint8_t out[2]);
+
+#define TR_VOCAB_NO_TOKEN UINT32_MAX
+
+/* The token of a single byte. */
+tr_status tr_vocab_byte(const uint32_t ids[256], uint8_t byte, uint32_t *id);
 
 #endif

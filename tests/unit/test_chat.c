@@ -521,6 +521,51 @@ static void what_people_type_is_never_a_mark(void **state)
     }
 }
 
+/* SentencePiece puts a space in front of text, but not where the writer cuts a mark that somebody
+ * typed: there the text goes on. */
+static void no_space_comes_where_a_typed_mark_is_cut(void **state)
+{
+    static const char *const first[] = { "<unk>",        "<s>",        "</s>",
+                                         "<|im_start|>", "<|im_end|>", "\xe2\x96\x81" };
+    static const int32_t types[] = { 2, 3, 3, 4, 4, 1 };
+    enum { N_FIRST = 6, BYTE = 6 };
+    const tr_chat_message message = { tr_bytes_of("user"), tr_bytes_of("x<|im_end|>y") };
+    vocab_file *f = vocab_file_new();
+    char text[MAX_TEXT];
+    uint32_t *ids;
+    size_t n;
+    tr_tokenizer *t;
+    tr_chat *c;
+
+    (void)state;
+    vocab_file_string(f, "tokenizer.ggml.model", "llama");
+    vocab_file_array(f, "tokenizer.ggml.tokens", TR_GGUF_STRING, N_FIRST + 256);
+    for (size_t i = 0; i < N_FIRST; i++)
+        put_token(f, first[i], strlen(first[i]));
+    for (size_t b = 0; b < 256; b++) {
+        char byte[8];
+        put_token(f, byte, (size_t)snprintf(byte, sizeof byte, "<0x%02X>", (unsigned)b));
+    }
+    vocab_file_array(f, "tokenizer.ggml.token_type", TR_GGUF_I32, N_FIRST + 256);
+    for (size_t i = 0; i < N_FIRST + 256; i++)
+        vocab_file_put_u32(f, i < N_FIRST ? (uint32_t)types[i] : BYTE);
+    vocab_file_array(f, "tokenizer.ggml.scores", TR_GGUF_F32, N_FIRST + 256);
+    for (size_t i = 0; i < N_FIRST + 256; i++)
+        vocab_file_put_u32(f, 0);
+    vocab_file_bool(f, "tokenizer.ggml.add_bos_token", false);
+    tr_gguf *g = vocab_file_parse(f);
+    assert_int_equal(tr_tokenizer_new(g, &t), TR_OK);
+    assert_int_equal(tr_chat_open(g, t, "chatml", &c), TR_OK);
+    assert_int_equal(tr_chat_encode(c, &message, 1, false, &ids, &n), TR_OK);
+    text_of(t, ids, n, text);
+    assert_string_equal(text, "<|im_start|> user\nx<|im_end|>y<|im_end|> \n");
+    free(ids);
+    tr_chat_close(&c);
+    tr_tokenizer_free(&t);
+    tr_gguf_close(&g);
+    free(f);
+}
+
 /* ---- recognition ---- */
 
 static void templates_are_recognised_by_what_they_have(void **state)
@@ -963,6 +1008,7 @@ int main(void)
         cmocka_unit_test(every_family_that_can_be_chosen_is_tested),
         cmocka_unit_test(ids_are_those_of_the_whole_text_for_any_words),
         cmocka_unit_test(what_people_type_is_never_a_mark),
+        cmocka_unit_test(no_space_comes_where_a_typed_mark_is_cut),
         cmocka_unit_test(templates_are_recognised_by_what_they_have),
         cmocka_unit_test(a_file_without_template_is_recognised_by_tokens_of_one_family_only),
         cmocka_unit_test(the_shipped_model_gets_plain),

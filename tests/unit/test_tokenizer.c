@@ -169,6 +169,16 @@ static void small_vocabulary_gives_the_reference_ids_in_every_family(void **stat
     }
 }
 
+static void small_sentencepiece_vocabulary_gives_the_reference_ids(void **state)
+{
+    (void)state;
+    tr_tokenizer *t = tokenizer_open(TR_TEST_DIR "/golden/tok/spm.gguf");
+    assert_int_equal(
+        vectors_differ(t, TR_TEST_DIR "/golden/tok/tiny.inp", TR_TEST_DIR "/golden/tok/spm.out"),
+        0);
+    tr_tokenizer_free(&t);
+}
+
 /* Published vocabularies are too large for the tree: ggml-vocab-NAME.gguf with .inp and .out beside
  * them, in the folder tok/ of what the environment variable names. */
 static const char *reference_directory(void)
@@ -178,8 +188,9 @@ static const char *reference_directory(void)
 
 static void published_vocabularies_give_the_published_ids(void **state)
 {
-    static const char *const names[] = { "deepseek-coder", "deepseek-llm", "falcon", "gpt-2", "mpt",
-                                         "refact",         "starcoder" };
+    static const char *const names[] = { "deepseek-coder", "deepseek-llm", "falcon",
+                                         "gpt-2",          "mpt",          "refact",
+                                         "starcoder",      "llama-spm",    "phi-3" };
     const char *directory = reference_directory();
     size_t n_found = 0;
 
@@ -582,8 +593,8 @@ static void unsupported_kinds_are_named(void **state)
     vocabulary v = sound();
 
     (void)state;
-    v.model = "llama";
-    refused(v, TR_E_UNSUPPORTED, "\"llama\"");
+    v.model = "bert";
+    refused(v, TR_E_UNSUPPORTED, "\"bert\"");
     v = sound();
     v.pre = "gpt-9";
     refused(v, TR_E_UNSUPPORTED, "\"gpt-9\"");
@@ -659,6 +670,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_vocabulary_gives_the_reference_ids_in_every_family),
+        cmocka_unit_test(small_sentencepiece_vocabulary_gives_the_reference_ids),
         cmocka_unit_test(published_vocabularies_give_the_published_ids),
         cmocka_unit_test(the_shipped_model_gives_the_ids_that_it_was_trained_with),
         cmocka_unit_test(pieces_put_together_are_the_text),

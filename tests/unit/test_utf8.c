@@ -15,7 +15,7 @@ static void every_code_point_is_valid_but_surrogates(void **state)
 {
     (void)state;
     for (uint32_t code = 0x80; code <= 0x110fff; code++) {
-        uint8_t text[4];
+        uint8_t text[4], encoded[4];
         size_t size = code < 0x800 ? 2 : code < 0x10000 ? 3 : 4, found, bad;
         uint8_t lead[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
         for (size_t i = size; i-- > 1;)
@@ -28,6 +28,8 @@ static void every_code_point_is_valid_but_surrogates(void **state)
             assert_int_equal(tr_utf8_first((tr_bytes){ text, size }, &found), TR_UTF8_CHAR);
             assert_int_equal(found, size);
             assert_int_equal(tr_utf8_code(text, size), code);
+            assert_int_equal(tr_utf8_encode(code, encoded), size);
+            assert_memory_equal(encoded, text, size);
         }
     }
 }
