@@ -1,5 +1,5 @@
 #!/bin/bash
-# deps.sh GROUP... - see that what Troupe needs is installed; groups are build, test and fuzz.
+# deps.sh GROUP... - see that what Troupe needs is installed; groups: build, test, browser, fuzz.
 #
 # On Debian and its relatives only what is missing is installed, with apt-get as root or through
 # sudo, and said before. On other systems nothing is installed: what is missing is listed.
@@ -14,10 +14,16 @@ packages_of() {
       libprotobuf-c-dev protobuf-c-compiler libcyaml-dev libyaml-dev libpcre2-dev \
       libxxhash-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev
     ;;
-  test) echo libcmocka-dev python3 python3-numpy ;;
+  test) echo libcmocka-dev python3 python3-numpy curl ;;
+  browser) # other packages than Debian's may have brought node and npm
+    command -v chromium >/dev/null || echo chromium
+    command -v node >/dev/null || echo nodejs
+    command -v npm >/dev/null || echo npm
+    command -v gnuplot >/dev/null || echo gnuplot-nox
+    ;;
   fuzz) echo clang libclang-rt-dev ;;
   *)
-    echo "deps.sh: unknown group \"$1\"; give build, test or fuzz" >&2
+    echo "deps.sh: unknown group \"$1\"; give build, test, browser or fuzz" >&2
     exit 2
     ;;
   esac
@@ -27,7 +33,8 @@ packages_of() {
 commands_of() {
   case $1 in
   build) echo cc cmake ninja pkg-config mpicc mpirun protoc-c ;;
-  test) echo python3 ;;
+  test) echo python3 curl ;;
+  browser) echo chromium node npm gnuplot ;;
   fuzz) echo clang ;;
   esac
 }
@@ -35,7 +42,7 @@ modules_of() {
   case $1 in
   build) echo "libzmq libprotobuf-c libcyaml libpcre2-8 libxxhash jansson libmicrohttpd gnutls" ;;
   test) echo cmocka ;;
-  fuzz) ;;
+  browser | fuzz) ;;
   esac
 }
 

@@ -56,7 +56,7 @@ run "serve" "$TROUPE" bench --serve -m "$MODEL" -w 2 --seconds 2 --concurrent 4 
 run "serve, open loop" "$TROUPE" bench --serve -m "$MODEL" --seconds 2 --rate 600 \
   --json "$WORK/c.json"
 [ "$status" = 0 ] || fail "serve, open loop: $(cat "$WORK/err")"
-/usr/bin/python3 - "$WORK/b.json" "$WORK/c.json" <<'PY' || fail "serve: the JSON result makes no sense"
+/usr/bin/python3 - "$WORK/b.json" "$WORK/c.json" <<'PY' || fail "serve: JSON without sense"
 import json, sys
 for path in sys.argv[1:]:
     b = json.load(open(path))
