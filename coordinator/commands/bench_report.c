@@ -23,6 +23,7 @@ static const part parts[] = {
     { "attention", "attn", offsetof(tr_forward_times, attention) },
     { "router", "router", offsetof(tr_forward_times, router) },
     { "dispatch", "disp", offsetof(tr_forward_times, dispatch) },
+    { "shared", "shared", offsetof(tr_forward_times, shared) },
     { "experts", "experts", offsetof(tr_forward_times, experts) },
     { "wait", "wait", offsetof(tr_forward_times, wait) },
     { "combine", "comb", offsetof(tr_forward_times, combine) },

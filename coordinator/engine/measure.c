@@ -56,7 +56,8 @@ static operations count_operations(const tr_measure *m, size_t n_steps, size_t n
     const tr_expert_tensors *e = &model->experts.layer[0];
     double rows = (double)n_steps * (double)n_rows * (double)model->config.n_layers;
     const tr_layer *y = &model->layer[0];
-    const tr_weights *dense[] = { &y->q, &y->k, &y->v, &y->attn_out, &y->router };
+    const tr_weights *dense[] = { &y->q,      &y->k,           &y->v,         &y->attn_out,
+                                  &y->router, &y->shared_gate, &y->shared_up, &y->shared_down };
     operations o = { 0 };
 
     for (size_t i = 0; i < sizeof dense / sizeof dense[0]; i++)
@@ -118,6 +119,7 @@ static tr_forward_times difference(tr_forward_times a, tr_forward_times b)
         .attention = a.attention - b.attention,
         .router = a.router - b.router,
         .dispatch = a.dispatch - b.dispatch,
+        .shared = a.shared - b.shared,
         .experts = a.experts - b.experts,
         .wait = a.wait - b.wait,
         .combine = a.combine - b.combine,

@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-static const tr_arch *const known[] = { &tr_arch_olmoe, &tr_arch_qwen3moe };
+static const tr_arch *const known[] = { &tr_arch_olmoe, &tr_arch_qwen2moe, &tr_arch_qwen3moe };
 
 enum { N_KNOWN = sizeof known / sizeof known[0], MAX_CONTEXT = 1 << 24, MAX_VOCAB = 1 << 24 };
 

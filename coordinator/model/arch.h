@@ -41,6 +41,8 @@ typedef struct {
     tr_rope_kind rope;
     tr_qk_norm qk_norm;
     bool renormalise; /* the picks' weights are divided by their sum */
+    bool has_qkv_bias;
+    uint32_t shared_ffn; /* width of the shared expert, which every token uses; 0: none */
 } tr_model_config;
 
 typedef struct {
@@ -51,6 +53,7 @@ typedef struct {
 } tr_arch;
 
 extern const tr_arch tr_arch_olmoe;
+extern const tr_arch tr_arch_qwen2moe;
 extern const tr_arch tr_arch_qwen3moe;
 
 /* Read and check the blueprint of a file.  TR_E_UNSUPPORTED names an unknown architecture and

@@ -4,10 +4,12 @@
  *   for each layer:
  *       x += attention(norm(x))
  *       x += sum over the picked experts of weight * expert(norm(x))
+ *       x += sigmoid(w . norm(x)) * shared expert(norm(x)), where there is one
  *   logits = output * norm(x)
  *
  * tr_forward_step reads from top to bottom; what it calls is one stage each.  The experts are
- * anywhere: moe() hands rows to dispatch and gets sums back.
+ * anywhere: moe() hands rows to dispatch and gets sums back; the shared expert is computed here
+ * meanwhile.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/model/forward.h"
@@ -30,19 +32,21 @@ struct tr_forward {
     uint32_t layer;
 
     tr_arena arena;
-    float *x;              /* [max_rows][dim] residual stream */
-    float *normed;         /* [max_rows][dim] */
-    uint8_t *act;          /* [max_rows] activation rows of max(dim, q_dim) values */
-    float *q;              /* [max_rows][q_dim] */
-    float *k, *v;          /* [max_rows][kv_dim] */
-    float *heads;          /* [max_rows][q_dim] what attention gives */
-    float *added;          /* [max_rows][dim] a branch's output before it is added */
-    float *router;         /* [max_rows][n_experts] */
-    tr_pick *picks;        /* [max_rows][top_k] */
-    float *cosine, *sine;  /* [max_rows][half] */
-    double *inverse;       /* [half] */
-    float *scratch;        /* [threads] of attention */
-    uint32_t *block_begin; /* [max_rows] */
+    float *x;                  /* [max_rows][dim] residual stream */
+    float *normed;             /* [max_rows][dim] */
+    uint8_t *act;              /* [max_rows] activation rows of max(dim, q_dim) values */
+    float *q;                  /* [max_rows][q_dim] */
+    float *k, *v;              /* [max_rows][kv_dim] */
+    float *heads;              /* [max_rows][q_dim] what attention gives */
+    float *added;              /* [max_rows][dim] a branch's output before it is added */
+    float *shared, *shared_up; /* [max_rows][shared_ffn] */
+    uint8_t *shared_act;       /* [max_rows] activation rows of max(dim, shared_ffn) values */
+    float *router;             /* [max_rows][n_experts] */
+    tr_pick *picks;            /* [max_rows][top_k] */
+    float *cosine, *sine;      /* [max_rows][half] */
+    double *inverse;           /* [half] */
+    float *scratch;            /* [threads] of attention */
+    uint32_t *block_begin;     /* [max_rows] */
     size_t score_stride;
 
     tr_forward_times times;
@@ -76,6 +80,12 @@ static void lay_out(tr_forward *f, size_t *need)
     f->v = take(f, need, rows * f->kv_dim * sizeof(float));
     f->heads = take(f, need, rows * f->q_dim * sizeof(float));
     f->added = take(f, need, rows * f->dim * sizeof(float));
+    if (c->shared_ffn > 0) {
+        f->shared = take(f, need, rows * c->shared_ffn * sizeof(float));
+        f->shared_up = take(f, need, rows * c->shared_ffn * sizeof(float));
+        f->shared_act =
+            take(f, need, rows * tr_act_row_size(TR_ACT_F32, max_size(f->dim, c->shared_ffn)));
+    }
     f->router = take(f, need, rows * c->n_experts * sizeof(float));
     f->picks = take(f, need, rows * c->top_k * sizeof(tr_pick));
     f->cosine = take(f, need, rows * f->half * sizeof(float));
@@ -171,17 +181,23 @@ static void norm(tr_forward *f, const float *weight)
     tr_pool_for(f->o.compute->pool, f->n_rows, 4, norm_rows, &j);
 }
 
-/* y = w * rows of x, in the activation form that suits w; *made is the form that f->act already
- * holds of the same x, or TR_ACT_COUNT. */
-static void linear(tr_forward *f, const tr_weights *w, const float *x, tr_act *made, float *y)
+/* y = w * rows of x, in the activation form that suits w; *made is the form that rows already hold
+ * of the same x, or TR_ACT_COUNT. */
+static void linear_with(tr_forward *f, const tr_weights *w, const float *x, tr_act *made,
+                        uint8_t *rows, float *y)
 {
     const tr_compute *c = f->o.compute;
     tr_act act = tr_act_for(w->matrix.type, c->exact);
 
     if (*made != act)
-        tr_act_rows(c, act, x, w->matrix.n_in, f->n_rows, f->act);
+        tr_act_rows(c, act, x, w->matrix.n_in, f->n_rows, rows);
     *made = act;
-    tr_linear(c, &w->matrix, act, f->act, tr_act_row_size(act, w->matrix.n_in), f->n_rows, y);
+    tr_linear(c, &w->matrix, act, rows, tr_act_row_size(act, w->matrix.n_in), f->n_rows, y);
+}
+
+static void linear(tr_forward *f, const tr_weights *w, const float *x, tr_act *made, float *y)
+{
+    linear_with(f, w, x, made, f->act, y);
 }
 
 /* Norm (where the architecture has it) and rotate the heads of one row of queries or keys. */
@@ -202,6 +218,12 @@ static void shape_heads(const tr_forward *f, size_t row, const float *weight, si
     }
 }
 
+static void add_bias(const tr_forward *f, const float *bias, size_t n, float *x)
+{
+    if (bias)
+        f->o.compute->kernels->axpy_f32(1.0f, bias, n, x);
+}
+
 /* Queries and keys get their positions; keys and values go into the cache. */
 static void position_rows(void *ctx, size_t thread, size_t begin, size_t end)
 {
@@ -211,6 +233,9 @@ static void position_rows(void *ctx, size_t thread, size_t begin, size_t end)
 
     (void)thread;
     for (size_t r = begin; r < end; r++) {
+        add_bias(f, y->q_bias, f->q_dim, f->q + r * f->q_dim);
+        add_bias(f, y->k_bias, f->kv_dim, f->k + r * f->kv_dim);
+        add_bias(f, y->v_bias, f->kv_dim, f->v + r * f->kv_dim);
         shape_heads(f, r, y->q_norm, c->n_heads, f->q + r * f->q_dim);
         shape_heads(f, r, y->k_norm, c->n_kv_heads, f->k + r * f->kv_dim);
         tr_kv_put(f->o.kv, f->batch->table[r], f->layer, f->batch->position[r],
@@ -287,7 +312,46 @@ static void route(tr_forward *f)
         f->o.on_picks(f->o.ctx, f->layer, f->picks, f->n_rows);
 }
 
-/* x += the picked experts' answers, wherever the experts are */
+static void shared_hidden_rows(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    tr_forward *f = ctx;
+    size_t n = f->o.model->config.shared_ffn;
+
+    (void)thread;
+    for (size_t r = begin; r < end; r++)
+        f->o.compute->kernels->silu_mul(f->shared + r * n, f->shared_up + r * n, n);
+}
+
+/* added = the shared expert's answers; rows of experts' shares stay as they are */
+static void compute_shared(tr_forward *f)
+{
+    const tr_layer *y = &f->o.model->layer[f->layer];
+    tr_act made = TR_ACT_COUNT;
+
+    linear_with(f, &y->shared_gate, f->normed, &made, f->shared_act, f->shared);
+    linear_with(f, &y->shared_up, f->normed, &made, f->shared_act, f->shared_up);
+    tr_pool_for(f->o.compute->pool, f->n_rows, 1, shared_hidden_rows, f);
+    made = TR_ACT_COUNT;
+    linear_with(f, &y->shared_down, f->shared, &made, f->shared_act, f->added);
+}
+
+/* After the picked experts' sum, so that the order of additions is always the same. */
+static void add_shared_rows(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    tr_forward *f = ctx;
+    const tr_kernels *k = f->o.compute->kernels;
+    const float *weight = f->o.model->layer[f->layer].shared_weight;
+
+    (void)thread;
+    for (size_t r = begin; r < end; r++) {
+        float gate;
+        k->dots(f->normed + r * f->dim, weight, 1, f->dim, &gate);
+        k->axpy_f32(1.0f / (1.0f + tr_expf(-gate)), f->added + r * f->dim, f->dim,
+                    f->x + r * f->dim);
+    }
+}
+
+/* x += the picked experts' answers, wherever the experts are, and the shared expert's */
 static tr_status moe(tr_forward *f)
 {
     tr_act act = tr_expert_map_act(&f->o.model->experts, f->layer, f->o.compute->exact);
@@ -297,9 +361,18 @@ static tr_status moe(tr_forward *f)
     lap(&f->times.dispatch, &f->since);
     if (st != TR_OK)
         return st;
+    bool has_shared = f->o.model->config.shared_ffn > 0;
+    if (has_shared) {
+        compute_shared(f);
+        lap(&f->times.shared, &f->since);
+    }
     st = tr_dispatch_finish(f->o.dispatch, f->x);
     f->since = tr_now(); /* dispatch keeps these times itself */
-    return st;
+    if (st != TR_OK || !has_shared)
+        return st;
+    tr_pool_for(f->o.compute->pool, f->n_rows, 4, add_shared_rows, f);
+    lap(&f->times.shared, &f->since);
+    return TR_OK;
 }
 
 /* Keep the rows that want logits, side by side, then logits = output * norm(x). */

@@ -39,6 +39,7 @@ typedef struct {
     tr_time attention; /* over the cache */
     tr_time router;
     tr_time dispatch; /* choosing and sending shares */
+    tr_time shared;   /* the shared expert, while rows are away */
     tr_time experts;  /* computed in this process */
     tr_time wait;     /* for answers */
     tr_time combine;

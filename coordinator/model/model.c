@@ -90,6 +90,15 @@ static tr_status layer_vector(loader *l, uint32_t i, const char *name, uint64_t 
     return vector(l, full, n, v);
 }
 
+/* blk.I.NAME.bias of a layer. */
+static tr_status layer_bias(loader *l, uint32_t i, const char *name, uint64_t n, float **v)
+{
+    char full[64];
+
+    snprintf(full, sizeof full, "blk.%u.%s.bias", i, name);
+    return vector(l, full, n, v);
+}
+
 static size_t q_norm_size(const tr_model_config *c)
 {
     return c->qk_norm == TR_QK_NORM_HEAD ? c->head_dim : (size_t)c->head_dim * c->n_heads;
@@ -98,6 +107,33 @@ static size_t q_norm_size(const tr_model_config *c)
 static size_t k_norm_size(const tr_model_config *c)
 {
     return c->qk_norm == TR_QK_NORM_HEAD ? c->head_dim : (size_t)c->head_dim * c->n_kv_heads;
+}
+
+static tr_status load_biases(loader *l, uint32_t i, uint64_t q, uint64_t kv)
+{
+    tr_layer *y = &l->m->layer[i];
+
+    tr_status st = layer_bias(l, i, "attn_q", q, &y->q_bias);
+    if (st == TR_OK)
+        st = layer_bias(l, i, "attn_k", kv, &y->k_bias);
+    if (st == TR_OK)
+        st = layer_bias(l, i, "attn_v", kv, &y->v_bias);
+    return st;
+}
+
+static tr_status load_shared(loader *l, uint32_t i)
+{
+    const tr_model_config *c = &l->m->config;
+    tr_layer *y = &l->m->layer[i];
+
+    tr_status st = layer_matrix(l, i, "ffn_gate_shexp", c->dim, c->shared_ffn, &y->shared_gate);
+    if (st == TR_OK)
+        st = layer_matrix(l, i, "ffn_up_shexp", c->dim, c->shared_ffn, &y->shared_up);
+    if (st == TR_OK)
+        st = layer_matrix(l, i, "ffn_down_shexp", c->shared_ffn, c->dim, &y->shared_down);
+    if (st == TR_OK)
+        st = layer_vector(l, i, "ffn_gate_inp_shexp", c->dim, &y->shared_weight);
+    return st;
 }
 
 static tr_status load_layer(loader *l, uint32_t i)
@@ -117,6 +153,8 @@ static tr_status load_layer(loader *l, uint32_t i)
         st = layer_matrix(l, i, "attn_k", dim, kv, &y->k);
     if (st == TR_OK)
         st = layer_matrix(l, i, "attn_v", dim, kv, &y->v);
+    if (st == TR_OK && c->has_qkv_bias)
+        st = load_biases(l, i, q, kv);
     if (st == TR_OK && c->qk_norm != TR_QK_NORM_NONE)
         st = layer_vector(l, i, "attn_q_norm", q_norm_size(c), &y->q_norm);
     if (st == TR_OK && c->qk_norm != TR_QK_NORM_NONE)
@@ -127,6 +165,8 @@ static tr_status load_layer(loader *l, uint32_t i)
         st = layer_vector(l, i, "ffn_norm", dim, &y->ffn_norm);
     if (st == TR_OK)
         st = layer_matrix(l, i, "ffn_gate_inp", dim, c->n_experts, &y->router);
+    if (st == TR_OK && c->shared_ffn > 0)
+        st = load_shared(l, i);
     return st;
 }
 
@@ -242,11 +282,18 @@ static void layer_free(const tr_model_config *c, tr_layer *y)
     tr_weights_free(&y->q);
     tr_weights_free(&y->k);
     tr_weights_free(&y->v);
+    vector_free(&y->q_bias, (size_t)c->n_heads * c->head_dim);
+    vector_free(&y->k_bias, (size_t)c->n_kv_heads * c->head_dim);
+    vector_free(&y->v_bias, (size_t)c->n_kv_heads * c->head_dim);
     vector_free(&y->q_norm, q_norm_size(c));
     vector_free(&y->k_norm, k_norm_size(c));
     tr_weights_free(&y->attn_out);
     vector_free(&y->ffn_norm, c->dim);
     tr_weights_free(&y->router);
+    tr_weights_free(&y->shared_gate);
+    tr_weights_free(&y->shared_up);
+    tr_weights_free(&y->shared_down);
+    vector_free(&y->shared_weight, c->dim);
 }
 
 void tr_model_close(tr_model **model)

@@ -26,11 +26,19 @@ typedef struct {
     tr_weights q;        /* [n_heads * head_dim][dim] */
     tr_weights k;        /* [n_kv_heads * head_dim][dim] */
     tr_weights v;        /* [n_kv_heads * head_dim][dim] */
+    float *q_bias;       /* [n_heads * head_dim], if config.has_qkv_bias; else NULL */
+    float *k_bias;       /* [n_kv_heads * head_dim] */
+    float *v_bias;       /* [n_kv_heads * head_dim] */
     float *q_norm;       /* [head_dim] or [n_heads * head_dim], by config.qk_norm; else NULL */
     float *k_norm;       /* [head_dim] or [n_kv_heads * head_dim] */
     tr_weights attn_out; /* [dim][n_heads * head_dim] */
     float *ffn_norm;     /* [dim] */
     tr_weights router;   /* [n_experts][dim] */
+
+    /* The shared expert, if config.shared_ffn. */
+    tr_weights shared_gate, shared_up; /* [shared_ffn][dim] */
+    tr_weights shared_down;            /* [dim][shared_ffn] */
+    float *shared_weight;              /* [dim] its answer counts sigmoid(this . x) */
 } tr_layer;
 
 typedef struct {

@@ -25,10 +25,10 @@ for r in b["results"]:
     assert 0 < r["slowest"] <= r["tokens_per_second"] <= r["fastest"]
     share = 100 * r["tokens_per_second"] / r["limit"]
     assert math.isclose(r["percent_of_limit"], share, rel_tol=1e-6)
-    parts = [r[p + "_percent"] for p in ("dense", "attention", "router", "dispatch", "experts",
-                                         "wait", "combine", "output")]
+    parts = [r[p + "_percent"] for p in ("dense", "attention", "router", "dispatch", "shared",
+                                         "experts", "wait", "combine", "output")]
     assert all(p >= 0 for p in parts) and math.isclose(sum(parts), 100, rel_tol=1e-6)
-    assert parts[4] + parts[5] > 0
+    assert parts[5] + parts[6] > 0
 PY
   rm -f "$WORK/b.json"
 }

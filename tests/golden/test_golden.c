@@ -21,7 +21,7 @@ static const char *const models[] = {
     "qwen3moe-kq.Q4_1",   "qwen3moe-kq.Q5_0",   "qwen3moe-kq.Q5_1", "qwen3moe-kq.Q2_K",
     "qwen3moe-kq.Q3_K",   "qwen3moe-kq.Q4_K_M", "qwen3moe-kq.Q5_K", "qwen3moe-kq.IQ4_NL",
     "qwen3moe-kq.IQ4_XS", "qwen3moe-kq.MXFP4",  "olmoe.F32",        "olmoe.F16",
-    "olmoe.Q8_0",
+    "olmoe.Q8_0",         "qwen2moe.F32",       "qwen2moe.F16",     "qwen2moe.Q8_0",
 };
 
 typedef struct {
