@@ -30,6 +30,7 @@ typedef struct {
     tr_model_config config;
     tr_tokenizer *tokenizer;
     tr_chat *chat;
+    tr_guide_vocab *vocab;
     tr_engine *engine;
     tr_serving *serving;
     tr_serve_state *state;
@@ -106,6 +107,8 @@ static tr_status open_text(server *s)
         st = tr_tokenizer_new(s->gguf, &s->tokenizer);
     if (st == TR_OK)
         st = tr_chat_open(s->gguf, s->tokenizer, s->o.chat_template, &s->chat);
+    if (st == TR_OK)
+        st = tr_guide_vocab_new(s->tokenizer, &s->vocab);
     if (st != TR_OK)
         return st;
     choose_name(s);
@@ -210,6 +213,7 @@ static tr_status open_server(server *s)
     s->host = (tr_exchange_host){
         .model = { s->name, s->tokenizer, s->chat, s->context, DEFAULT_TOKENS },
         .serving = s->serving,
+        .vocab = s->vocab,
     };
     tr_http_options ho = {
         .address = s->o.host,
@@ -251,6 +255,7 @@ static void close_all(server *s, tr_status st)
     tr_serve_state_free(&s->state);
     tr_serving_free(&s->serving);
     tr_engine_close(&s->engine);
+    tr_guide_vocab_free(&s->vocab);
     tr_chat_close(&s->chat);
     tr_tokenizer_free(&s->tokenizer);
     tr_gguf_close(&s->gguf);

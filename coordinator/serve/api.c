@@ -67,8 +67,8 @@ static tr_bytes bytes_of_string(const json_t *s)
 /* A member of this name would change the answer in a way that nothing here does. */
 static tr_status refuse_members(const json_t *o)
 {
-    static const char *const names[] = { "tools",  "tool_choice", "functions",      "function_call",
-                                         "suffix", "audio",       "response_format" };
+    static const char *const names[] = { "tools",         "tool_choice", "functions",
+                                         "function_call", "suffix",      "audio" };
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         const json_t *v = member(o, names[i]);
@@ -342,6 +342,25 @@ static tr_status read_counts(const tr_api_model *m, const json_t *root, tr_api_r
     return TR_OK;
 }
 
+/* {"type": "text" | "json_object" | "json_schema", "json_schema": {"schema": {...}}} */
+static tr_status read_format(const json_t *root, tr_api_request *r)
+{
+    const json_t *v = member(root, "response_format");
+    const char *type = json_string_value(json_object_get(v, "type"));
+
+    if (!v || (type && strcmp(type, "text") == 0))
+        return TR_OK;
+    r->wants_json = true;
+    if (type && strcmp(type, "json_object") == 0)
+        return TR_OK;
+    r->schema = json_object_get(json_object_get(v, "json_schema"), "schema");
+    if (!type || strcmp(type, "json_schema") != 0)
+        return tr_fail(TR_E_REQUEST,
+                       "response_format.type: must be text, json_object or json_schema");
+    return r->schema ? TR_OK
+                     : tr_fail(TR_E_REQUEST, "response_format.json_schema.schema: is missing");
+}
+
 static tr_status read_rest(const tr_api_model *m, const json_t *root, tr_api_request *r)
 {
     const json_t *options = member(root, "stream_options");
@@ -356,6 +375,8 @@ static tr_status read_rest(const tr_api_model *m, const json_t *root, tr_api_req
         st = read_stop(root, r);
     if (st == TR_OK)
         st = read_log_probs(root, r);
+    if (st == TR_OK)
+        st = read_format(root, r);
     if (st == TR_OK)
         st = get_bool(root, "stream", &r->stream);
     if (st == TR_OK && options)

@@ -52,6 +52,8 @@ typedef struct {
     tr_bytes stop[TR_STOP_MAX_STRINGS];
     size_t n_stop;
     bool stream, include_usage, echo;
+    bool wants_json; /* the answer is JSON that satisfies schema */
+    json_t *schema;  /* of root; NULL: any object */
     bool wants_log_probs;
     size_t n_alternatives;
     int32_t priority;

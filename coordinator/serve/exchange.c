@@ -3,6 +3,7 @@
 #include "coordinator/serve/exchange.h"
 
 #include "coordinator/serve/error.h"
+#include "coordinator/serve/schema.h"
 #include "coordinator/text/utf8.h"
 
 #include <pthread.h>
@@ -20,6 +21,7 @@ typedef struct {
     uint64_t ticket;
     tr_utf8_filter filter;
     tr_stop *stop;
+    tr_guide *guide;   /* NULL: the answer is free */
     json_t *log_probs; /* of a whole answer, or of the event being made; NULL: not wanted */
     char *text;        /* of a whole answer */
     size_t n_text, room;
@@ -32,6 +34,7 @@ typedef struct {
 struct tr_exchange {
     const tr_exchange_host *host;
     tr_api_request r;
+    tr_grammar *grammar; /* of the answers; NULL: they are free */
     char id[40];
     long long created;
     void (*wake)(void *ctx);
@@ -69,7 +72,8 @@ static void append(tr_exchange *x, char **text, size_t *n, size_t *room, const c
         *text = longer;
         *room = wanted;
     }
-    memcpy(*text + *n, more, size);
+    if (size > 0)
+        memcpy(*text + *n, more, size);
     *n += size;
 }
 
@@ -263,10 +267,20 @@ static bool on_token(void *ctx, const tr_generated *g)
         put_text(x, c, text);
     } while (all.size > 0);
     bool goes_on = !tr_stop_found(c->stop) && !x->is_out_of_memory;
+    if (c->guide)
+        goes_on = tr_guide_accept(c->guide, g->id) && !tr_guide_is_over(c->guide) && goes_on;
     if (x->r.stream)
         wake_reader(x);
     pthread_mutex_unlock(&x->lock);
     return goes_on;
+}
+
+/* From the engine's pool, between two tokens of this choice. */
+static void constrain(void *ctx, float *logits, size_t n_vocab)
+{
+    choice *c = ctx;
+
+    tr_guide_constrain(c->guide, logits, n_vocab);
 }
 
 static bool is_end(void *ctx, uint32_t id)
@@ -324,9 +338,11 @@ static void let_go(tr_exchange *x)
         return;
     for (size_t i = 0; i < TR_API_MAX_CHOICES; i++) {
         tr_stop_free(&x->choices[i].stop);
+        tr_guide_free(&x->choices[i].guide);
         json_decref(x->choices[i].log_probs);
         free(x->choices[i].text);
     }
+    tr_grammar_free(&x->grammar);
     free(x->out);
     tr_api_fini(&x->r);
     pthread_mutex_destroy(&x->lock);
@@ -383,7 +399,10 @@ static tr_status prepare_choice(tr_exchange *x, size_t i)
     for (size_t k = 0; k < x->r.n_stop && n < TR_STOP_MAX_STRINGS; k++)
         strings[n++] = x->r.stop[k];
     x->choices[i] = (choice){ .x = x, .index = i, .log_probs = log_probs_begin(x) };
-    return tr_stop_new(strings, n, &x->choices[i].stop);
+    tr_status st = tr_stop_new(strings, n, &x->choices[i].stop);
+    if (st == TR_OK && x->grammar)
+        st = tr_guide_new(x->host->vocab, x->grammar, &x->choices[i].guide);
+    return st;
 }
 
 static tr_status submit(tr_exchange *x, size_t i)
@@ -398,6 +417,7 @@ static tr_status submit(tr_exchange *x, size_t i)
         .priority = x->r.priority,
         .wants_log_probs = x->r.wants_log_probs,
         .n_alternatives = x->r.n_alternatives,
+        .constrain = x->grammar ? constrain : NULL,
         .is_end = is_end,
         .on_token = on_token,
         .on_end = on_end,
@@ -435,7 +455,7 @@ static void put_beginning(tr_exchange *x)
 
 static tr_status start(tr_exchange *x)
 {
-    tr_status st = TR_OK;
+    tr_status st = x->r.wants_json ? tr_schema_compile(x->r.schema, &x->grammar) : TR_OK;
 
     for (size_t i = 0; i < x->r.n && st == TR_OK; i++)
         st = prepare_choice(x, i);

@@ -20,6 +20,7 @@
 
 #include "coordinator/engine/serving.h"
 #include "coordinator/serve/api.h"
+#include "coordinator/text/guide.h"
 
 typedef struct tr_exchange tr_exchange;
 
@@ -27,6 +28,7 @@ typedef struct tr_exchange tr_exchange;
 typedef struct {
     tr_api_model model;
     tr_serving *serving;
+    const tr_guide_vocab *vocab; /* for answers that are held to a schema */
 } tr_exchange_host;
 
 /* Takes what *r holds, whatever comes of it.  wake is called by the engine's thread when there is

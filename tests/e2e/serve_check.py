@@ -181,6 +181,49 @@ def the_streams():
     check("a chat's stream is the whole", text == whole, text)
 
 
+def the_schemas():
+    person = {"type": "object", "required": ["name", "age", "mood"], "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 12},
+        "age": {"type": "integer"},
+        "tags": {"type": "array", "items": {"enum": ["a", "b c"]}, "minItems": 1, "maxItems": 3},
+        "mood": {"anyOf": [{"const": None}, {"type": "boolean"}]}}}
+    for seed in range(12):
+        _, body, _ = ask("POST", "/v1/chat/completions", {
+            "messages": [{"role": "user", "content": "Who?"}], "seed": seed, "max_tokens": 300,
+            "response_format": {"type": "json_schema",
+                                "json_schema": {"name": "person", "schema": person}}})
+        c = body["choices"][0]
+        o = json.loads(c["message"]["content"])
+        check("a schema is held, seed %d" % seed, c["finish_reason"] == "stop" and
+              set(o) <= set(person["properties"]) and {"name", "age", "mood"} <= set(o) and
+              1 <= len(o["name"]) <= 12 and type(o["age"]) is int and
+              o["mood"] in (None, True, False) and
+              all(t in ("a", "b c") for t in o.get("tags", ["a"])) and
+              1 <= len(o.get("tags", ["a"])) <= 3, o)
+    free = complete(prompt="{", max_tokens=200, seed=3, n=4, temperature=0.7,
+                    response_format={"type": "json_object"})["choices"]
+    for c in free:
+        check("an object", c["text"][:1] == "{", c)
+        if c["finish_reason"] == "stop":
+            check("a whole object", isinstance(json.loads(c["text"]), dict), c)
+    tree = {"$ref": "#/$defs/node", "$defs": {"node": {
+        "type": "object", "required": ["next"], "properties": {
+            "next": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/node"}]}}}}}
+    c = complete(prompt="x", max_tokens=200, seed=1, response_format={
+        "type": "json_schema", "json_schema": {"schema": tree}})["choices"][0]
+    check("a schema within itself", c["finish_reason"] == "length" or
+          "next" in json.loads(c["text"]), c)
+    for what, schema in [("pattern", {"type": "string", "pattern": "a+"}),
+                         ("itself", {"$ref": "#"}), ("nowhere", {"$ref": "#/$defs/x"}),
+                         ("type", {"type": "cat"}), ("required", {"type": "object",
+                                                                  "required": ["x"]}),
+                         ("counts", {"type": "array", "minItems": 3, "maxItems": 2}),
+                         ("list", []), ("two", {"enum": [1], "const": 1}),
+                         ("minimum", {"type": "integer", "minimum": 3})]:
+        error_of("schema: " + what, 400, {"prompt": "a", "response_format": {
+            "type": "json_schema", "json_schema": {"schema": schema}}})
+
+
 def the_errors():
     for what, body in [
             ("no prompt", {}), ("empty prompt", {"prompt": []}), ("a number", {"prompt": 4}),
@@ -310,6 +353,7 @@ def the_crowd():
 def main():
     # fewer steps than there are tokens to read twice
     for part in (the_paths, the_words, the_same_as_run, the_options, the_probabilities, the_streams,
+                 the_schemas,
                  the_errors, the_unmannered, the_impatient, the_crowd):
         try:
             part()

@@ -64,6 +64,26 @@ const claims = {
     }
   },
 
+  async "an answer in the form of a schema"() {
+    const schema = {
+      type: "object", additionalProperties: false, required: ["name", "age", "likes"],
+      properties: {
+        name: { type: "string", maxLength: 20 }, age: { type: "integer" },
+        likes: { type: "array", items: { type: "string", enum: ["tea", "wine"] }, maxItems: 3 },
+      },
+    };
+    for (let seed = 1; seed <= 5; seed++) {
+      const { choices } = await client.chat.completions.create({
+        model, messages, seed, max_tokens: 300,
+        response_format: { type: "json_schema", json_schema: { name: "who", strict: true, schema } },
+      });
+      assert.equal(choices[0].finish_reason, "stop");
+      const who = JSON.parse(choices[0].message.content);
+      assert.deepEqual(Object.keys(who), ["name", "age", "likes"]);
+      assert.ok(Number.isInteger(who.age) && who.likes.every((l) => ["tea", "wine"].includes(l)));
+    }
+  },
+
   async "errors are the client's own classes"() {
     await assert.rejects(client.completions.create({ model, prompt: "a", temperature: 1e6 }),
       (e) => e instanceof OpenAI.BadRequestError && /temperature/.test(e.message));
