@@ -61,9 +61,9 @@ static tr_status check_assignment(const worker *w)
         if (a->layer[l].n > 0 && !tr_expert_map_has(&w->map, l))
             return tr_fail(TR_E_PROTOCOL, "assignment of experts in layer %u, which has none", l);
         for (uint32_t i = 0; i < a->layer[l].n; i++)
-            if (a->layer[l].expert[i] >= w->map.n_experts)
+            if (a->layer[l].expert[i] >= w->map.layer[l].n_experts)
                 return tr_fail(TR_E_PROTOCOL, "assignment of expert %u in layer %u of %u experts",
-                               a->layer[l].expert[i], l, w->map.n_experts);
+                               a->layer[l].expert[i], l, w->map.layer[l].n_experts);
     }
     return TR_OK;
 }

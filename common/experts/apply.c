@@ -17,13 +17,13 @@ enum {
 struct tr_apply {
     const tr_compute *compute;
     const tr_shards *shards;
-    size_t dim, ffn;
+    size_t dim;
     size_t chunk; /* picks */
     tr_arena arena;
     uint8_t *in;      /* [chunk][activation row of dim] */
-    float *gate;      /* [chunk][ffn], becomes the hidden row */
-    float *up;        /* [chunk][ffn] */
-    uint8_t *hidden;  /* [chunk][activation row of ffn] */
+    float *gate;      /* [chunk][the layer's ffn], becomes the hidden row */
+    float *up;        /* [chunk][the layer's ffn] */
+    uint8_t *hidden;  /* [chunk][activation row of the layer's ffn] */
     tr_group *groups; /* [chunk] */
 };
 
@@ -31,6 +31,7 @@ struct tr_apply {
 typedef struct {
     tr_apply *a;
     const tr_apply_share_in *share;
+    size_t ffn; /* of the layer */
     size_t first, n_picks, n_groups;
     size_t ranges;      /* tasks per group */
     size_t hidden_size; /* bytes of a hidden row */
@@ -57,11 +58,10 @@ tr_status tr_apply_new(const tr_compute *compute, const tr_shards *shards, tr_ap
     a->compute = compute;
     a->shards = shards;
     a->dim = map->dim;
-    a->ffn = map->ffn;
-    a->chunk = chunk_picks(a->dim, a->ffn);
+    a->chunk = chunk_picks(a->dim, map->ffn);
     size_t in = a->chunk * tr_act_row_size(TR_ACT_F32, a->dim);
-    size_t row = a->chunk * a->ffn * sizeof(float);
-    size_t hidden = a->chunk * tr_act_row_size(TR_ACT_F32, a->ffn);
+    size_t row = a->chunk * map->ffn * sizeof(float);
+    size_t hidden = a->chunk * tr_act_row_size(TR_ACT_F32, map->ffn);
     size_t groups = a->chunk * sizeof *a->groups;
     tr_status st = tr_arena_init(&a->arena,
                                  tr_arena_size(in) + 2 * tr_arena_size(row) +
@@ -114,13 +114,13 @@ static const tr_group *task_of(const chunk_job *j, size_t t, size_t n_out, size_
 static void hide(const chunk_job *j, size_t at, size_t lo, size_t hi)
 {
     const tr_apply *a = j->a;
-    const float *from = a->gate + at * a->ffn + lo;
+    const float *from = a->gate + at * j->ffn + lo;
     uint8_t *row = a->hidden + at * j->hidden_size;
 
     if (j->hidden_act == TR_ACT_F32)
         memcpy((float *)(void *)row + lo, from, (hi - lo) * sizeof(float));
     else
-        tr_act_q8_part(a->compute->kernels, from, lo, hi, a->ffn, row);
+        tr_act_q8_part(a->compute->kernels, from, lo, hi, j->ffn, row);
 }
 
 static void gate_and_up(void *ctx, size_t thread, size_t begin, size_t end)
@@ -132,19 +132,19 @@ static void gate_and_up(void *ctx, size_t thread, size_t begin, size_t end)
     (void)thread;
     for (size_t t = begin; t < end; t++) {
         size_t lo, hi;
-        const tr_group *g = task_of(j, t, a->ffn, &lo, &hi);
+        const tr_group *g = task_of(j, t, j->ffn, &lo, &hi);
         const tr_expert *e = tr_shards_get(a->shards, j->share->layer, g->expert);
         size_t at = g->first - j->first;
         const uint8_t *x = a->in + at * j->share->row_size;
-        float *gate = a->gate + at * a->ffn;
-        float *up = a->up + at * a->ffn;
+        float *gate = a->gate + at * j->ffn;
+        float *up = a->up + at * j->ffn;
 
         tr_matmul_for(k, &e->gate, j->share->act)(&e->gate, lo, hi, x, j->share->row_size, g->n,
-                                                  gate, a->ffn);
+                                                  gate, j->ffn);
         tr_matmul_for(k, &e->up, j->share->act)(&e->up, lo, hi, x, j->share->row_size, g->n, up,
-                                                a->ffn);
+                                                j->ffn);
         for (size_t r = 0; r < g->n; r++) {
-            k->silu_mul(gate + r * a->ffn + lo, up + r * a->ffn + lo, hi - lo);
+            k->silu_mul(gate + r * j->ffn + lo, up + r * j->ffn + lo, hi - lo);
             hide(j, at + r, lo, hi);
         }
     }
@@ -174,7 +174,7 @@ static void run_chunk(chunk_job *j)
     tr_pool *pool = a->compute->pool;
 
     tr_pool_for(pool, j->n_picks, 16, gather, j);
-    j->ranges = (a->ffn + RANGE - 1) / RANGE;
+    j->ranges = (j->ffn + RANGE - 1) / RANGE;
     tr_pool_for(pool, j->n_groups * j->ranges, 1, gate_and_up, j);
     j->ranges = (a->dim + RANGE - 1) / RANGE;
     tr_pool_for(pool, j->n_groups * j->ranges, 1, down, j);
@@ -200,9 +200,9 @@ tr_status tr_apply_share(tr_apply *a, const tr_apply_share_in *share, float *ans
     tr_status st = check_held(a, share);
     if (st != TR_OK)
         return st;
-    chunk_job j = { .a = a, .share = share };
+    chunk_job j = { .a = a, .share = share, .ffn = map->layer[share->layer].ffn };
     j.hidden_act = tr_act_for(map->layer[share->layer].down->type, a->compute->exact);
-    j.hidden_size = tr_act_row_size(j.hidden_act, a->ffn);
+    j.hidden_size = tr_act_row_size(j.hidden_act, j.ffn);
     for (size_t next = 0; next < share->n_picks;) {
         j.first = next;
         j.n_groups = tr_group_picks(share->picks, share->n_picks, j.first, a->chunk, a->groups,

@@ -9,22 +9,42 @@
 
 enum { MAX_LAYERS = 1024, MAX_EXPERTS = 4096, MAX_DIM = 65536, MAX_TOP_K = 64 };
 
-/* "ARCH.name" as u32 within 1..max. */
-static tr_status read_count(const tr_gguf *g, tr_bytes arch, const char *name, uint32_t max,
-                            uint32_t *out)
+/* What the metadata says, for all layers. */
+typedef struct {
+    const tr_gguf *g;
+    tr_bytes arch;
+    uint32_t n_experts, top_k; /* 0: not said, so no layer may have experts */
+} promise;
+
+/* "ARCH.name", which must be at most max; what stays as it was where the file does not say. */
+static tr_status opt_count(const promise *p, const char *name, uint32_t max, uint32_t *out)
 {
     char key[160];
-    uint32_t v = 0;
+    uint32_t v = *out;
 
-    snprintf(key, sizeof key, "%.*s.%s", (int)arch.size, (const char *)arch.data, name);
-    tr_status st = tr_gguf_get_u32(g, key, &v);
+    snprintf(key, sizeof key, "%.*s.%s", (int)p->arch.size, (const char *)p->arch.data, name);
+    tr_status st = tr_gguf_opt_u32(p->g, key, &v);
     if (st != TR_OK)
         return st;
-    if (v == 0 || v > max)
-        return tr_fail(TR_E_FORMAT, "model %s: %s is %u, but must be 1..%u", tr_gguf_path(g), key,
-                       v, max);
+    if (v > max)
+        return tr_fail(TR_E_FORMAT, "model %s: %s is %u, but must be at most %u",
+                       tr_gguf_path(p->g), key, v, max);
     *out = v;
     return TR_OK;
+}
+
+/* As opt_count, but it must be said, and more than 0. */
+static tr_status get_count(const promise *p, const char *name, uint32_t max, uint32_t *out)
+{
+    uint32_t v = 0;
+
+    tr_status st = opt_count(p, name, max, &v);
+    if (st == TR_OK && v == 0)
+        st = tr_fail(TR_E_FORMAT, "model %s: %.*s.%s is 0 or missing", tr_gguf_path(p->g),
+                     (int)p->arch.size, (const char *)p->arch.data, name);
+    if (st == TR_OK)
+        *out = v;
+    return st;
 }
 
 static tr_status check_shape(const tr_gguf *g, const tr_gguf_tensor *t, uint64_t in, uint64_t out,
@@ -40,92 +60,142 @@ static tr_status check_shape(const tr_gguf *g, const tr_gguf_tensor *t, uint64_t
                    (unsigned long long)in, (unsigned long long)out, (unsigned long long)n);
 }
 
-static const tr_gguf_tensor *find(const tr_gguf *g, uint32_t layer, const char *part)
+/* blk.LAYER.ffn_PART.weight, for experts with _exps behind the part. */
+static const tr_gguf_tensor *find(const tr_gguf *g, uint32_t layer, const char *part,
+                                  const char *behind)
 {
     char name[64];
 
-    snprintf(name, sizeof name, "blk.%u.ffn_%s_exps.weight", layer, part);
+    snprintf(name, sizeof name, "blk.%u.ffn_%s%s.weight", layer, part, behind);
     return tr_gguf_find(g, name);
 }
 
 /* The width that the metadata promises, if it does: some files leave it out, some write 0. */
-static tr_status check_width(const tr_gguf *g, tr_bytes arch, const tr_expert_map *m)
+static tr_status check_width(const promise *p, const tr_expert_tensors *e)
 {
-    char key[160];
+    const char *name = e->is_dense ? "feed_forward_length" : "expert_feed_forward_length";
     uint32_t promised = 0;
 
-    snprintf(key, sizeof key, "%.*s.expert_feed_forward_length", (int)arch.size,
-             (const char *)arch.data);
-    tr_status st = tr_gguf_opt_u32(g, key, &promised);
-    if (st == TR_OK && promised != 0 && promised != m->ffn)
-        st = tr_fail(TR_E_FORMAT, "model %s: experts are %u wide, but %s is %u", tr_gguf_path(g),
-                     m->ffn, key, promised);
+    tr_status st = opt_count(p, name, MAX_DIM, &promised);
+    if (st == TR_OK && promised != 0 && promised != e->ffn)
+        st = tr_fail(TR_E_FORMAT, "model %s: tensor %s: %s %u wide, but %.*s.%s is %u",
+                     tr_gguf_path(p->g), e->gate->name,
+                     e->is_dense ? "the network is" : "experts are", e->ffn, (int)p->arch.size,
+                     (const char *)p->arch.data, name, promised);
     return st;
 }
 
-/* Fills m->layer[i]; the first layer with experts fixes ffn. */
-static tr_status read_layer(const tr_gguf *g, tr_expert_map *m, uint32_t i)
+static tr_status check_layer(const promise *p, uint32_t dim, tr_expert_tensors *e)
 {
-    tr_expert_tensors e = { find(g, i, "gate"), find(g, i, "up"), find(g, i, "down") };
+    const tr_gguf *g = p->g;
+
+    if (e->gate->dim[1] == 0 || e->gate->dim[1] > MAX_DIM)
+        return tr_fail(TR_E_FORMAT, "model %s: tensor %s: %llu hidden units, at most %d",
+                       tr_gguf_path(g), e->gate->name, (unsigned long long)e->gate->dim[1],
+                       MAX_DIM);
+    e->ffn = (uint32_t)e->gate->dim[1];
+    tr_status st = check_shape(g, e->gate, dim, e->ffn, e->n_experts);
+    if (st == TR_OK)
+        st = check_shape(g, e->up, dim, e->ffn, e->n_experts);
+    if (st == TR_OK)
+        st = check_shape(g, e->down, e->ffn, dim, e->n_experts);
+    return st == TR_OK ? check_width(p, e) : st;
+}
+
+static uint32_t larger(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Fills m->layer[i]. */
+static tr_status read_layer(const promise *p, tr_expert_map *m, uint32_t i)
+{
+    const tr_gguf *g = p->g;
+    bool is_dense = find(g, i, "gate", "") != NULL;
+    const char *behind = is_dense ? "" : "_exps";
+    tr_expert_tensors e = { .gate = find(g, i, "gate", behind),
+                            .up = find(g, i, "up", behind),
+                            .down = find(g, i, "down", behind),
+                            .n_experts = is_dense ? 1 : p->n_experts,
+                            .top_k = is_dense ? 1 : p->top_k,
+                            .is_dense = is_dense };
 
     if (!e.gate && !e.up && !e.down)
         return TR_OK;
     if (!e.gate || !e.up || !e.down)
-        return tr_fail(TR_E_FORMAT, "model %s: layer %u lacks blk.%u.ffn_%s_exps.weight",
+        return tr_fail(TR_E_FORMAT, "model %s: layer %u lacks blk.%u.ffn_%s%s.weight",
                        tr_gguf_path(g), i, i,
                        !e.gate ? "gate"
                        : !e.up ? "up"
-                               : "down");
-    if (m->ffn == 0) {
-        if (e.gate->dim[1] == 0 || e.gate->dim[1] > MAX_DIM)
-            return tr_fail(TR_E_FORMAT, "model %s: tensor %s: %llu hidden units, at most %d",
-                           tr_gguf_path(g), e.gate->name, (unsigned long long)e.gate->dim[1],
-                           MAX_DIM);
-        m->ffn = (uint32_t)e.gate->dim[1];
-    }
-    tr_status st = check_shape(g, e.gate, m->dim, m->ffn, m->n_experts);
+                               : "down",
+                       behind);
+    if (e.n_experts == 0)
+        return tr_fail(
+            TR_E_FORMAT, "model %s: has tensor %s, but %.*s.expert_count is 0 or missing",
+            tr_gguf_path(g), e.gate->name, (int)p->arch.size, (const char *)p->arch.data);
+    tr_status st = check_layer(p, m->dim, &e);
+    if (st != TR_OK)
+        return st;
+    m->layer[i] = e;
+    m->n_experts = larger(m->n_experts, e.n_experts);
+    m->top_k = larger(m->top_k, e.top_k);
+    m->ffn = larger(m->ffn, e.ffn);
+    return TR_OK;
+}
+
+/* Layers of the whole file less those behind them that only predict further tokens. */
+static tr_status read_layer_count(const promise *p, uint32_t *out)
+{
+    uint32_t n = 0;
+    uint32_t n_behind = 0;
+
+    tr_status st = get_count(p, "block_count", MAX_LAYERS, &n);
     if (st == TR_OK)
-        st = check_shape(g, e.up, m->dim, m->ffn, m->n_experts);
-    if (st == TR_OK)
-        st = check_shape(g, e.down, m->ffn, m->dim, m->n_experts);
-    if (st == TR_OK)
-        m->layer[i] = e;
+        st = opt_count(p, "nextn_predict_layers", n - 1, &n_behind);
+    *out = n - n_behind;
+    return st;
+}
+
+static tr_status read_experts(promise *p)
+{
+    tr_status st = opt_count(p, "expert_count", MAX_EXPERTS, &p->n_experts);
+
+    if (st != TR_OK || p->n_experts == 0)
+        return st;
+    st = get_count(p, "expert_used_count", MAX_TOP_K, &p->top_k);
+    if (st == TR_OK && p->top_k > p->n_experts)
+        st = tr_fail(TR_E_FORMAT, "model %s: %u of %u experts used: more than there are",
+                     tr_gguf_path(p->g), p->top_k, p->n_experts);
     return st;
 }
 
 tr_status tr_expert_map_read(const tr_gguf *g, tr_expert_map *out)
 {
     tr_expert_map m = { 0 };
-    tr_bytes arch = { NULL, 0 };
+    promise p = { .g = g };
 
-    tr_status st = tr_gguf_get_string(g, "general.architecture", &arch);
+    tr_status st = tr_gguf_get_string(g, "general.architecture", &p.arch);
     if (st != TR_OK)
         return st;
-    if (arch.size == 0 || arch.size > 64)
+    if (p.arch.size == 0 || p.arch.size > 64)
         return tr_fail(TR_E_FORMAT, "model %s: general.architecture has %zu bytes, not 1..64",
-                       tr_gguf_path(g), arch.size);
-    st = read_count(g, arch, "block_count", MAX_LAYERS, &m.n_layers);
+                       tr_gguf_path(g), p.arch.size);
+    st = read_layer_count(&p, &m.n_layers);
     if (st == TR_OK)
-        st = read_count(g, arch, "embedding_length", MAX_DIM, &m.dim);
+        st = get_count(&p, "embedding_length", MAX_DIM, &m.dim);
     if (st == TR_OK)
-        st = read_count(g, arch, "expert_count", MAX_EXPERTS, &m.n_experts);
-    if (st == TR_OK)
-        st = read_count(g, arch, "expert_used_count", MAX_TOP_K, &m.top_k);
+        st = read_experts(&p);
     if (st != TR_OK)
         return st;
-    if (m.top_k > m.n_experts)
-        return tr_fail(TR_E_FORMAT, "model %s: %u of %u experts used: more than there are",
-                       tr_gguf_path(g), m.top_k, m.n_experts);
     m.layer = calloc(m.n_layers, sizeof *m.layer);
     if (!m.layer)
         return tr_fail(TR_E_MEMORY, "expert map: no memory for %u layers", m.n_layers);
     for (uint32_t i = 0; i < m.n_layers && st == TR_OK; i++)
-        st = read_layer(g, &m, i);
+        st = read_layer(&p, &m, i);
     if (st == TR_OK && m.ffn == 0)
-        st = tr_fail(TR_E_FORMAT, "model %s: no tensor blk.N.ffn_gate_exps.weight: no experts",
+        st = tr_fail(TR_E_FORMAT,
+                     "model %s: no tensor blk.N.ffn_gate_exps.weight or blk.N.ffn_gate.weight",
                      tr_gguf_path(g));
-    if (st == TR_OK)
-        st = check_width(g, arch, &m);
     if (st != TR_OK) {
         tr_expert_map_fini(&m);
         return st;
@@ -155,5 +225,5 @@ uint64_t tr_expert_map_bytes(const tr_expert_map *m, uint32_t layer)
 {
     const tr_expert_tensors *e = &m->layer[layer];
 
-    return (e->gate->size + e->up->size + e->down->size) / m->n_experts;
+    return (e->gate->size + e->up->size + e->down->size) / e->n_experts;
 }

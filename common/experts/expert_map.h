@@ -2,6 +2,10 @@
  *
  * A worker needs no more than this of a model: no dense tensor, no architecture.
  *
+ * A layer whose feed-forward network is a single one (blk.N.ffn_gate.weight, up, down) counts as a
+ * layer with one expert, which every row picks.  So dense models, and dense layers beside others,
+ * take the same way as experts do.
+ *
  * USE     tr_expert_map map;
  *         st = tr_expert_map_read(g, &map);
  *         map.layer[3].gate    the 3-D tensor of layer 3, or NULL: a layer without experts
@@ -21,15 +25,17 @@ typedef struct {
     const tr_gguf_tensor *gate; /* [n_experts][ffn][dim] */
     const tr_gguf_tensor *up;   /* [n_experts][ffn][dim] */
     const tr_gguf_tensor *down; /* [n_experts][dim][ffn] */
+    uint32_t n_experts;
+    uint32_t top_k; /* picks of a row */
+    uint32_t ffn;   /* hidden units of an expert */
+    bool is_dense;  /* one network that every row goes through: no router */
 } tr_expert_tensors;
 
 typedef struct {
-    uint32_t n_layers;
-    uint32_t n_experts;       /* of each layer that has experts */
-    uint32_t top_k;           /* picks of a row */
-    uint32_t dim;             /* values of a row */
-    uint32_t ffn;             /* hidden units of an expert */
-    tr_expert_tensors *layer; /* [n_layers]; all NULL where a layer has none */
+    uint32_t n_layers;              /* without those that only predict further tokens */
+    uint32_t dim;                   /* values of a row */
+    uint32_t n_experts, top_k, ffn; /* the largest of any layer */
+    tr_expert_tensors *layer;       /* [n_layers]; all NULL where a layer has none */
 } tr_expert_map;
 
 tr_status tr_expert_map_read(const tr_gguf *g, tr_expert_map *out);

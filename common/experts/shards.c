@@ -122,8 +122,8 @@ tr_status tr_shards_load(tr_shards *s, uint32_t layer, uint32_t expert)
 
     if (s->held[at])
         return TR_OK;
-    TR_CHECK(tr_expert_map_has(s->map, layer));
     const tr_expert_tensors *t = &s->map->layer[layer];
+    TR_CHECK(expert < t->n_experts);
     tr_act act = tr_expert_map_act(s->map, layer, s->compute->exact);
     tr_act hidden = tr_act_for(t->down->type, s->compute->exact);
     tr_expert *e = calloc(1, sizeof *e);

@@ -64,7 +64,7 @@ static tr_status assignment_of(const tr_cluster *c, uint32_t peer, tr_assignment
             tr_assignment_fini(&a);
             return tr_fail(TR_E_MEMORY, "assignment: no memory");
         }
-        for (uint32_t e = 0; e < p->n_experts; e++)
+        for (uint32_t e = 0; e < c->o.map->layer[l].n_experts; e++)
             if (tr_placement_holder(p, l, e) == peer)
                 a.layer[l].expert[a.layer[l].n++] = e;
     }

@@ -197,7 +197,7 @@ tr_status tr_dispatch_begin(tr_dispatch *d, uint32_t layer, const tr_pick *picks
     d->deadline = tr_deadline_after(tr_now(), d->o.share_timeout);
     d->step++;
     d->stats.layers++;
-    tr_plan_build(&d->plan, picks, n_rows, d->o.placement, layer);
+    tr_plan_build(&d->plan, picks, n_rows, d->o.map->layer[layer].top_k, d->o.placement, layer);
     for (size_t i = 0; i < d->plan.n_shares; i++) {
         const tr_share *s = &d->plan.share[i];
         d->answers[i].share = d->next_share++;

@@ -52,8 +52,8 @@ typedef struct {
 tr_status tr_dispatch_new(const tr_dispatch_options *o, tr_dispatch **out);
 void tr_dispatch_free(tr_dispatch **d);
 
-/* picks [n_rows][top_k] as the router made them; rows [n_rows] activation rows of the form
- * tr_expert_map_act gives for the layer, tr_act_row_size apart. */
+/* picks [n_rows][top_k of the layer] as the router made them; rows [n_rows] activation rows of the
+ * form tr_expert_map_act gives for the layer, tr_act_row_size apart. */
 tr_status tr_dispatch_begin(tr_dispatch *d, uint32_t layer, const tr_pick *picks,
                             const uint8_t *rows, size_t n_rows);
 

@@ -4,10 +4,15 @@
 
 #include <stdlib.h>
 
-static tr_status check(uint32_t n_experts, uint32_t n_workers, tr_placement_rule rule,
-                       const uint32_t *counts)
+static tr_status check(uint32_t n_layers, uint32_t n_experts, uint32_t n_workers,
+                       tr_placement_rule rule, const uint32_t *counts)
 {
-    if (n_workers > n_experts)
+    if (n_experts == 1 && n_workers > n_layers)
+        return tr_fail(TR_E_CONFIG,
+                       "%u workers, but the model has only %u feed-forward networks, one a layer: "
+                       "use at most %u workers",
+                       n_workers, n_layers, n_layers);
+    if (n_experts > 1 && n_workers > n_experts)
         return tr_fail(TR_E_CONFIG,
                        "%u workers, but each layer has only %u experts: use at most %u workers",
                        n_workers, n_experts, n_experts);
@@ -23,7 +28,7 @@ static tr_status check(uint32_t n_experts, uint32_t n_workers, tr_placement_rule
     return TR_OK;
 }
 
-/* The worker (from 0) whose run of experts contains e. */
+/* The worker (from 0) whose run of n_experts contains e. */
 static uint32_t run_of(uint32_t e, uint32_t n_experts, uint32_t n_workers, const uint32_t *counts)
 {
     if (!counts)
@@ -34,25 +39,34 @@ static uint32_t run_of(uint32_t e, uint32_t n_experts, uint32_t n_workers, const
     return w;
 }
 
+/* The worker (from 0) of one expert. */
+static uint32_t worker_of(const tr_placement *p, tr_placement_rule rule, const uint32_t *counts,
+                          uint32_t layer, uint32_t e)
+{
+    if (rule == TR_PLACE_ROTATE)
+        return (e + layer) % p->n_workers;
+    if (rule == TR_PLACE_COUNTS)
+        return run_of(e, p->n_experts, p->n_workers, counts);
+    if (p->n_experts == 1)
+        return run_of(layer, p->n_layers, p->n_workers, NULL);
+    return run_of(e, p->n_experts, p->n_workers, NULL);
+}
+
 tr_status tr_placement_new(uint32_t n_layers, uint32_t n_experts, uint32_t n_workers,
                            tr_placement_rule rule, const uint32_t *counts, tr_placement *out)
 {
-    tr_status st = check(n_experts, n_workers, rule, counts);
+    tr_status st = check(n_layers, n_experts, n_workers, rule, counts);
     if (st != TR_OK)
         return st;
 
     uint32_t *holder = calloc((size_t)n_layers * n_experts, sizeof *holder);
     if (!holder)
         return tr_fail(TR_E_MEMORY, "placement: no memory");
-    for (uint32_t l = 0; l < n_layers && n_workers > 0; l++) {
-        for (uint32_t e = 0; e < n_experts; e++) {
-            uint32_t w = rule == TR_PLACE_ROTATE ? (e + l) % n_workers
-                                                 : run_of(e, n_experts, n_workers,
-                                                          rule == TR_PLACE_COUNTS ? counts : NULL);
-            holder[(size_t)l * n_experts + e] = w + 1;
-        }
-    }
-    *out = (tr_placement){ n_layers, n_experts, n_workers, 1, holder };
+    tr_placement p = { n_layers, n_experts, n_workers, 1, holder };
+    for (uint32_t l = 0; l < n_layers && n_workers > 0; l++)
+        for (uint32_t e = 0; e < n_experts; e++)
+            holder[(size_t)l * n_experts + e] = worker_of(&p, rule, counts, l, e) + 1;
+    *out = p;
     return TR_OK;
 }
 

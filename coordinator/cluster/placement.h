@@ -1,7 +1,8 @@
 /* placement.h - which peer holds which expert.
  *
  * A placement is a table (layer, expert) -> peer under an epoch.  Peer 0 is the coordinator
- * itself.  What is generated does not depend on it; how fast, does.
+ * itself.  What is generated does not depend on it; how fast, does.  Layers may have fewer than
+ * n_experts: the places of those that don't exist mean nothing.
  *
  * USE     tr_placement p;
  *         st = tr_placement_new(n_layers, n_experts, n_workers, TR_PLACE_EVEN, NULL, &p);
@@ -18,7 +19,8 @@
 #include <stdint.h>
 
 typedef enum {
-    TR_PLACE_EVEN,   /* worker w holds one contiguous run of each layer's experts */
+    TR_PLACE_EVEN,   /* worker w holds one contiguous run of each layer's experts; with one expert
+                      * a layer, one contiguous run of layers */
     TR_PLACE_ROTATE, /* expert e of layer l is with worker (e + l) mod W: spreads hot experts */
     TR_PLACE_COUNTS, /* as even, but the length of each run is given */
 } tr_placement_rule;
@@ -30,7 +32,8 @@ typedef struct {
 } tr_placement;
 
 /* n_workers 0: the coordinator holds all.  counts is [n_workers] for TR_PLACE_COUNTS, else NULL.
- * TR_E_CONFIG if there are more workers than experts, or counts don't add up to n_experts. */
+ * TR_E_CONFIG if there are more workers than experts of a layer (than layers where each has one),
+ * or counts don't add up to n_experts. */
 tr_status tr_placement_new(uint32_t n_layers, uint32_t n_experts, uint32_t n_workers,
                            tr_placement_rule rule, const uint32_t *counts, tr_placement *out);
 void tr_placement_fini(tr_placement *p);

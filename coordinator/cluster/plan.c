@@ -12,7 +12,7 @@ tr_status tr_plan_init(tr_plan *p, size_t max_rows, size_t top_k, uint32_t n_exp
     size_t n_picks = max_rows * top_k;
     size_t n_peers = (size_t)n_workers + 1;
     tr_plan plan = {
-        .max_rows = max_rows, .top_k = top_k, .n_experts = n_experts, .n_peers = n_peers
+        .max_rows = max_rows, .max_top_k = top_k, .n_experts = n_experts, .n_peers = n_peers
     };
 
     size_t size =
@@ -88,13 +88,15 @@ static void lay_out(tr_plan *p, const tr_placement *placement, uint32_t layer)
     }
 }
 
-void tr_plan_build(tr_plan *p, const tr_pick *picks, size_t n_rows, const tr_placement *placement,
-                   uint32_t layer)
+void tr_plan_build(tr_plan *p, const tr_pick *picks, size_t n_rows, size_t top_k,
+                   const tr_placement *placement, uint32_t layer)
 {
     TR_CHECK(n_rows <= p->max_rows);
+    TR_CHECK(top_k <= p->max_top_k);
     TR_CHECK(placement->n_experts == p->n_experts);
     p->n_rows = n_rows;
-    p->n_picks = n_rows * p->top_k;
+    p->top_k = top_k;
+    p->n_picks = n_rows * top_k;
     count(p, picks, placement, layer);
     lay_out(p, placement, layer);
     for (size_t i = 0; i < p->n_picks; i++) {

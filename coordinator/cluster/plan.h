@@ -6,7 +6,7 @@
  *
  * USE     tr_plan plan;
  *         st = tr_plan_init(&plan, max_rows, top_k, n_experts, n_workers);
- *         tr_plan_build(&plan, picks, n_rows, &placement, layer);
+ *         tr_plan_build(&plan, picks, n_rows, top_k, &placement, layer);
  *         for (i = 0; i < plan.n_shares; i++) plan.share[i] ...
  *         tr_plan_fini(&plan);
  *
@@ -35,13 +35,13 @@ typedef struct {
 } tr_share;
 
 typedef struct {
-    size_t n_rows, n_picks, n_shares;
+    size_t n_rows, top_k, n_picks, n_shares;
     tr_share *share;     /* [n_shares], ascending peer */
     uint32_t *order;     /* [n_picks]: place in share order -> index of the router's pick */
     uint32_t *share_row; /* [n_picks]: index of the router's pick -> row within its share */
     uint32_t *row;       /* rows of each share, one share after the other */
 
-    size_t max_rows, top_k, n_experts, n_peers;
+    size_t max_rows, max_top_k, n_experts, n_peers;
     tr_arena arena;
     size_t *peer_picks;  /* [n_peers] counts, then cursors */
     size_t *peer_rows;   /* [n_peers] */
@@ -53,8 +53,9 @@ tr_status tr_plan_init(tr_plan *p, size_t max_rows, size_t top_k, uint32_t n_exp
                        uint32_t n_workers);
 void tr_plan_fini(tr_plan *p);
 
-/* picks is [n_rows][top_k] with picks[r * top_k + j].row == r; n_rows at most max_rows. */
-void tr_plan_build(tr_plan *p, const tr_pick *picks, size_t n_rows, const tr_placement *placement,
-                   uint32_t layer);
+/* picks is [n_rows][top_k] with picks[r * top_k + j].row == r; n_rows and top_k at most those of
+ * init. */
+void tr_plan_build(tr_plan *p, const tr_pick *picks, size_t n_rows, size_t top_k,
+                   const tr_placement *placement, uint32_t layer);
 
 #endif

@@ -90,7 +90,7 @@ static uint64_t all_expert_bytes(const tr_expert_map *m)
 
     for (uint32_t l = 0; l < m->n_layers; l++)
         if (tr_expert_map_has(m, l))
-            sum += tr_expert_map_bytes(m, l) * m->n_experts;
+            sum += tr_expert_map_bytes(m, l) * m->layer[l].n_experts;
     return sum;
 }
 
@@ -99,9 +99,7 @@ static tr_status load_local(tr_engine *e, load_watch *w)
     tr_status st = tr_shards_new(&e->compute, e->o.gguf, &e->map, &e->local);
 
     for (uint32_t l = 0; l < e->map.n_layers && st == TR_OK; l++) {
-        if (!tr_expert_map_has(&e->map, l))
-            continue;
-        for (uint32_t x = 0; x < e->map.n_experts && st == TR_OK; x++)
+        for (uint32_t x = 0; x < e->map.layer[l].n_experts && st == TR_OK; x++)
             st = tr_interrupted() ? TR_E_INTERRUPTED : tr_shards_load(e->local, l, x);
         watch_experts(w, tr_shards_bytes(e->local));
     }
@@ -139,7 +137,8 @@ static tr_status join_and_load(tr_engine *e)
             return tr_fail(TR_E_USAGE, "--isa %s: this machine has no such kernel table", e->o.isa);
     }
     tr_progress_begin(&w.bar, "loading",
-                      tr_model_dense_bytes(e->o.gguf) + all_expert_bytes(&e->map), e->o.progress);
+                      tr_model_dense_bytes(e->o.gguf, &e->map) + all_expert_bytes(&e->map),
+                      e->o.progress);
     st = tr_model_open(e->o.gguf, &e->compute, watch_dense, &w, &e->model);
     if (st == TR_OK)
         st = e->cluster ? tr_cluster_wait_ready(e->cluster, e->o.load_timeout, watch_experts, &w)

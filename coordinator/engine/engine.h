@@ -45,7 +45,7 @@ typedef struct {
     tr_time join_timeout, silence_timeout, share_timeout, load_timeout;
 
     bool progress; /* draw a bar on stderr while loading */
-    void (*on_picks)(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows);
+    void (*on_picks)(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows, size_t top_k);
     void *ctx;
 } tr_engine_options;
 

@@ -14,19 +14,17 @@ enum {
     TRIPS = 32, /* steps that are timed one by one */
 };
 
-void tr_measure_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows)
+void tr_measure_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows, size_t top_k)
 {
     tr_measure *m = ctx;
-    const tr_model_config *c = &tr_engine_model(m->engine)->config;
-    size_t n = n_rows * c->top_k;
+    const tr_model *model = tr_engine_model(m->engine);
+    uint64_t bytes = tr_expert_map_bytes(&model->experts, layer);
 
-    (void)layer;
-    memset(m->seen, 0, c->n_experts);
-    for (size_t i = 0; i < n; i++) {
-        m->load.experts += !m->seen[picks[i].expert];
+    memset(m->seen, 0, model->config.n_experts);
+    for (size_t i = 0; i < n_rows * top_k; i++) {
+        m->load.bytes += m->seen[picks[i].expert] ? 0 : bytes;
         m->seen[picks[i].expert] = 1;
     }
-    m->load.picks += n;
 }
 
 /* Tokens that differ, so that rows go to different experts. */
@@ -49,26 +47,33 @@ static void add_operations(const tr_measure *m, const tr_matrix *w, double times
     *(act == TR_ACT_Q8 ? &to->int8 : &to->real) += ops;
 }
 
+static void add_layer(const tr_measure *m, uint32_t layer, double rows, operations *to)
+{
+    const tr_model *model = tr_engine_model(m->engine);
+    const tr_expert_tensors *e = &model->experts.layer[layer];
+    const tr_layer *y = &model->layer[layer];
+    const tr_weights *dense[] = { &y->q,      &y->k,           &y->v,         &y->attn_out,
+                                  &y->router, &y->shared_gate, &y->shared_up, &y->shared_down };
+    const tr_gguf_tensor *expert[] = { e->gate, e->up, e->down };
+
+    for (size_t i = 0; i < sizeof dense / sizeof dense[0]; i++)
+        add_operations(m, &dense[i]->matrix, rows, to);
+    for (size_t i = 0; i < sizeof expert / sizeof expert[0]; i++) {
+        tr_matrix w = { .type = expert[i]->type,
+                        .n_in = expert[i]->dim[0],
+                        .n_out = expert[i]->dim[1] };
+        add_operations(m, &w, rows * e->top_k, to);
+    }
+}
+
 static operations count_operations(const tr_measure *m, size_t n_steps, size_t n_rows,
                                    size_t n_logits)
 {
     const tr_model *model = tr_engine_model(m->engine);
-    const tr_expert_tensors *e = &model->experts.layer[0];
-    double rows = (double)n_steps * (double)n_rows * (double)model->config.n_layers;
-    const tr_layer *y = &model->layer[0];
-    const tr_weights *dense[] = { &y->q,      &y->k,           &y->v,         &y->attn_out,
-                                  &y->router, &y->shared_gate, &y->shared_up, &y->shared_down };
     operations o = { 0 };
 
-    for (size_t i = 0; i < sizeof dense / sizeof dense[0]; i++)
-        add_operations(m, &dense[i]->matrix, rows, &o);
-    const tr_gguf_tensor *expert[] = { e->gate, e->up, e->down };
-    for (size_t i = 0; i < 3; i++) {
-        tr_matrix w = { .type = expert[i]->type,
-                        .n_in = expert[i]->dim[0],
-                        .n_out = expert[i]->dim[1] };
-        add_operations(m, &w, (double)m->load.picks, &o);
-    }
+    for (uint32_t l = 0; l < model->config.n_layers; l++)
+        add_layer(m, l, (double)n_steps * (double)n_rows, &o);
     add_operations(m, model->output, (double)n_steps * (double)n_logits, &o);
     return o;
 }
@@ -93,8 +98,7 @@ static double least_seconds(const tr_measure *m, size_t n_steps, size_t n_rows, 
     double dense_bytes = (double)(model->bytes - (is_tied ? 0 : model->embedding.size));
     operations o = count_operations(m, n_steps, n_rows, n_logits);
 
-    out->bytes = (double)n_steps * dense_bytes + cache +
-                 (double)m->load.experts * (double)tr_expert_map_bytes(&model->experts, 0);
+    out->bytes = (double)n_steps * dense_bytes + cache + (double)m->load.bytes;
     out->ops = o.int8 + o.real;
     double by_memory = out->bytes / m->limits.read_bytes;
     double by_int8 = o.int8 / m->limits.int8_ops;

@@ -23,8 +23,7 @@ enum { TR_MEASURE_MAX_REPEATS = 64 };
 
 /* What a step touched, counted by the router's picks. */
 typedef struct {
-    uint64_t experts; /* distinct ones, of all layers */
-    uint64_t picks;
+    uint64_t bytes; /* of distinct experts in a layer, all layers and steps together */
 } tr_measure_load;
 
 typedef struct {
@@ -46,7 +45,7 @@ typedef struct {
 } tr_measure_result;
 
 /* seen must have room for the model's experts.  For tr_engine_options.on_picks, ctx the measure. */
-void tr_measure_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows);
+void tr_measure_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows, size_t top_k);
 
 tr_status tr_measure_prefill(tr_measure *m, size_t n_tokens, tr_measure_result *out);
 

@@ -44,7 +44,7 @@ typedef struct entry {
 
 struct tr_serving {
     tr_serving_options o;
-    size_t n_vocab, n_layers, n_experts, top_k, max_rows, capacity;
+    size_t n_vocab, n_layers, n_experts, max_rows, capacity;
 
     pthread_mutex_t lock;
     pthread_cond_t news;
@@ -112,7 +112,6 @@ tr_status tr_serving_new(const tr_serving_options *o, tr_serving **out)
     s->n_vocab = c->n_vocab;
     s->n_layers = c->n_layers;
     s->n_experts = c->n_experts;
-    s->top_k = c->top_k;
     s->max_rows = tr_engine_max_rows(o->engine);
     s->capacity = o->max_running + o->max_waiting;
     s->n_threads = tr_pool_threads(tr_engine_compute(o->engine)->pool);
@@ -651,7 +650,7 @@ tr_status tr_serving_run(tr_serving *s)
     return st;
 }
 
-void tr_serving_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows)
+void tr_serving_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows, size_t top_k)
 {
     tr_serving *s = *(tr_serving **)ctx;
 
@@ -661,8 +660,8 @@ void tr_serving_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_
     uint64_t *traced = s->traced_picks + layer * s->n_experts;
     pthread_mutex_lock(&s->lock);
     for (size_t r = 0; r < n_rows; r++) {
-        for (size_t k = 0; k < s->top_k; k++) {
-            uint32_t expert = picks[r * s->top_k + k].expert;
+        for (size_t k = 0; k < top_k; k++) {
+            uint32_t expert = picks[r * top_k + k].expert;
             all[expert]++;
             traced[expert] += s->row_traced[r];
         }

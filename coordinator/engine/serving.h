@@ -76,7 +76,7 @@ void tr_serving_drain(tr_serving *s);
 void tr_serving_stop(tr_serving *s);
 
 /* For tr_engine_options.on_picks; ctx is a tr_serving ** that may still be NULL. */
-void tr_serving_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows);
+void tr_serving_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows, size_t top_k);
 
 /* Times in buckets whose upper bounds are tr_serving_bounds, in seconds; the last has none. */
 enum { TR_SERVING_BUCKETS = 20 };

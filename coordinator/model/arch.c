@@ -4,9 +4,14 @@
 
 #include "proto/limits.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <string.h>
 
-static const tr_arch *const known[] = { &tr_arch_olmoe, &tr_arch_qwen2moe, &tr_arch_qwen3moe };
+static const tr_arch *const known[] = {
+    &tr_arch_glm4moe,  &tr_arch_granitemoe, &tr_arch_llama,    &tr_arch_olmoe,
+    &tr_arch_qwen2moe, &tr_arch_qwen3,      &tr_arch_qwen3moe,
+};
 
 enum { N_KNOWN = sizeof known / sizeof known[0], MAX_CONTEXT = 1 << 24, MAX_VOCAB = 1 << 24 };
 
@@ -61,6 +66,47 @@ static tr_status size_of(const tr_gguf *g, const char *arch, const char *name, u
                        v, max);
     *out = v;
     return TR_OK;
+}
+
+tr_status tr_arch_number(const tr_gguf *g, const tr_model_config *c, const char *name, uint32_t max,
+                         uint32_t *out)
+{
+    char key[128];
+    uint32_t v = *out;
+
+    snprintf(key, sizeof key, "%s.%s", c->arch, name);
+    tr_status st = tr_gguf_opt_u32(g, key, &v);
+    if (st != TR_OK)
+        return st;
+    if (v > max)
+        return tr_fail(TR_E_FORMAT, "model %s: %s is %u, but must be at most %u", tr_gguf_path(g),
+                       key, v, max);
+    *out = v;
+    return TR_OK;
+}
+
+tr_status tr_arch_real(const tr_gguf *g, const tr_model_config *c, const char *name, float *out)
+{
+    char key[128];
+    float v = *out;
+
+    snprintf(key, sizeof key, "%s.%s", c->arch, name);
+    tr_status st = tr_gguf_opt_f32(g, key, &v);
+    if (st != TR_OK)
+        return st;
+    if (!(isfinite(v) && v > 0.0f))
+        return tr_fail(TR_E_FORMAT, "model %s: %s is %g, but must be finite and above 0",
+                       tr_gguf_path(g), key, (double)v);
+    *out = v;
+    return TR_OK;
+}
+
+tr_status tr_arch_flag(const tr_gguf *g, const tr_model_config *c, const char *name, bool *out)
+{
+    char key[128];
+
+    snprintf(key, sizeof key, "%s.%s", c->arch, name);
+    return tr_gguf_opt_bool(g, key, out);
 }
 
 static tr_status read_floats(const tr_gguf *g, tr_model_config *c)
@@ -128,7 +174,15 @@ static tr_status refuse_demand(const tr_gguf *g, const char *arch, const demand 
                    key, v);
 }
 
-static tr_status refuse_demands(const tr_gguf *g, const char *arch)
+static bool is_own(const tr_arch *a, const char *name)
+{
+    for (size_t i = 0; i < TR_ARCH_KEYS && a->keys[i]; i++)
+        if (strcmp(a->keys[i], name) == 0)
+            return true;
+    return false;
+}
+
+static tr_status refuse_demands(const tr_gguf *g, const tr_arch *a)
 {
     static const demand demands[] = {
         { "expert_gating_func", 0, 1 }, /* softmax */
@@ -137,11 +191,13 @@ static tr_status refuse_demands(const tr_gguf *g, const char *arch)
         { "nextn_predict_layers", 0, 0 }, { "attention.sliding_window", 0, 0 },
         { "attention.clamp_kqv", 0, 0 },  { "attention.scale", 0, 0 },
         { "logit_scale", 0, 1 },          { "rope.scaling.factor", 0, 1 },
+        { "embedding_scale", 0, 1 },      { "residual_scale", 0, 1 },
     };
     tr_status st = TR_OK;
 
     for (size_t i = 0; i < sizeof demands / sizeof demands[0] && st == TR_OK; i++)
-        st = refuse_demand(g, arch, &demands[i]);
+        if (!is_own(a, demands[i].name))
+            st = refuse_demand(g, a->name, &demands[i]);
     return st;
 }
 
@@ -160,7 +216,8 @@ static tr_status check_renormalise(const tr_gguf *g, const tr_model_config *c)
 }
 
 /* What a file may ask for, but no code here does: said rather than computed wrongly. */
-static tr_status refuse_unknown_variants(const tr_gguf *g, const tr_model_config *c)
+static tr_status refuse_unknown_variants(const tr_gguf *g, const tr_arch *a,
+                                         const tr_model_config *c)
 {
     char key[128];
     tr_bytes scaling = tr_bytes_of("none");
@@ -173,11 +230,12 @@ static tr_status refuse_unknown_variants(const tr_gguf *g, const tr_model_config
         return tr_fail(TR_E_UNSUPPORTED, "model %s: rotary scaling '%.*s' is not supported",
                        tr_gguf_path(g), (int)(scaling.size < 64 ? scaling.size : 64),
                        (const char *)scaling.data);
-    st = only_head_size(g, c, "rope.dimension_count");
+    if (!is_own(a, "rope.dimension_count"))
+        st = only_head_size(g, c, "rope.dimension_count");
     if (st == TR_OK)
         st = only_head_size(g, c, "attention.value_length");
     if (st == TR_OK)
-        st = refuse_demands(g, c->arch);
+        st = refuse_demands(g, a);
     return st;
 }
 
@@ -223,6 +281,35 @@ static tr_status read_vocab(const tr_gguf *g, tr_model_config *c)
     return st;
 }
 
+static void make_dense(tr_model_config *c)
+{
+    c->n_dense = c->n_layers;
+    c->n_experts = c->top_k = 1;
+}
+
+/* Without a number of experts all layers are dense. */
+static tr_status read_experts(const tr_gguf *g, tr_model_config *c)
+{
+    tr_status st = tr_arch_number(g, c, "expert_count", TR_MAX_EXPERTS, &c->n_experts);
+
+    if (st != TR_OK)
+        return st;
+    if (c->n_experts == 0) {
+        make_dense(c);
+        return TR_OK;
+    }
+    return size_of(g, c->arch, "expert_used_count", 0,
+                   c->n_experts < TR_MAX_TOP_K ? c->n_experts : TR_MAX_TOP_K, &c->top_k);
+}
+
+static void set_defaults(tr_model_config *c)
+{
+    c->n_rot = c->head_dim;
+    c->attention_scale = 1.0f / sqrtf((float)c->head_dim);
+    c->ffn_norm = "ffn_norm";
+    c->routed_scale = c->embedding_scale = c->residual_scale = c->logit_scale = 1.0f;
+}
+
 tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
 {
     const tr_arch *arch = NULL;
@@ -240,10 +327,7 @@ tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
     if (st == TR_OK)
         st = size_of(g, c.arch, "context_length", 0, MAX_CONTEXT, &c.context);
     if (st == TR_OK)
-        st = size_of(g, c.arch, "expert_count", 0, TR_MAX_EXPERTS, &c.n_experts);
-    if (st == TR_OK)
-        st = size_of(g, c.arch, "expert_used_count", 0,
-                     c.n_experts < TR_MAX_TOP_K ? c.n_experts : TR_MAX_TOP_K, &c.top_k);
+        st = read_experts(g, &c);
     if (st == TR_OK)
         st = read_heads(g, &c);
     if (st == TR_OK)
@@ -251,9 +335,13 @@ tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
     if (st == TR_OK)
         st = read_vocab(g, &c);
     if (st == TR_OK)
-        st = refuse_unknown_variants(g, &c);
-    if (st == TR_OK)
-        st = arch->configure(g, &c);
+        st = refuse_unknown_variants(g, arch, &c);
+    if (st != TR_OK)
+        return st;
+    set_defaults(&c);
+    st = arch->configure(g, &c);
+    if (c.n_dense >= c.n_layers) /* the architecture may have found so */
+        make_dense(&c);
     if (st == TR_OK)
         st = check_renormalise(g, &c);
     if (st == TR_OK)

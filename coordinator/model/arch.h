@@ -5,7 +5,8 @@
  * nothing else knows architectures by name.
  *
  * TO ADD ONE  write arch_NAME.c with a `const tr_arch tr_arch_NAME`, list it in arch.c, add its
- *             reference models to tests/golden.
+ *             reference models to tests/golden.  What it sets beyond the defaults is what
+ *             distinguishes it; a variant that nobody has yet becomes a field here.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_COORDINATOR_MODEL_ARCH_H
@@ -26,35 +27,76 @@ typedef enum {
     TR_QK_NORM_WHOLE, /* over the whole projection */
 } tr_qk_norm;
 
+/* What the router's logits become before experts are chosen by them. */
+typedef enum {
+    TR_GATE_SOFTMAX, /* over all experts */
+    TR_GATE_SIGMOID, /* each for itself */
+} tr_gate;
+
 /* The blueprint: sizes and variants.  Filled once, then constant. */
 typedef struct {
     const char *arch;
-    uint32_t n_layers;
+    uint32_t n_layers; /* those that are run */
+    uint32_t n_behind; /* blocks behind them, which predict further tokens and are not run */
+    uint32_t n_dense; /* of them, the first ones, which have one feed-forward network, no experts */
     uint32_t dim;
     uint32_t n_heads, n_kv_heads;
     uint32_t head_dim;
     uint32_t n_vocab;
-    uint32_t context; /* positions that the model was trained for */
-    uint32_t n_experts, top_k;
+    uint32_t context;          /* positions that the model was trained for */
+    uint32_t n_experts, top_k; /* 1 and 1 in a model without experts */
     float norm_eps;
+
+    /* attention */
     float rope_base;
     tr_rope_kind rope;
+    uint32_t n_rot;        /* values of a head that are rotated, the first ones: head_dim */
+    bool has_rope_factors; /* rope_freqs.weight divides the frequencies */
     tr_qk_norm qk_norm;
-    bool renormalise; /* the picks' weights are divided by their sum */
     bool has_qkv_bias;
-    uint32_t shared_ffn; /* width of the shared expert, which every token uses; 0: none */
+    float attention_scale; /* of scores: 1 / sqrt(head_dim) */
+
+    /* experts */
+    const char *ffn_norm; /* the tensor's name: "ffn_norm" */
+    tr_gate gate;
+    bool has_choice_bias; /* added to what the gate gives for choosing, not to the weights */
+    bool renormalise;     /* the picks' weights are divided by their sum */
+    float routed_scale;   /* the picks' weights are multiplied by this: 1 */
+    uint32_t shared_ffn;  /* width of the shared expert, which every token uses; 0: none */
+    bool has_shared_gate; /* its answer is weighted: sigmoid(gate . x) */
+
+    float embedding_scale; /* 1 */
+    float residual_scale;  /* of what a branch adds: 1 */
+    float logit_scale;     /* logits are divided by this: 1 */
 } tr_model_config;
+
+enum { TR_ARCH_KEYS = 8 };
 
 typedef struct {
     const char *name; /* general.architecture */
 
-    /* Set the variants of c; the sizes have been read.  May read keys of its own. */
+    /* Set the variants of c; sizes have been read, variants have the defaults above. */
     tr_status (*configure)(const tr_gguf *g, tr_model_config *c);
+
+    /* Keys that configure looks at, without "NAME.": elsewhere they are refused where they ask for
+     * more than the defaults. */
+    const char *keys[TR_ARCH_KEYS];
 } tr_arch;
 
+extern const tr_arch tr_arch_glm4moe;
+extern const tr_arch tr_arch_granitemoe;
+extern const tr_arch tr_arch_llama;
 extern const tr_arch tr_arch_olmoe;
 extern const tr_arch tr_arch_qwen2moe;
+extern const tr_arch tr_arch_qwen3;
 extern const tr_arch tr_arch_qwen3moe;
+
+/* For configure: the key ARCH.name, which may be absent, *out then stays.  TR_E_FORMAT if a number
+ * is larger than max, or a real one not finite and above 0. */
+tr_status tr_arch_number(const tr_gguf *g, const tr_model_config *c, const char *name, uint32_t max,
+                         uint32_t *out);
+tr_status tr_arch_real(const tr_gguf *g, const tr_model_config *c, const char *name, float *out);
+tr_status tr_arch_flag(const tr_gguf *g, const tr_model_config *c, const char *name, bool *out);
 
 /* Read and check the blueprint of a file.  TR_E_UNSUPPORTED names an unknown architecture and
  * lists the known ones; TR_E_FORMAT a key that is missing or makes no sense. */

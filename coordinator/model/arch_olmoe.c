@@ -16,4 +16,7 @@ static tr_status configure(const tr_gguf *g, tr_model_config *c)
     return TR_OK;
 }
 
-const tr_arch tr_arch_olmoe = { "olmoe", configure };
+const tr_arch tr_arch_olmoe = {
+    .name = "olmoe",
+    .configure = configure,
+};

@@ -15,6 +15,7 @@ static tr_status configure(const tr_gguf *g, tr_model_config *c)
     c->rope = TR_ROPE_NEOX;
     c->qk_norm = TR_QK_NORM_NONE;
     c->has_qkv_bias = true;
+    c->has_shared_gate = true;
     tr_status st = tr_gguf_get_u32(g, "qwen2moe.expert_shared_feed_forward_length", &c->shared_ffn);
     if (st == TR_OK && (c->shared_ffn == 0 || c->shared_ffn > TR_MAX_DIM))
         st =
@@ -24,4 +25,7 @@ static tr_status configure(const tr_gguf *g, tr_model_config *c)
     return st;
 }
 
-const tr_arch tr_arch_qwen2moe = { "qwen2moe", configure };
+const tr_arch tr_arch_qwen2moe = {
+    .name = "qwen2moe",
+    .configure = configure,
+};

@@ -15,4 +15,7 @@ static tr_status configure(const tr_gguf *g, tr_model_config *c)
     return TR_OK;
 }
 
-const tr_arch tr_arch_qwen3moe = { "qwen3moe", configure };
+const tr_arch tr_arch_qwen3moe = {
+    .name = "qwen3moe",
+    .configure = configure,
+};

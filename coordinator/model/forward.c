@@ -4,8 +4,10 @@
  *   for each layer:
  *       x += attention(norm(x))
  *       x += sum over the picked experts of weight * expert(norm(x))
- *       x += sigmoid(w . norm(x)) * shared expert(norm(x)), where there is one
+ *       x += shared expert(norm(x)), where there is one, perhaps weighted: sigmoid(w . norm(x))
  *   logits = output * norm(x)
+ *
+ * A dense layer's feed-forward network is an expert that every row picks.
  *
  * tr_forward_step reads from top to bottom; what it calls is one stage each.  The experts are
  * anywhere: moe() hands rows to dispatch and gets sums back; the shared expert is computed here
@@ -20,13 +22,12 @@
 #include "coordinator/model/rope.h"
 #include "coordinator/model/router.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct tr_forward {
     tr_forward_options o;
-    size_t dim, q_dim, kv_dim, half; /* half: of a head, the pairs that are rotated */
+    size_t dim, q_dim, kv_dim, half; /* half: the pairs of a head that are rotated */
     size_t n_rows;                   /* of the batch in flight */
     const tr_batch *batch;
     uint32_t layer;
@@ -109,7 +110,7 @@ tr_status tr_forward_new(const tr_forward_options *o, tr_forward **out)
     f->dim = c->dim;
     f->q_dim = (size_t)c->n_heads * c->head_dim;
     f->kv_dim = (size_t)c->n_kv_heads * c->head_dim;
-    f->half = c->head_dim / 2;
+    f->half = c->n_rot / 2;
     f->score_stride = tr_align_up(o->max_context, TR_ALIGN / sizeof(float));
     lay_out(f, &size);
     tr_status st = tr_arena_init(&f->arena, size, "step buffers (a smaller --batch needs less)");
@@ -118,7 +119,7 @@ tr_status tr_forward_new(const tr_forward_options *o, tr_forward **out)
         return st;
     }
     lay_out(f, &size);
-    tr_rope_frequencies((double)c->rope_base, c->head_dim, f->inverse);
+    tr_rope_frequencies((double)c->rope_base, c->n_rot, o->model->rope_factors, f->inverse);
     *out = f;
     return TR_OK;
 }
@@ -142,12 +143,19 @@ static void lap(tr_time *sum, tr_time *since)
     *since = now;
 }
 
+static void scale(float by, size_t n, float *x)
+{
+    for (size_t i = 0; i < n && by != 1.0f; i++)
+        x[i] *= by;
+}
+
 static void embed(tr_forward *f)
 {
     const tr_matrix *e = &f->o.model->embedding.matrix;
 
     for (size_t r = 0; r < f->n_rows; r++)
         tr_matrix_row(e, f->batch->token[r], f->x + r * f->dim);
+    scale(f->o.model->config.embedding_scale, f->n_rows * f->dim, f->x);
 }
 
 static void angles(tr_forward *f)
@@ -213,8 +221,7 @@ static void shape_heads(const tr_forward *f, size_t row, const float *weight, si
         float *head = x + h * c->head_dim;
         if (c->qk_norm == TR_QK_NORM_HEAD)
             k->rms_norm(head, weight, c->head_dim, c->norm_eps, head);
-        tr_rope_apply(c->rope, f->cosine + row * f->half, f->sine + row * f->half, c->head_dim,
-                      head);
+        tr_rope_apply(c->rope, f->cosine + row * f->half, f->sine + row * f->half, c->n_rot, head);
     }
 }
 
@@ -249,7 +256,8 @@ static void add_rows(void *ctx, size_t thread, size_t begin, size_t end)
 
     (void)thread;
     for (size_t r = begin; r < end; r++)
-        f->o.compute->kernels->axpy_f32(1.0f, f->added + r * f->dim, f->dim, f->x + r * f->dim);
+        f->o.compute->kernels->axpy_f32(f->o.model->config.residual_scale, f->added + r * f->dim,
+                                        f->dim, f->x + r * f->dim);
 }
 
 /* x += attention(norm(x)) */
@@ -271,7 +279,7 @@ static void attend(tr_forward *f)
         .layer = f->layer,
         .n_rows = f->n_rows,
         .n_heads = c->n_heads,
-        .scale = 1.0f / sqrtf((float)c->head_dim),
+        .scale = c->attention_scale,
         .q = f->q,
         .table = f->batch->table,
         .position = f->batch->position,
@@ -292,24 +300,32 @@ static void pick_rows(void *ctx, size_t thread, size_t begin, size_t end)
 {
     tr_forward *f = ctx;
     const tr_model_config *c = &f->o.model->config;
+    const float *bias = f->o.model->layer[f->layer].choice_bias;
 
     (void)thread;
     for (size_t r = begin; r < end; r++)
-        tr_router_pick(f->o.compute->kernels, c, f->router + r * c->n_experts, (uint32_t)r,
+        tr_router_pick(f->o.compute->kernels, c, bias, f->router + r * c->n_experts, (uint32_t)r,
                        f->picks + r * c->top_k);
 }
 
-/* picks = top_k(softmax(router * norm(x))) */
+/* picks = the experts of each row of norm(x); in a dense layer the only one */
 static void route(tr_forward *f)
 {
+    const tr_model_config *c = &f->o.model->config;
     const tr_layer *y = &f->o.model->layer[f->layer];
+    bool is_dense = f->layer < c->n_dense;
     tr_act made = TR_ACT_COUNT;
 
     norm(f, y->ffn_norm);
-    linear(f, &y->router, f->normed, &made, f->router);
-    tr_pool_for(f->o.compute->pool, f->n_rows, 4, pick_rows, f);
+    if (is_dense) {
+        for (size_t r = 0; r < f->n_rows; r++)
+            f->picks[r] = (tr_pick){ (uint32_t)r, 0, c->residual_scale };
+    } else {
+        linear(f, &y->router, f->normed, &made, f->router);
+        tr_pool_for(f->o.compute->pool, f->n_rows, 4, pick_rows, f);
+    }
     if (f->o.on_picks)
-        f->o.on_picks(f->o.ctx, f->layer, f->picks, f->n_rows);
+        f->o.on_picks(f->o.ctx, f->layer, f->picks, f->n_rows, is_dense ? 1 : c->top_k);
 }
 
 static void shared_hidden_rows(void *ctx, size_t thread, size_t begin, size_t end)
@@ -335,20 +351,28 @@ static void compute_shared(tr_forward *f)
     linear_with(f, &y->shared_down, f->shared, &made, f->shared_act, f->added);
 }
 
+/* How much the shared expert's answer to a row counts. */
+static float shared_weight(const tr_forward *f, size_t row)
+{
+    const float *gate = f->o.model->layer[f->layer].shared_weight;
+    float g;
+
+    if (!gate)
+        return 1.0f;
+    f->o.compute->kernels->dots(f->normed + row * f->dim, gate, 1, f->dim, &g);
+    return 1.0f / (1.0f + tr_expf(-g));
+}
+
 /* After the picked experts' sum, so that the order of additions is always the same. */
 static void add_shared_rows(void *ctx, size_t thread, size_t begin, size_t end)
 {
     tr_forward *f = ctx;
-    const tr_kernels *k = f->o.compute->kernels;
-    const float *weight = f->o.model->layer[f->layer].shared_weight;
+    float residual = f->o.model->config.residual_scale;
 
     (void)thread;
-    for (size_t r = begin; r < end; r++) {
-        float gate;
-        k->dots(f->normed + r * f->dim, weight, 1, f->dim, &gate);
-        k->axpy_f32(1.0f / (1.0f + tr_expf(-gate)), f->added + r * f->dim, f->dim,
-                    f->x + r * f->dim);
-    }
+    for (size_t r = begin; r < end; r++)
+        f->o.compute->kernels->axpy_f32(residual * shared_weight(f, r), f->added + r * f->dim,
+                                        f->dim, f->x + r * f->dim);
 }
 
 /* x += the picked experts' answers, wherever the experts are, and the shared expert's */
@@ -361,7 +385,8 @@ static tr_status moe(tr_forward *f)
     lap(&f->times.dispatch, &f->since);
     if (st != TR_OK)
         return st;
-    bool has_shared = f->o.model->config.shared_ffn > 0;
+    const tr_model_config *c = &f->o.model->config;
+    bool has_shared = c->shared_ffn > 0 && f->layer >= c->n_dense;
     if (has_shared) {
         compute_shared(f);
         lap(&f->times.shared, &f->since);
@@ -391,6 +416,7 @@ static void output(tr_forward *f, float *logits)
     norm(f, f->o.model->output_norm);
     tr_act_rows(c, act, f->normed, f->dim, n, f->act);
     tr_linear(c, w, act, f->act, tr_act_row_size(act, f->dim), n, logits);
+    scale(1.0f / f->o.model->config.logit_scale, n * w->n_out, logits);
 }
 
 tr_status tr_forward_step(tr_forward *f, const tr_batch *batch, float *logits)

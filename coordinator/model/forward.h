@@ -54,8 +54,8 @@ typedef struct {
     size_t max_rows, max_logits; /* rows of a batch, and of those that want logits */
     size_t max_context;          /* positions of a sequence */
 
-    /* May be NULL: sees the router's picks [n_rows][top_k] of each layer. */
-    void (*on_picks)(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows);
+    /* May be NULL: sees the router's picks [n_rows][top_k] of each layer; top_k is the layer's. */
+    void (*on_picks)(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows, size_t top_k);
     void *ctx;
 } tr_forward_options;
 

@@ -131,9 +131,39 @@ static tr_status load_shared(loader *l, uint32_t i)
         st = layer_matrix(l, i, "ffn_up_shexp", c->dim, c->shared_ffn, &y->shared_up);
     if (st == TR_OK)
         st = layer_matrix(l, i, "ffn_down_shexp", c->shared_ffn, c->dim, &y->shared_down);
-    if (st == TR_OK)
+    if (st == TR_OK && c->has_shared_gate)
         st = layer_vector(l, i, "ffn_gate_inp_shexp", c->dim, &y->shared_weight);
     return st;
+}
+
+/* What stands beside the experts of a layer. */
+static tr_status load_router(loader *l, uint32_t i)
+{
+    const tr_model_config *c = &l->m->config;
+    tr_layer *y = &l->m->layer[i];
+
+    tr_status st = layer_matrix(l, i, "ffn_gate_inp", c->dim, c->n_experts, &y->router);
+    if (st == TR_OK && c->has_choice_bias)
+        st = layer_bias(l, i, "exp_probs_b", c->n_experts, &y->choice_bias);
+    if (st == TR_OK && c->shared_ffn > 0)
+        st = load_shared(l, i);
+    return st;
+}
+
+/* The first layers are dense, the others have experts, as the metadata says. */
+static tr_status check_kind(const loader *l, uint32_t i)
+{
+    const tr_expert_tensors *e = &l->m->experts.layer[i];
+    bool is_dense = i < l->m->config.n_dense;
+
+    if (!tr_expert_map_has(&l->m->experts, i))
+        return tr_fail(TR_E_FORMAT, "model %s: layer %u lacks blk.%u.ffn_gate%s.weight",
+                       tr_gguf_path(l->g), i, i, is_dense ? "" : "_exps");
+    if (e->is_dense == is_dense)
+        return TR_OK;
+    return tr_fail(TR_E_FORMAT, "model %s: layer %u has tensor %s, but the metadata promises %s",
+                   tr_gguf_path(l->g), i, e->gate->name,
+                   is_dense ? "a layer without experts" : "experts");
 }
 
 static tr_status load_layer(loader *l, uint32_t i)
@@ -144,9 +174,9 @@ static tr_status load_layer(loader *l, uint32_t i)
     uint64_t q = (uint64_t)c->n_heads * c->head_dim;
     uint64_t kv = (uint64_t)c->n_kv_heads * c->head_dim;
 
-    if (!tr_expert_map_has(&l->m->experts, i))
-        return tr_fail(TR_E_FORMAT, "model %s: layer %u has no experts", tr_gguf_path(l->g), i);
-    tr_status st = layer_vector(l, i, "attn_norm", dim, &y->attn_norm);
+    tr_status st = check_kind(l, i);
+    if (st == TR_OK)
+        st = layer_vector(l, i, "attn_norm", dim, &y->attn_norm);
     if (st == TR_OK)
         st = layer_matrix(l, i, "attn_q", dim, q, &y->q);
     if (st == TR_OK)
@@ -162,11 +192,9 @@ static tr_status load_layer(loader *l, uint32_t i)
     if (st == TR_OK)
         st = layer_matrix(l, i, "attn_output", q, dim, &y->attn_out);
     if (st == TR_OK)
-        st = layer_vector(l, i, "ffn_norm", dim, &y->ffn_norm);
-    if (st == TR_OK)
-        st = layer_matrix(l, i, "ffn_gate_inp", dim, c->n_experts, &y->router);
-    if (st == TR_OK && c->shared_ffn > 0)
-        st = load_shared(l, i);
+        st = layer_vector(l, i, c->ffn_norm, dim, &y->ffn_norm);
+    if (st == TR_OK && i >= c->n_dense)
+        st = load_router(l, i);
     return st;
 }
 
@@ -178,6 +206,8 @@ static tr_status load(loader *l)
     tr_status st = matrix(l, "token_embd.weight", c->dim, c->n_vocab, &m->embedding);
     if (st == TR_OK)
         st = vector(l, "output_norm.weight", c->dim, &m->output_norm);
+    if (st == TR_OK && c->has_rope_factors)
+        st = vector(l, "rope_freqs.weight", c->n_rot / 2, &m->rope_factors);
     if (st != TR_OK)
         return st;
     m->output = &m->embedding.matrix;
@@ -222,10 +252,19 @@ static tr_status check_experts(loader *l)
     return TR_OK;
 }
 
+/* Of a block behind the layers that are run. */
+static bool is_behind(const tr_model_config *c, const char *name)
+{
+    unsigned block;
+
+    return sscanf(name, "blk.%u.", &block) == 1 && block >= c->n_layers &&
+           block < c->n_layers + c->n_behind;
+}
+
 static tr_status check_unused(const loader *l)
 {
     for (size_t i = 0; i < tr_gguf_n_tensors(l->g); i++)
-        if (!l->used[i])
+        if (!l->used[i] && !is_behind(&l->m->config, tr_gguf_tensor_at(l->g, i)->name))
             return tr_fail(
                 TR_E_UNSUPPORTED,
                 "model %s: nothing here uses tensor %s: this variant of %s is not supported",
@@ -290,6 +329,7 @@ static void layer_free(const tr_model_config *c, tr_layer *y)
     tr_weights_free(&y->attn_out);
     vector_free(&y->ffn_norm, c->dim);
     tr_weights_free(&y->router);
+    vector_free(&y->choice_bias, c->n_experts);
     tr_weights_free(&y->shared_gate);
     tr_weights_free(&y->shared_up);
     tr_weights_free(&y->shared_down);
@@ -306,6 +346,7 @@ void tr_model_close(tr_model **model)
         layer_free(&m->config, &m->layer[i]);
     free(m->layer);
     vector_free(&m->output_norm, m->config.dim);
+    vector_free(&m->rope_factors, m->config.n_rot / 2);
     tr_weights_free(&m->output_own);
     tr_weights_free(&m->embedding);
     tr_expert_map_fini(&m->experts);
@@ -313,14 +354,14 @@ void tr_model_close(tr_model **model)
     *model = NULL;
 }
 
-uint64_t tr_model_dense_bytes(const tr_gguf *g)
+uint64_t tr_model_dense_bytes(const tr_gguf *g, const tr_expert_map *map)
 {
     uint64_t sum = 0;
 
-    for (size_t i = 0; i < tr_gguf_n_tensors(g); i++) {
-        const tr_gguf_tensor *t = tr_gguf_tensor_at(g, i);
-        if (!strstr(t->name, "_exps."))
-            sum += t->size;
-    }
+    for (size_t i = 0; i < tr_gguf_n_tensors(g); i++)
+        sum += tr_gguf_tensor_at(g, i)->size;
+    for (uint32_t l = 0; l < map->n_layers; l++)
+        if (tr_expert_map_has(map, l))
+            sum -= map->layer[l].gate->size + map->layer[l].up->size + map->layer[l].down->size;
     return sum;
 }

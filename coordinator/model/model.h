@@ -33,12 +33,15 @@ typedef struct {
     float *k_norm;       /* [head_dim] or [n_kv_heads * head_dim] */
     tr_weights attn_out; /* [dim][n_heads * head_dim] */
     float *ffn_norm;     /* [dim] */
-    tr_weights router;   /* [n_experts][dim] */
+
+    /* What follows is empty in a dense layer. */
+    tr_weights router;  /* [n_experts][dim] */
+    float *choice_bias; /* [n_experts], if config.has_choice_bias; else NULL */
 
     /* The shared expert, if config.shared_ffn. */
     tr_weights shared_gate, shared_up; /* [shared_ffn][dim] */
     tr_weights shared_down;            /* [dim][shared_ffn] */
-    float *shared_weight;              /* [dim] its answer counts sigmoid(this . x) */
+    float *shared_weight;              /* [dim], if config.has_shared_gate; else NULL */
 } tr_layer;
 
 typedef struct {
@@ -48,6 +51,7 @@ typedef struct {
     float *output_norm;      /* [dim] */
     tr_weights output_own;   /* [n_vocab][dim]; empty where the embedding serves as output */
     const tr_matrix *output; /* whichever it is */
+    float *rope_factors;     /* [n_rot / 2], if config.has_rope_factors; else NULL */
     tr_layer *layer;         /* [n_layers] */
     uint64_t bytes;          /* of dense weights in memory */
 } tr_model;
@@ -65,7 +69,7 @@ void tr_model_close(tr_model **m);
  * use, since leaving one out silently computes another model. */
 tr_status tr_model_check(const tr_gguf *g);
 
-/* Bytes of all tensors of the file that are not experts. */
-uint64_t tr_model_dense_bytes(const tr_gguf *g);
+/* Bytes of all tensors of the file that are not experts of its map. */
+uint64_t tr_model_dense_bytes(const tr_gguf *g, const tr_expert_map *map);
 
 #endif

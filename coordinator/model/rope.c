@@ -4,10 +4,10 @@
 
 #include <math.h>
 
-void tr_rope_frequencies(double base, size_t n, double *inverse)
+void tr_rope_frequencies(double base, size_t n, const float *factors, double *inverse)
 {
     for (size_t i = 0; i < n / 2; i++)
-        inverse[i] = pow(base, -2.0 * (double)i / (double)n);
+        inverse[i] = pow(base, -2.0 * (double)i / (double)n) / (factors ? (double)factors[i] : 1.0);
 }
 
 void tr_rope_angles(size_t position, size_t n, const double *inverse, float *cosine, float *sine)

@@ -2,7 +2,7 @@
  *
  * Pair i of a head's n values is turned by position * base^(-2i/n) (Su et al., "RoFormer", 2021).
  *
- * USE     tr_rope_frequencies(base, n, inverse);                  once a model
+ * USE     tr_rope_frequencies(base, n, factors, inverse);                  once a model
  *         tr_rope_angles(position, n, inverse, cosine, sine);     once a row
  *         tr_rope_apply(kind, cosine, sine, n, head);             each head
  *
@@ -14,8 +14,8 @@
 
 #include "coordinator/model/arch.h"
 
-/* inverse[i] = base^(-2i/n), i in 0..n/2-1. */
-void tr_rope_frequencies(double base, size_t n, double *inverse);
+/* inverse[i] = base^(-2i/n) / factors[i], i in 0..n/2-1; factors may be NULL: all 1. */
+void tr_rope_frequencies(double base, size_t n, const float *factors, double *inverse);
 
 /* cosine and sine are [n/2]. */
 void tr_rope_angles(size_t position, size_t n, const double *inverse, float *cosine, float *sine);

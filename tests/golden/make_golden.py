@@ -20,6 +20,8 @@ MODELS = ["qwen3moe.F32", "qwen3moe.F16", "qwen3moe.Q8_0", "qwen3moe-kq.F32", "q
           "qwen3moe-kq.Q4_K_M", "qwen3moe-kq.Q5_K", "qwen3moe-kq.IQ4_NL", "qwen3moe-kq.IQ4_XS",
           "qwen3moe-kq.MXFP4", "olmoe.F32", "olmoe.F16", "olmoe.Q8_0",
           "qwen2moe.F32", "qwen2moe.F16", "qwen2moe.Q8_0"]
+MODELS += [model + "." + kind for model in ("mixtral", "llama", "llama3", "qwen3", "granitemoe",
+                                            "glm4moe") for kind in ("F32", "F16", "Q8_0")]
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "vec")
 
@@ -47,7 +49,8 @@ def convert(reference, name):
                 line(key + "argmax", prompt["ref_argmax_every_position"]),
                 line(key + "greedy", prompt["ref_greedy"]),
                 line(key + "margin", prompt["ref_greedy_margin"], "%.6g"),
-                line(key + "gap", prompt["ref_greedy_router_gap"], "%.6g")]
+                line(key + "gap", [99 if gap is None else gap  # no router: always clear
+                                   for gap in prompt["ref_greedy_router_gap"]], "%.6g")]
         rows.append(logits["ref%d" % i].astype("<f4"))
     engines = golden.get("tokenize_engine") or {}
     ids = next(iter(engines.values()), [])

@@ -2,9 +2,11 @@
  *
  * Exact mode must meet the level "strict" on every position, whatever the weight type; the
  * default mode the tolerance of its type.  Continuations must be equal up to the first step
- * where the reference itself is nearly undecided (README.md says how near).
+ * where the reference itself is nearly undecided (README.md says how near).  With three workers all
+ * logits are the same bytes, so what holds for one process holds for a cluster.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/cluster.h"
 #include "tests/support/golden.h"
 #include "tests/support/tr_test.h"
 
@@ -15,13 +17,31 @@
 
 enum { N_VOCAB = 512, MAX_PROMPT = 40, N_GREEDY = 32, MAX_POSITIONS = 64, MIN_CHECKED = 30 };
 
+#define FLOATS_AND_Q8_0(name) name ".F32", name ".F16", name ".Q8_0"
+
 static const char *const models[] = {
-    "qwen3moe.F32",       "qwen3moe.F16",       "qwen3moe.Q8_0",    "qwen3moe-kq.F32",
-    "qwen3moe-kq.F16",    "qwen3moe-kq.BF16",   "qwen3moe-kq.Q8_0", "qwen3moe-kq.Q4_0",
-    "qwen3moe-kq.Q4_1",   "qwen3moe-kq.Q5_0",   "qwen3moe-kq.Q5_1", "qwen3moe-kq.Q2_K",
-    "qwen3moe-kq.Q3_K",   "qwen3moe-kq.Q4_K_M", "qwen3moe-kq.Q5_K", "qwen3moe-kq.IQ4_NL",
-    "qwen3moe-kq.IQ4_XS", "qwen3moe-kq.MXFP4",  "olmoe.F32",        "olmoe.F16",
-    "olmoe.Q8_0",         "qwen2moe.F32",       "qwen2moe.F16",     "qwen2moe.Q8_0",
+    FLOATS_AND_Q8_0("qwen3moe"),
+    FLOATS_AND_Q8_0("qwen3moe-kq"),
+    "qwen3moe-kq.BF16",
+    "qwen3moe-kq.Q4_0",
+    "qwen3moe-kq.Q4_1",
+    "qwen3moe-kq.Q5_0",
+    "qwen3moe-kq.Q5_1",
+    "qwen3moe-kq.Q2_K",
+    "qwen3moe-kq.Q3_K",
+    "qwen3moe-kq.Q4_K_M",
+    "qwen3moe-kq.Q5_K",
+    "qwen3moe-kq.IQ4_NL",
+    "qwen3moe-kq.IQ4_XS",
+    "qwen3moe-kq.MXFP4",
+    FLOATS_AND_Q8_0("olmoe"),
+    FLOATS_AND_Q8_0("qwen2moe"),
+    FLOATS_AND_Q8_0("mixtral"),
+    FLOATS_AND_Q8_0("llama"),
+    FLOATS_AND_Q8_0("llama3"),
+    FLOATS_AND_Q8_0("qwen3"),
+    FLOATS_AND_Q8_0("granitemoe"),
+    FLOATS_AND_Q8_0("glm4moe"),
 };
 
 typedef struct {
@@ -34,7 +54,8 @@ typedef struct {
     double kl;
 } fixture;
 
-static void begin(fixture *f, const char *name, bool exact)
+/* With the workers of c, or alone if that is NULL. */
+static void begin(fixture *f, const char *name, bool exact, const test_cluster *c)
 {
     char path[512];
     tr_engine_options o = tr_engine_defaults();
@@ -49,6 +70,8 @@ static void begin(fixture *f, const char *name, bool exact)
     o.exact = exact;
     o.max_logits = MAX_PROMPT;
     o.context = 128;
+    o.transport = c ? c->transport : NULL;
+    o.n_workers = c ? c->n_workers : 0;
     assert_int_equal(tr_engine_open(&o, &f->e), TR_OK);
 }
 
@@ -196,7 +219,7 @@ static void check_models(bool exact)
         char name[64];
         size_t at = 0;
         size_t n_checked = 0;
-        begin(&f, models[m], exact);
+        begin(&f, models[m], exact, NULL);
         print_message("  %s\n", models[m]);
         snprintf(name, sizeof name, "%s.ref.bin", models[m]);
         float *want = golden_floats(name, (size_t)48 * N_VOCAB);
@@ -229,7 +252,7 @@ static void texts_become_the_tokens_that_other_engines_give(void **state)
     for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
         fixture f;
         tr_tokenizer *t = NULL;
-        begin(&f, models[m], true);
+        begin(&f, models[m], true, NULL);
         assert_int_equal(tr_tokenizer_new(f.gguf, &t), TR_OK);
         for (int i = 0; i < 2; i++) {
             char key[32];
@@ -244,14 +267,66 @@ static void texts_become_the_tokens_that_other_engines_give(void **state)
                 text[b] = (uint8_t)bytes[b];
             snprintf(key, sizeof key, "text%d.ids", i);
             size_t n = golden_ids(&f.g, key, want, 128);
+            size_t n_bos = tr_tokenizer_adds_bos(t) ? 1 : 0; /* those engines put it */
             assert_int_equal(tr_tokenizer_encode(t, (tr_bytes){ text, size }, true, &got, &n_got),
                              TR_OK);
-            assert_int_equal(n_got, n);
-            assert_memory_equal(got, want, n * sizeof *want);
+            assert_int_equal(n_got, n - n_bos);
+            assert_memory_equal(got, want + n_bos, n_got * sizeof *want);
             free(got);
         }
         tr_tokenizer_free(&t);
         end(&f);
+    }
+}
+
+/* logits [MAX_PROMPT][N_VOCAB] of the longest prompt, cut into chunks. */
+static void logits_of(fixture *f, size_t chunk, float *logits)
+{
+    uint32_t tokens[MAX_PROMPT];
+    tr_row rows[MAX_PROMPT];
+    tr_sequence *s = NULL;
+
+    assert_int_equal(golden_ids(&f->g, "p2.tokens", tokens, MAX_PROMPT), MAX_PROMPT);
+    assert_int_equal(tr_sequence_new(f->e, &s), TR_OK);
+    for (size_t at = 0; at < MAX_PROMPT; at += chunk) {
+        size_t n = MAX_PROMPT - at < chunk ? MAX_PROMPT - at : chunk;
+        for (size_t i = 0; i < n; i++)
+            rows[i] = (tr_row){ s, tokens[at + i], true };
+        assert_int_equal(tr_engine_step(f->e, rows, n, logits + at * N_VOCAB), TR_OK);
+    }
+    tr_sequence_free(&s);
+}
+
+static void check_workers(const char *name, bool exact)
+{
+    size_t size = (size_t)MAX_PROMPT * N_VOCAB * sizeof(float);
+    float *alone = malloc(size);
+    float *together = malloc(size);
+    test_cluster c;
+    fixture f;
+
+    assert_non_null(alone);
+    assert_non_null(together);
+    begin(&f, name, exact, NULL);
+    logits_of(&f, MAX_PROMPT, alone);
+    end(&f);
+    test_cluster_start(&c, 3, 1);
+    begin(&f, name, exact, &c);
+    logits_of(&f, 13, together);
+    end(&f);
+    test_cluster_stop(&c);
+    if (memcmp(alone, together, size) != 0)
+        fail_msg("%s, %s: other bytes with three workers", name, exact ? "exact" : "default");
+    free(alone);
+    free(together);
+}
+
+static void three_workers_give_the_same_bytes(void **state)
+{
+    (void)state;
+    for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
+        check_workers(models[m], true);
+        check_workers(models[m], false);
     }
 }
 
@@ -261,6 +336,7 @@ int main(void)
         cmocka_unit_test(exact_mode_is_strictly_right_for_every_type),
         cmocka_unit_test(default_mode_is_within_the_tolerance_of_its_type),
         cmocka_unit_test(texts_become_the_tokens_that_other_engines_give),
+        cmocka_unit_test(three_workers_give_the_same_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

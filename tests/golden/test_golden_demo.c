@@ -28,9 +28,11 @@ enum {
 static tr_gguf *gguf;
 static tr_pick seen[N_LAYERS][TOP_K]; /* of the last row of the last step */
 
-static void watch_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows)
+static void watch_picks(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows,
+                        size_t top_k)
 {
     (void)ctx;
+    assert_int_equal(top_k, TOP_K);
     memcpy(seen[layer], picks + (n_rows - 1) * TOP_K, sizeof seen[layer]);
 }
 

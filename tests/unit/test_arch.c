@@ -105,12 +105,31 @@ static void sound_metadata_is_read_as_it_is(void **state)
     }
 }
 
+static void without_experts_every_layer_is_dense(void **state)
+{
+    static const change dense[] = {
+        { .key = "qwen3moe.expert_count", .value = ABSENT },
+        { .key = "qwen3moe.expert_count", .value = 0 },
+    };
+    tr_model_config c;
+
+    (void)state;
+    assert_int_equal(read_changed(&(change){ .key = NULL }, &c), TR_OK);
+    assert_int_equal(c.n_dense, 0);
+    for (size_t i = 0; i < sizeof dense / sizeof dense[0]; i++) {
+        assert_int_equal(read_changed(&dense[i], &c), TR_OK);
+        assert_int_equal(c.n_dense, c.n_layers);
+        assert_int_equal(c.n_experts, 1);
+        assert_int_equal(c.top_k, 1);
+    }
+}
+
 static const struct {
     change with;
     tr_status st;
     const char *word;
 } refused[] = {
-    { { .arch = "llama" }, TR_E_UNSUPPORTED, "'llama' is not supported; supported: " },
+    { { .arch = "llama9" }, TR_E_UNSUPPORTED, "'llama9' is not supported; supported: " },
     { { .key = "split.count", .value = 3 }, TR_E_UNSUPPORTED, "one of 3 parts" },
     { { .key = "qwen3moe.block_count", .value = ABSENT }, TR_E_FORMAT, "block_count is missing" },
     { { .key = "qwen3moe.block_count", .value = 0 }, TR_E_FORMAT, "block_count is 0" },
@@ -151,6 +170,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sound_metadata_is_read_as_it_is),
+        cmocka_unit_test(without_experts_every_layer_is_dense),
         cmocka_unit_test(every_size_that_can_not_be_is_refused_and_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

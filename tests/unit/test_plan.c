@@ -84,7 +84,7 @@ static void every_pick_reaches_its_holder_once_and_in_order(void **state)
         assert_int_equal(tr_plan_init(&p, MAX_ROWS, k, N_EXPERTS, n_workers), TR_OK);
         for (int again = 0; again < 2; again++) { /* a plan is built anew for each layer */
             random_picks(&s, picks, n_rows, k);
-            tr_plan_build(&p, picks, n_rows, &placement, layer);
+            tr_plan_build(&p, picks, n_rows, k, &placement, layer);
             assert_int_equal(p.n_picks, n_rows * k);
             check_plan(&p, picks, &placement, layer);
         }
@@ -102,7 +102,7 @@ static void a_row_travels_once_to_a_worker_that_has_two_of_its_experts(void **st
     (void)state;
     assert_int_equal(tr_placement_new(1, N_EXPERTS, 2, TR_PLACE_EVEN, NULL, &placement), TR_OK);
     assert_int_equal(tr_plan_init(&p, 2, 2, N_EXPERTS, 2), TR_OK);
-    tr_plan_build(&p, picks, 2, &placement, 0);
+    tr_plan_build(&p, picks, 2, 2, &placement, 0);
     assert_int_equal(p.n_shares, 2);
     assert_int_equal(p.share[0].n_picks, 3);
     assert_int_equal(p.share[0].n_rows, 2);

@@ -17,7 +17,11 @@ static const tr_kernels *kernels(void)
 /* Softmax and selection by their definitions, in double. */
 static void check_random(uint64_t seed, uint64_t *counter, uint32_t n, uint32_t k, bool renormalise)
 {
-    tr_model_config c = { .n_experts = n, .top_k = k, .renormalise = renormalise };
+    tr_model_config c = { .n_experts = n,
+                          .top_k = k,
+                          .renormalise = renormalise,
+                          .routed_scale = 1.0f,
+                          .residual_scale = 1.0f };
     float logits[64];
     double p[64];
     tr_pick picks[8];
@@ -29,7 +33,7 @@ static void check_random(uint64_t seed, uint64_t *counter, uint32_t n, uint32_t 
         p[e] = exp((double)logits[e]);
         sum += p[e];
     }
-    tr_router_pick(kernels(), &c, logits, 3, picks);
+    tr_router_pick(kernels(), &c, NULL, logits, 3, picks);
     for (uint32_t j = 0; j < k; j++)
         chosen += p[picks[j].expert] / sum;
     for (uint32_t j = 0; j < k; j++) {
@@ -57,14 +61,49 @@ static void the_largest_win_with_the_right_weights(void **state)
     }
 }
 
+/* Chosen by sigmoid plus bias, weighted by the sigmoid alone, then both scales. */
+static void a_bias_changes_the_choice_and_not_the_weight(void **state)
+{
+    tr_model_config c = { .n_experts = 4,
+                          .top_k = 2,
+                          .gate = TR_GATE_SIGMOID,
+                          .renormalise = true,
+                          .routed_scale = 2.5f,
+                          .residual_scale = 0.5f };
+    const float logits[] = { 2.0f, 1.0f, -1.0f, 0.0f };
+    const float bias[] = { -1.0f, 0.0f, 0.5f, 0.0f };
+    float row[4];
+    tr_pick picks[2];
+    double a = 1 / (1 + exp(-1.0));
+    double b = 1 / (1 + exp(1.0));
+
+    (void)state;
+    memcpy(row, logits, sizeof row);
+    tr_router_pick(kernels(), &c, bias, row, 7, picks);
+    assert_int_equal(picks[0].expert, 1);
+    assert_int_equal(picks[1].expert, 2);
+    assert_true(fabs((double)picks[0].weight - 1.25 * a / (a + b)) < 1e-6);
+    assert_true(fabs((double)picks[1].weight - 1.25 * b / (a + b)) < 1e-6);
+    memcpy(row, logits, sizeof row);
+    c.renormalise = false;
+    tr_router_pick(kernels(), &c, NULL, row, 7, picks);
+    assert_int_equal(picks[0].expert, 0);
+    assert_int_equal(picks[1].expert, 1);
+    assert_true(fabs((double)picks[1].weight - 1.25 * a) < 1e-6);
+}
+
 static void the_lower_expert_wins_a_tie(void **state)
 {
-    tr_model_config c = { .n_experts = 5, .top_k = 2, .renormalise = true };
+    tr_model_config c = { .n_experts = 5,
+                          .top_k = 2,
+                          .renormalise = true,
+                          .routed_scale = 1.0f,
+                          .residual_scale = 1.0f };
     float logits[] = { 0.0f, 1.0f, 1.0f, 1.0f, 0.5f };
     tr_pick picks[2];
 
     (void)state;
-    tr_router_pick(kernels(), &c, logits, 0, picks);
+    tr_router_pick(kernels(), &c, NULL, logits, 0, picks);
     assert_int_equal(picks[0].expert, 1);
     assert_int_equal(picks[1].expert, 2);
     assert_true(picks[0].weight == 0.5f);
@@ -72,12 +111,16 @@ static void the_lower_expert_wins_a_tie(void **state)
 
 static void a_broken_model_still_gives_distinct_experts_that_exist(void **state)
 {
-    tr_model_config c = { .n_experts = 4, .top_k = 3, .renormalise = true };
+    tr_model_config c = { .n_experts = 4,
+                          .top_k = 3,
+                          .renormalise = true,
+                          .routed_scale = 1.0f,
+                          .residual_scale = 1.0f };
     float logits[] = { NAN, NAN, NAN, NAN };
     tr_pick picks[3];
 
     (void)state;
-    tr_router_pick(kernels(), &c, logits, 0, picks);
+    tr_router_pick(kernels(), &c, NULL, logits, 0, picks);
     for (int j = 0; j < 3; j++) {
         assert_true(picks[j].expert < 4);
         assert_true(j == 0 || picks[j].expert > picks[j - 1].expert);
@@ -88,6 +131,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_largest_win_with_the_right_weights),
+        cmocka_unit_test(a_bias_changes_the_choice_and_not_the_weight),
         cmocka_unit_test(the_lower_expert_wins_a_tie),
         cmocka_unit_test(a_broken_model_still_gives_distinct_experts_that_exist),
     };

@@ -1,0 +1,84 @@
+/* arch_glm4moe.c - GLM-4.5 (GLM-4.5 Team, "GLM-4.5: agentic, reasoning, and coding foundation
+ * models", 2025).
+ *
+ * Biases on queries, keys and values; only the first values of a head are rotated.  The first
+ * layers are dense.  The others choose by sigmoid plus a bias that balances the load (Wang et al.,
+ * "Auxiliary-loss-free load balancing", 2024) and weight by the sigmoid alone; beside the picked
+ * experts every token goes through shared ones.  The last blocks of a file predict further tokens
+ * and are not run.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/model/arch.h"
+
+#include "proto/limits.h"
+
+static tr_status read_layers(const tr_gguf *g, tr_model_config *c)
+{
+    tr_status st = tr_arch_number(g, c, "nextn_predict_layers", c->n_layers - 1, &c->n_behind);
+    if (st != TR_OK)
+        return st;
+    c->n_layers -= c->n_behind;
+    return tr_arch_number(g, c, "leading_dense_block_count", c->n_layers, &c->n_dense);
+}
+
+static tr_status read_shared(const tr_gguf *g, tr_model_config *c)
+{
+    uint32_t n = 0;
+    uint32_t width = 0;
+
+    tr_status st = tr_arch_number(g, c, "expert_shared_count", TR_MAX_EXPERTS, &n);
+    if (st == TR_OK)
+        st = tr_arch_number(g, c, "expert_feed_forward_length", TR_MAX_DIM, &width);
+    if (st == TR_OK && (uint64_t)n * width > TR_MAX_DIM)
+        st = tr_fail(TR_E_FORMAT, "model %s: %u shared experts of width %u: together at most %d",
+                     tr_gguf_path(g), n, width, TR_MAX_DIM);
+    c->shared_ffn = st == TR_OK ? n * width : 0;
+    return st;
+}
+
+/* 2 is sigmoid, and so are files that don't say. */
+static tr_status read_gate(const tr_gguf *g, tr_model_config *c)
+{
+    uint32_t gate = 0;
+
+    tr_status st = tr_arch_number(g, c, "expert_gating_func", 2, &gate);
+    if (st == TR_OK)
+        st = tr_arch_flag(g, c, "expert_weights_norm", &c->renormalise);
+    if (st == TR_OK)
+        st = tr_arch_real(g, c, "expert_weights_scale", &c->routed_scale);
+    c->gate = gate == 1 ? TR_GATE_SOFTMAX : TR_GATE_SIGMOID;
+    c->has_choice_bias = true;
+    return st;
+}
+
+static tr_status read_rotated(const tr_gguf *g, tr_model_config *c)
+{
+    tr_status st = tr_arch_number(g, c, "rope.dimension_count", c->head_dim, &c->n_rot);
+
+    if (st == TR_OK && (c->n_rot == 0 || c->n_rot % 2 != 0))
+        st = tr_fail(TR_E_FORMAT,
+                     "model %s: glm4moe.rope.dimension_count is %u, but must be even and above 0",
+                     tr_gguf_path(g), c->n_rot);
+    return st;
+}
+
+static tr_status configure(const tr_gguf *g, tr_model_config *c)
+{
+    c->rope = TR_ROPE_NEOX;
+    c->has_qkv_bias = true;
+    c->qk_norm = tr_gguf_find(g, "blk.0.attn_q_norm.weight") ? TR_QK_NORM_HEAD : TR_QK_NORM_NONE;
+    c->ffn_norm = "post_attention_norm"; /* named so, but it stands before the experts */
+    tr_status st = read_layers(g, c);
+    if (st == TR_OK)
+        st = read_rotated(g, c);
+    if (st == TR_OK)
+        st = read_shared(g, c);
+    return st == TR_OK ? read_gate(g, c) : st;
+}
+
+const tr_arch tr_arch_glm4moe = {
+    .name = "glm4moe",
+    .configure = configure,
+    .keys = { "nextn_predict_layers", "leading_dense_block_count", "rope.dimension_count",
+              "expert_shared_count", "expert_gating_func", "expert_weights_scale" },
+};

@@ -1,0 +1,142 @@
+/* test_expert_map.c - layers may differ: dense ones are layers of one expert, blocks that only
+ * predict further tokens are none, and what the metadata promises is held against the tensors.
+ *
+ * Method: the header of a model of four blocks, dense, two with experts, one behind; changed in one
+ * place.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/gguf_bytes.h"
+#include "tests/support/tr_test.h"
+
+#include "experts/expert_map.h"
+
+enum { DIM = 32, FFN = 64, EXPERT_FFN = 16, N_EXPERTS = 4, DATA = 1 << 20, N_PARTS = 3 };
+
+static const struct {
+    const char *key;
+    uint32_t value;
+} numbers[] = {
+    { "x.block_count", 4 },
+    { "x.nextn_predict_layers", 1 },
+    { "x.embedding_length", DIM },
+    { "x.expert_count", N_EXPERTS },
+    { "x.expert_used_count", 3 },
+    { "x.feed_forward_length", FFN },
+    { "x.expert_feed_forward_length", EXPERT_FFN },
+};
+
+enum { N_NUMBERS = sizeof numbers / sizeof numbers[0] };
+
+/* What differs from the sound file. */
+typedef struct {
+    const char *key; /* NULL: no number */
+    uint32_t value;
+    const char *lacks; /* a tensor; NULL: none */
+    const char *word;  /* of the line */
+} change;
+
+static uint64_t put_tensors(gguf_bytes *b, const change *c)
+{
+    static const char *const parts[N_PARTS] = { "gate", "up", "down" };
+    uint64_t at = 0;
+    uint64_t n = 0;
+
+    for (unsigned layer = 0; layer < 4; layer++) {
+        for (unsigned p = 0; p < N_PARTS; p++) {
+            uint64_t ffn = layer == 0 ? FFN : EXPERT_FFN;
+            uint64_t shape[] = { p == 2 ? ffn : DIM, p == 2 ? DIM : ffn, N_EXPERTS };
+            char name[64];
+            snprintf(name, sizeof name, "blk.%u.ffn_%s%s.weight", layer, parts[p],
+                     layer == 0 ? "" : "_exps");
+            if (c->lacks && strcmp(c->lacks, name) == 0)
+                continue;
+            gb_tensor(b, name, shape, layer == 0 ? 2 : 3, TR_TYPE_F32, at);
+            at += DIM * ffn * (layer == 0 ? 1 : N_EXPERTS) * sizeof(float);
+            n++;
+        }
+    }
+    return n;
+}
+
+static tr_gguf *file_of(const change *c)
+{
+    gguf_bytes b = { 0 };
+    gguf_bytes tensors = { 0 };
+    tr_gguf *g = NULL;
+
+    uint64_t n = put_tensors(&tensors, c);
+    gb_start(&b, 3, n, N_NUMBERS + 1);
+    gb_text_entry(&b, "general.architecture", "x");
+    for (size_t i = 0; i < N_NUMBERS; i++)
+        gb_u32_entry(&b, numbers[i].key,
+                     c->key && strcmp(c->key, numbers[i].key) == 0 ? c->value : numbers[i].value);
+    gb_put(&b, tensors.data, tensors.size);
+    assert_int_equal(tr_gguf_parse("x.gguf", (tr_bytes){ b.data, b.size }, b.size + DATA, &g),
+                     TR_OK);
+    return g;
+}
+
+static void a_dense_layer_is_a_layer_of_one_expert(void **state)
+{
+    tr_gguf *g = file_of(&(change){ .key = NULL });
+    tr_expert_map m;
+
+    (void)state;
+    assert_int_equal(tr_expert_map_read(g, &m), TR_OK);
+    assert_int_equal(m.n_layers, 3);
+    assert_int_equal(m.n_experts, N_EXPERTS);
+    assert_int_equal(m.top_k, 3);
+    assert_int_equal(m.ffn, FFN);
+    for (uint32_t i = 0; i < m.n_layers; i++) {
+        const tr_expert_tensors *e = &m.layer[i];
+        assert_int_equal(e->is_dense, i == 0);
+        assert_int_equal(e->n_experts, i == 0 ? 1 : N_EXPERTS);
+        assert_int_equal(e->top_k, i == 0 ? 1 : 3);
+        assert_int_equal(e->ffn, i == 0 ? FFN : EXPERT_FFN);
+        assert_int_equal(tr_expert_map_bytes(&m, i),
+                         (size_t)(N_PARTS * DIM * (i == 0 ? FFN : EXPERT_FFN)) * sizeof(float));
+    }
+    tr_expert_map_fini(&m);
+    tr_gguf_close(&g);
+}
+
+static void what_does_not_fit_is_refused_and_named(void **state)
+{
+    static const change odd[] = {
+        { "x.block_count", 0, NULL, "x.block_count is 0" },
+        { "x.nextn_predict_layers", 4, NULL, "x.nextn_predict_layers is 4" },
+        { "x.embedding_length", DIM / 2, NULL, "blk.0.ffn_gate.weight has shape" },
+        { "x.expert_count", 0, NULL, "x.expert_count is 0" },
+        { "x.expert_count", 2, NULL, "3 of 2 experts" },
+        { "x.expert_count", 3, NULL, "blk.1.ffn_gate_exps.weight has shape" },
+        { "x.expert_used_count", 0, NULL, "x.expert_used_count is 0" },
+        { "x.feed_forward_length", 65, NULL, "blk.0.ffn_gate.weight: the network is 64 wide" },
+        { "x.expert_feed_forward_length", 8, NULL,
+          "blk.1.ffn_gate_exps.weight: experts are 16 wide" },
+        { NULL, 0, "blk.0.ffn_down.weight", "lacks blk.0.ffn_down.weight" },
+        { NULL, 0, "blk.2.ffn_gate_exps.weight", "lacks blk.2.ffn_gate_exps.weight" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
+        char line[512] = "";
+        tr_gguf *g = file_of(&odd[i]);
+        tr_expert_map m = { .n_layers = 77 };
+        tr_fail_capture_begin(line, sizeof line);
+        tr_status st = tr_expert_map_read(g, &m);
+        tr_fail_capture_end();
+        if (st != TR_E_FORMAT || !strstr(line, odd[i].word))
+            fail_msg("\"%s\": status %d, line: %s", odd[i].word, (int)st, line);
+        assert_int_equal(m.n_layers, 77); /* not written */
+        tr_gguf_close(&g);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_dense_layer_is_a_layer_of_one_expert),
+        cmocka_unit_test(what_does_not_fit_is_refused_and_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
