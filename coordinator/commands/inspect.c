@@ -30,6 +30,7 @@ static const char help[] =
 /* What the tensors add up to. */
 typedef struct {
     uint64_t parameters, expert_parameters;
+    uint64_t picked_parameters; /* of the experts that one token uses */
     uint64_t bytes, expert_bytes;
     uint64_t n_experts; /* of all layers together */
     uint64_t bytes_of[TR_TYPE_COUNT];
@@ -41,6 +42,30 @@ static uint64_t elements(const tr_gguf_tensor *t)
     return t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
 }
 
+/* What workers can hold: experts, and dense feed-forward networks, which count as one expert. */
+static void add_experts(const tr_gguf *g, totals *sum)
+{
+    tr_expert_map map;
+    char reason[256];
+
+    tr_fail_capture_begin(reason, sizeof reason);
+    tr_status st = tr_expert_map_read(g, &map);
+    tr_fail_capture_end();
+    if (st != TR_OK)
+        return;
+    for (uint32_t l = 0; l < map.n_layers; l++) {
+        const tr_expert_tensors *e = &map.layer[l];
+        if (!tr_expert_map_has(&map, l))
+            continue;
+        uint64_t n = elements(e->gate) + elements(e->up) + elements(e->down);
+        sum->expert_parameters += n;
+        sum->picked_parameters += n / e->n_experts * e->top_k;
+        sum->expert_bytes += e->gate->size + e->up->size + e->down->size;
+        sum->n_experts += e->n_experts;
+    }
+    tr_expert_map_fini(&map);
+}
+
 static totals add_up(const tr_gguf *g)
 {
     totals sum = { 0 };
@@ -50,13 +75,8 @@ static totals add_up(const tr_gguf *g)
         sum.parameters += elements(t);
         sum.bytes += t->size;
         sum.bytes_of[t->type] += t->size;
-        if (strstr(t->name, "_exps.")) {
-            sum.expert_parameters += elements(t);
-            sum.expert_bytes += t->size;
-            if (strstr(t->name, ".ffn_down_exps.weight"))
-                sum.n_experts += t->dim[2];
-        }
     }
+    add_experts(g, &sum);
     const tr_gguf_tensor *embedding = tr_gguf_find(g, "token_embd.weight");
     if (embedding && tr_gguf_find(g, "output.weight"))
         sum.embedding = elements(embedding);
@@ -139,13 +159,11 @@ static void set_sizes(json_t *o, const tr_gguf *g, tr_bytes arch)
 
 /* Active: what one token's pass reads.  The picked experts' share of the experts, all else, but
  * of an embedding that is not the output matrix too only one row, which is left out. */
-static void set_parameters(json_t *o, const totals *t, int64_t n_experts, int64_t n_used)
+static void set_parameters(json_t *o, const totals *t)
 {
     uint64_t dense = t->parameters - t->expert_parameters;
-    uint64_t active = dense - t->embedding;
+    uint64_t active = dense - t->embedding + t->picked_parameters;
 
-    if (n_experts > 0 && n_used >= 0 && n_used <= n_experts)
-        active += t->expert_parameters / (uint64_t)n_experts * (uint64_t)n_used;
     set_number(o, "parameters", (int64_t)t->parameters);
     set_number(o, "active_parameters", (int64_t)active);
     set_number(o, "dense_bytes", (int64_t)(t->bytes - t->expert_bytes));
@@ -169,8 +187,7 @@ static json_t *facts_of(const tr_gguf *g)
     set_text(o, "name", text_of(g, "general.name"));
     set_support(o, g);
     set_sizes(o, g, arch);
-    set_parameters(o, &t, number_of(g, arch, "expert_count"),
-                   number_of(g, arch, "expert_used_count"));
+    set_parameters(o, &t);
     for (uint32_t i = 0; i < TR_TYPE_COUNT; i++)
         if (t.bytes_of[i] > 0)
             set_number(types, tr_type_get(i)->name, (int64_t)t.bytes_of[i]);
