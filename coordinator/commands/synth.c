@@ -43,9 +43,13 @@ static void list_shapes(void)
 {
     const tr_model_shape *s;
 
-    for (size_t i = 0; (s = tr_model_shape_at(i)); i++)
-        printf("%-16s %s: %u layers of %u experts, top-%u, width %u\n", s->name, s->what,
-               s->n_layers, s->n_experts, s->top_k, s->dim);
+    for (size_t i = 0; (s = tr_model_shape_at(i)); i++) {
+        printf("%-16s %s: %u layers ", s->name, s->what, s->n_layers);
+        if (s->n_experts > 0)
+            printf("of %u experts, top-%u, width %u\n", s->n_experts, s->top_k, s->dim);
+        else
+            printf("without experts, width %u\n", s->dim);
+    }
 }
 
 /* What replaces a part of the shape, wherever it stands among the options. */
@@ -129,6 +133,8 @@ static tr_status parse(int argc, char **argv, tr_random_model *o, bool *done)
     o->shape.context = g.context ? (uint32_t)g.context : o->shape.context;
     if (!g.dense)
         o->dense = o->experts;
+    if (g.experts && o->shape.top_k == 0)
+        return tr_fail(TR_E_USAGE, "--experts: %s is a dense model", o->shape.name);
     if (o->shape.top_k > o->shape.n_experts)
         return tr_fail(TR_E_USAGE, "--experts %u: each token picks %u", o->shape.n_experts,
                        o->shape.top_k);

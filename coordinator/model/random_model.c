@@ -131,14 +131,16 @@ static tr_status put_metadata(synth *s)
     put_number(s, "context_length", m->context);
     put_number(s, "embedding_length", m->dim);
     put_number(s, "feed_forward_length", m->ffn);
-    put_number(s, "expert_feed_forward_length", m->ffn);
     put_number(s, "attention.head_count", m->n_heads);
     put_number(s, "attention.head_count_kv", m->n_kv_heads);
     put_number(s, "attention.key_length", m->head_dim);
     put_number(s, "attention.value_length", m->head_dim);
     put_number(s, "rope.dimension_count", m->head_dim);
-    put_number(s, "expert_count", m->n_experts);
-    put_number(s, "expert_used_count", m->top_k);
+    if (m->n_experts > 0) {
+        put_number(s, "expert_feed_forward_length", m->ffn);
+        put_number(s, "expert_count", m->n_experts);
+        put_number(s, "expert_used_count", m->top_k);
+    }
     put_real(s, "attention.layer_norm_rms_epsilon", m->norm_eps);
     put_real(s, "rope.freq_base", m->rope_base);
     return put_vocabulary(s);
@@ -171,35 +173,50 @@ static void put_experts(synth *s, const char *name, uint64_t in, uint64_t out, f
                (filling){ s->o->experts, 0, gain / sqrtf((float)in), 0.0f });
 }
 
-static void put_layer(synth *s, uint32_t i)
+static const char *name_in(uint32_t layer, const char *part, char *name, size_t size)
+{
+    snprintf(name, size, "blk.%u.%s.weight", layer, part);
+    return name;
+}
+
+static void put_attention(synth *s, uint32_t i)
 {
     const tr_model_shape *m = &s->o->shape;
     uint64_t q = (uint64_t)m->n_heads * m->head_dim;
     uint64_t kv = (uint64_t)m->n_kv_heads * m->head_dim;
-    bool is_whole = strcmp(m->arch, "olmoe") == 0; /* query/key norm over the whole projection */
+    bool is_whole = m->qk_norm == TR_QK_NORM_WHOLE;
     tr_type dense = s->o->dense;
-    char name[8][64];
-    static const char *const part[] = { "attn_norm",   "attn_q",      "attn_k",      "attn_v",
-                                        "attn_q_norm", "attn_k_norm", "attn_output", "ffn_norm" };
+    char name[64];
 
-    for (size_t p = 0; p < 8; p++)
-        snprintf(name[p], sizeof name[p], "blk.%u.%s.weight", i, part[p]);
-    put_vector(s, name[0], m->dim);
-    put_matrix(s, name[1], dense, m->dim, q, 1.0f);
-    put_matrix(s, name[2], dense, m->dim, kv, 1.0f);
-    put_matrix(s, name[3], dense, m->dim, kv, 1.0f);
-    put_vector(s, name[4], is_whole ? q : m->head_dim);
-    put_vector(s, name[5], is_whole ? kv : m->head_dim);
-    put_matrix(s, name[6], dense, q, m->dim, 1.0f);
-    put_vector(s, name[7], m->dim);
-    snprintf(name[0], sizeof name[0], "blk.%u.ffn_gate_inp.weight", i);
-    put_matrix(s, name[0], TR_TYPE_F32, m->dim, m->n_experts, 2.0f);
-    snprintf(name[0], sizeof name[0], "blk.%u.ffn_gate_exps.weight", i);
-    put_experts(s, name[0], m->dim, m->ffn, 1.0f);
-    snprintf(name[0], sizeof name[0], "blk.%u.ffn_up_exps.weight", i);
-    put_experts(s, name[0], m->dim, m->ffn, 1.0f);
-    snprintf(name[0], sizeof name[0], "blk.%u.ffn_down_exps.weight", i);
-    put_experts(s, name[0], m->ffn, m->dim, 1.5f);
+    put_vector(s, name_in(i, "attn_norm", name, sizeof name), m->dim);
+    put_matrix(s, name_in(i, "attn_q", name, sizeof name), dense, m->dim, q, 1.0f);
+    put_matrix(s, name_in(i, "attn_k", name, sizeof name), dense, m->dim, kv, 1.0f);
+    put_matrix(s, name_in(i, "attn_v", name, sizeof name), dense, m->dim, kv, 1.0f);
+    if (m->qk_norm != TR_QK_NORM_NONE) {
+        put_vector(s, name_in(i, "attn_q_norm", name, sizeof name), is_whole ? q : m->head_dim);
+        put_vector(s, name_in(i, "attn_k_norm", name, sizeof name), is_whole ? kv : m->head_dim);
+    }
+    put_matrix(s, name_in(i, "attn_output", name, sizeof name), dense, q, m->dim, 1.0f);
+    put_vector(s, name_in(i, "ffn_norm", name, sizeof name), m->dim);
+}
+
+static void put_layer(synth *s, uint32_t i)
+{
+    const tr_model_shape *m = &s->o->shape;
+    char name[64];
+
+    put_attention(s, i);
+    if (m->n_experts == 0) {
+        put_matrix(s, name_in(i, "ffn_gate", name, sizeof name), s->o->dense, m->dim, m->ffn, 1.0f);
+        put_matrix(s, name_in(i, "ffn_up", name, sizeof name), s->o->dense, m->dim, m->ffn, 1.0f);
+        put_matrix(s, name_in(i, "ffn_down", name, sizeof name), s->o->dense, m->ffn, m->dim, 1.5f);
+        return;
+    }
+    put_matrix(s, name_in(i, "ffn_gate_inp", name, sizeof name), TR_TYPE_F32, m->dim, m->n_experts,
+               2.0f);
+    put_experts(s, name_in(i, "ffn_gate_exps", name, sizeof name), m->dim, m->ffn, 1.0f);
+    put_experts(s, name_in(i, "ffn_up_exps", name, sizeof name), m->dim, m->ffn, 1.0f);
+    put_experts(s, name_in(i, "ffn_down_exps", name, sizeof name), m->ffn, m->dim, 1.5f);
 }
 
 /* ---- data ----------------------------------------------------------------------------- */

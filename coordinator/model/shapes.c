@@ -6,15 +6,23 @@
 
 static const tr_model_shape shapes[] = {
     { "tiny", "qwen3moe", "a few megabytes, for tests", 2, 256, 4, 2, 64, 8, 2, 256, 512, 512,
-      10000.0f, 1e-6f },
+      10000.0f, 1e-6f, TR_QK_NORM_HEAD },
     { "small-1g", "qwen3moe", "1.2 GB in Q8_0, for tests of memory", 10, 1024, 16, 4, 64, 48, 4,
-      768, 8192, 4096, 1000000.0f, 1e-6f },
+      768, 8192, 4096, 1000000.0f, 1e-6f, TR_QK_NORM_HEAD },
     { "olmoe-1b-7b", "olmoe", "OLMoE 1B-7B", 16, 2048, 16, 16, 128, 64, 8, 1024, 50304, 4096,
-      10000.0f, 1e-5f },
+      10000.0f, 1e-5f, TR_QK_NORM_WHOLE },
     { "qwen3-30b-a3b", "qwen3moe", "Qwen3 30B-A3B", 48, 2048, 32, 4, 128, 128, 8, 768, 151936,
-      40960, 1000000.0f, 1e-6f },
+      40960, 1000000.0f, 1e-6f, TR_QK_NORM_HEAD },
     { "qwen3-235b-a22b", "qwen3moe", "Qwen3 235B-A22B", 94, 4096, 64, 4, 128, 128, 8, 1536, 151936,
-      40960, 1000000.0f, 1e-6f },
+      40960, 1000000.0f, 1e-6f, TR_QK_NORM_HEAD },
+    { "mixtral-8x7b", "llama", "Mixtral 8x7B", 32, 4096, 32, 8, 128, 8, 2, 14336, 32000, 32768,
+      1000000.0f, 1e-5f, TR_QK_NORM_NONE },
+    { "mixtral-8x22b", "llama", "Mixtral 8x22B", 56, 6144, 48, 8, 128, 8, 2, 16384, 32768, 65536,
+      1000000.0f, 1e-5f, TR_QK_NORM_NONE },
+    { "llama-3.1-8b", "llama", "Llama 3.1 8B", 32, 4096, 32, 8, 128, 0, 0, 14336, 128256, 131072,
+      500000.0f, 1e-5f, TR_QK_NORM_NONE },
+    { "qwen3-8b", "qwen3", "Qwen3 8B", 36, 4096, 32, 8, 128, 0, 0, 12288, 151936, 40960, 1000000.0f,
+      1e-6f, TR_QK_NORM_HEAD },
 };
 
 const tr_model_shape *tr_model_shape_at(size_t i)

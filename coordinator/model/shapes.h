@@ -7,6 +7,8 @@
 #ifndef TR_COORDINATOR_MODEL_SHAPES_H
 #define TR_COORDINATOR_MODEL_SHAPES_H
 
+#include "coordinator/model/arch.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,9 +17,10 @@ typedef struct {
     const char *arch; /* general.architecture */
     const char *what; /* one line for lists */
     uint32_t n_layers, dim, n_heads, n_kv_heads, head_dim;
-    uint32_t n_experts, top_k, ffn;
+    uint32_t n_experts, top_k, ffn; /* 0 and 0 in a dense model */
     uint32_t n_vocab, context;
     float rope_base, norm_eps;
+    tr_qk_norm qk_norm;
 } tr_model_shape;
 
 /* The i-th shape; NULL past the last. */
