@@ -123,6 +123,35 @@ static void hide(const chunk_job *j, size_t at, size_t lo, size_t hi)
         tr_act_q8_part(a->compute->kernels, from, lo, hi, j->ffn, row);
 }
 
+static void add(const float *bias, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] += bias[i];
+}
+
+/* gate becomes the hidden values of experts with biases; a NaN stays one. */
+static void clamped_swiglu(float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float g = gate[i] > 7.0f ? 7.0f : gate[i];
+        float u = up[i] > 7.0f ? 7.0f : up[i] < -7.0f ? -7.0f : up[i];
+        gate[i] = g / (1.0f + tr_expf(-1.702f * g)) * (u + 1.0f);
+    }
+}
+
+/* The hidden values lo..hi-1 of one row, from the products. */
+static void activate(const tr_kernels *k, const tr_expert *e, size_t lo, size_t hi, float *gate,
+                     float *up)
+{
+    if (!e->gate_bias) {
+        k->silu_mul(gate + lo, up + lo, hi - lo);
+        return;
+    }
+    add(e->gate_bias + lo, hi - lo, gate + lo);
+    add(e->up_bias + lo, hi - lo, up + lo);
+    clamped_swiglu(gate + lo, up + lo, hi - lo);
+}
+
 static void gate_and_up(void *ctx, size_t thread, size_t begin, size_t end)
 {
     const chunk_job *j = ctx;
@@ -144,7 +173,7 @@ static void gate_and_up(void *ctx, size_t thread, size_t begin, size_t end)
         tr_matmul_for(k, &e->up, j->share->act)(&e->up, lo, hi, x, j->share->row_size, g->n, up,
                                                 j->ffn);
         for (size_t r = 0; r < g->n; r++) {
-            k->silu_mul(gate + r * j->ffn + lo, up + r * j->ffn + lo, hi - lo);
+            activate(k, e, lo, hi, gate + r * j->ffn, up + r * j->ffn);
             hide(j, at + r, lo, hi);
         }
     }
@@ -165,6 +194,8 @@ static void down(void *ctx, size_t thread, size_t begin, size_t end)
         tr_matmul_for(a->compute->kernels, &e->down,
                       j->hidden_act)(&e->down, lo, hi, a->hidden + at * j->hidden_size,
                                      j->hidden_size, g->n, j->answers + at * a->dim, a->dim);
+        for (size_t r = 0; r < g->n && e->down_bias; r++)
+            add(e->down_bias + lo, hi - lo, j->answers + (at + r) * a->dim + lo);
     }
 }
 

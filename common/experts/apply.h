@@ -3,7 +3,13 @@
  *   answer[p] = down_e * (silu(gate_e * x) . (up_e * x))     e = picks[p].expert,
  *                                                            x = rows[picks[p].row]
  *
- * (SwiGLU: Shazeer, "GLU variants improve transformer", 2020.)  The router's weight is not
+ * (SwiGLU: Shazeer, "GLU variants improve transformer", 2020.)  Experts with biases are gpt-oss's
+ * kind, which bends SwiGLU and keeps it within bounds:
+ *
+ *   g = min(gate_e * x + b, 7)    u = clip(up_e * x + b, -7, 7)
+ *   answer[p] = down_e * (g . sigmoid(1.702 g) . (u + 1)) + b
+ *
+ * The router's weight is not
  * applied here: the coordinator multiplies when it adds up.
  *
  * USE     tr_apply *a;

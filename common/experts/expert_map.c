@@ -70,6 +70,38 @@ static const tr_gguf_tensor *find(const tr_gguf *g, uint32_t layer, const char *
     return tr_gguf_find(g, name);
 }
 
+static tr_status check_bias(const tr_gguf *g, const tr_gguf_tensor *t, uint64_t n,
+                            uint64_t n_experts)
+{
+    if (t->type != TR_TYPE_F32)
+        return tr_fail(TR_E_UNSUPPORTED,
+                       "model %s: tensor %s is of type %s, but biases must be F32", tr_gguf_path(g),
+                       t->name, tr_type_get(t->type)->name);
+    return check_shape(g, t, n, n_experts, 1);
+}
+
+/* Biases of the experts, if the file has any for them. */
+static tr_status read_biases(const promise *p, uint32_t layer, uint32_t dim, tr_expert_tensors *e)
+{
+    static const char *const parts[] = { "gate", "up", "down" };
+    const tr_gguf_tensor **out[] = { &e->gate_bias, &e->up_bias, &e->down_bias };
+    const uint64_t sizes[] = { e->ffn, e->ffn, dim };
+    uint32_t n = 0;
+    tr_status st = TR_OK;
+
+    for (size_t i = 0; i < 3 && !e->is_dense; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "blk.%u.ffn_%s_exps.bias", layer, parts[i]);
+        *out[i] = tr_gguf_find(p->g, name);
+        n += *out[i] != NULL;
+    }
+    for (size_t i = 0; i < 3 && n > 0 && st == TR_OK; i++)
+        st = *out[i] ? check_bias(p->g, *out[i], sizes[i], e->n_experts)
+                     : tr_fail(TR_E_FORMAT, "model %s: layer %u lacks blk.%u.ffn_%s_exps.bias",
+                               tr_gguf_path(p->g), layer, layer, parts[i]);
+    return st;
+}
+
 /* The width that the metadata promises, if it does: some files leave it out, some write 0. */
 static tr_status check_width(const promise *p, const tr_expert_tensors *e)
 {
@@ -134,6 +166,8 @@ static tr_status read_layer(const promise *p, tr_expert_map *m, uint32_t i)
             TR_E_FORMAT, "model %s: has tensor %s, but %.*s.expert_count is 0 or missing",
             tr_gguf_path(g), e.gate->name, (int)p->arch.size, (const char *)p->arch.data);
     tr_status st = check_layer(p, m->dim, &e);
+    if (st == TR_OK)
+        st = read_biases(p, i, m->dim, &e);
     if (st != TR_OK)
         return st;
     m->layer[i] = e;
@@ -225,5 +259,6 @@ uint64_t tr_expert_map_bytes(const tr_expert_map *m, uint32_t layer)
 {
     const tr_expert_tensors *e = &m->layer[layer];
 
-    return (e->gate->size + e->up->size + e->down->size) / e->n_experts;
+    uint64_t biases = e->gate_bias ? e->gate_bias->size + e->up_bias->size + e->down_bias->size : 0;
+    return (e->gate->size + e->up->size + e->down->size + biases) / e->n_experts;
 }

@@ -25,6 +25,12 @@ typedef struct {
     const tr_gguf_tensor *gate; /* [n_experts][ffn][dim] */
     const tr_gguf_tensor *up;   /* [n_experts][ffn][dim] */
     const tr_gguf_tensor *down; /* [n_experts][dim][ffn] */
+
+    /* Added to the products; all NULL or all there, float32.  Experts that have them also have
+     * another activation (apply.h). */
+    const tr_gguf_tensor *gate_bias, *up_bias; /* [n_experts][ffn] */
+    const tr_gguf_tensor *down_bias;           /* [n_experts][dim] */
+
     uint32_t n_experts;
     uint32_t top_k; /* picks of a row */
     uint32_t ffn;   /* hidden units of an expert */

@@ -116,6 +116,25 @@ static tr_status load_matrix(tr_shards *s, const tr_gguf_tensor *t, uint32_t exp
     return st;
 }
 
+/* The expert's vector of t, if there is a t. */
+static tr_status load_bias(tr_shards *s, const tr_gguf_tensor *t, uint32_t expert,
+                           const float **out)
+{
+    void *memory = NULL;
+
+    if (!t)
+        return TR_OK;
+    size_t size = t->dim[0] * sizeof(float);
+    tr_status st = reserve(s, tr_align_up(size, TR_ALIGN), &memory);
+    if (st == TR_OK)
+        st = tr_gguf_read(s->gguf, t->offset + expert * size, size, memory);
+    if (st != TR_OK)
+        return st;
+    s->bytes += size;
+    *out = memory;
+    return TR_OK;
+}
+
 tr_status tr_shards_load(tr_shards *s, uint32_t layer, uint32_t expert)
 {
     size_t at = index_of(s, layer, expert);
@@ -134,6 +153,12 @@ tr_status tr_shards_load(tr_shards *s, uint32_t layer, uint32_t expert)
         st = load_matrix(s, t->up, expert, act, &e->up);
     if (st == TR_OK)
         st = load_matrix(s, t->down, expert, hidden, &e->down);
+    if (st == TR_OK)
+        st = load_bias(s, t->gate_bias, expert, &e->gate_bias);
+    if (st == TR_OK)
+        st = load_bias(s, t->up_bias, expert, &e->up_bias);
+    if (st == TR_OK)
+        st = load_bias(s, t->down_bias, expert, &e->down_bias);
     if (st != TR_OK) {
         free(e);
         return st;

@@ -23,6 +23,9 @@ typedef struct {
     tr_matrix gate; /* [ffn][dim] */
     tr_matrix up;   /* [ffn][dim] */
     tr_matrix down; /* [dim][ffn] */
+
+    const float *gate_bias, *up_bias; /* [ffn]; NULL: none */
+    const float *down_bias;           /* [dim] */
 } tr_expert;
 
 typedef struct tr_shards tr_shards;

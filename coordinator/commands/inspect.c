@@ -60,7 +60,7 @@ static void add_experts(const tr_gguf *g, totals *sum)
         uint64_t n = elements(e->gate) + elements(e->up) + elements(e->down);
         sum->expert_parameters += n;
         sum->picked_parameters += n / e->n_experts * e->top_k;
-        sum->expert_bytes += e->gate->size + e->up->size + e->down->size;
+        sum->expert_bytes += tr_expert_map_bytes(&map, l) * e->n_experts;
         sum->n_experts += e->n_experts;
     }
     tr_expert_map_fini(&map);

@@ -9,8 +9,8 @@
 #include <string.h>
 
 static const tr_arch *const known[] = {
-    &tr_arch_glm4moe,  &tr_arch_granitemoe, &tr_arch_llama,    &tr_arch_olmoe,
-    &tr_arch_qwen2moe, &tr_arch_qwen3,      &tr_arch_qwen3moe,
+    &tr_arch_glm4moe, &tr_arch_gpt_oss,  &tr_arch_granitemoe, &tr_arch_llama,
+    &tr_arch_olmoe,   &tr_arch_qwen2moe, &tr_arch_qwen3,      &tr_arch_qwen3moe,
 };
 
 enum { N_KNOWN = sizeof known / sizeof known[0], MAX_CONTEXT = 1 << 24, MAX_VOCAB = 1 << 24 };
@@ -186,12 +186,21 @@ static tr_status refuse_demands(const tr_gguf *g, const tr_arch *a)
 {
     static const demand demands[] = {
         { "expert_gating_func", 0, 1 }, /* softmax */
-        { "expert_weights_scale", 0, 1 }, { "expert_shared_count", 0, 0 },
-        { "expert_group_count", 0, 1 },   { "leading_dense_block_count", 0, 0 },
-        { "nextn_predict_layers", 0, 0 }, { "attention.sliding_window", 0, 0 },
-        { "attention.clamp_kqv", 0, 0 },  { "attention.scale", 0, 0 },
-        { "logit_scale", 0, 1 },          { "rope.scaling.factor", 0, 1 },
-        { "embedding_scale", 0, 1 },      { "residual_scale", 0, 1 },
+        { "expert_weights_scale", 0, 1 },
+        { "expert_shared_count", 0, 0 },
+        { "expert_group_count", 0, 1 },
+        { "leading_dense_block_count", 0, 0 },
+        { "nextn_predict_layers", 0, 0 },
+        { "attention.sliding_window", 0, 0 },
+        { "attention.clamp_kqv", 0, 0 },
+        { "attention.scale", 0, 0 },
+        { "logit_scale", 0, 1 },
+        { "rope.scaling.factor", 0, 1 },
+        { "embedding_scale", 0, 1 },
+        { "residual_scale", 0, 1 },
+        { "rope.scaling.attn_factor", 0, 1 },
+        { "rope.scaling.yarn_beta_fast", 0, 32 },
+        { "rope.scaling.yarn_beta_slow", 0, 1 },
     };
     tr_status st = TR_OK;
 
@@ -226,7 +235,7 @@ static tr_status refuse_unknown_variants(const tr_gguf *g, const tr_arch *a,
     tr_status st = tr_gguf_opt_string(g, key, &scaling);
     if (st != TR_OK)
         return st;
-    if (!tr_bytes_equal(scaling, tr_bytes_of("none")))
+    if (!tr_bytes_equal(scaling, tr_bytes_of("none")) && !is_own(a, "rope.scaling.type"))
         return tr_fail(TR_E_UNSUPPORTED, "model %s: rotary scaling '%.*s' is not supported",
                        tr_gguf_path(g), (int)(scaling.size < 64 ? scaling.size : 64),
                        (const char *)scaling.data);
@@ -308,6 +317,7 @@ static void set_defaults(tr_model_config *c)
     c->attention_scale = 1.0f / sqrtf((float)c->head_dim);
     c->ffn_norm = "ffn_norm";
     c->routed_scale = c->embedding_scale = c->residual_scale = c->logit_scale = 1.0f;
+    c->yarn_factor = c->rope_magnitude = 1.0f;
 }
 
 tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)

@@ -52,12 +52,19 @@ typedef struct {
     tr_rope_kind rope;
     uint32_t n_rot;        /* values of a head that are rotated, the first ones: head_dim */
     bool has_rope_factors; /* rope_freqs.weight divides the frequencies */
+    float yarn_factor;     /* how far YaRN stretches the context: 1 */
+    uint32_t yarn_context; /* from this many positions */
+    float rope_magnitude;  /* of cosine and sine: 1 */
     tr_qk_norm qk_norm;
-    bool has_qkv_bias;
+    bool has_qkv_bias, has_out_bias;
+    bool has_sinks;        /* a score of each head beside those of positions */
+    uint32_t window;       /* positions that even layers see, from 0 on; 0: all */
     float attention_scale; /* of scores: 1 / sqrt(head_dim) */
 
     /* experts */
     const char *ffn_norm; /* the tensor's name: "ffn_norm" */
+    bool has_expert_bias; /* and with it another activation (experts/apply.h) */
+    bool has_router_bias;
     tr_gate gate;
     bool has_choice_bias; /* added to what the gate gives for choosing, not to the weights */
     bool renormalise;     /* the picks' weights are divided by their sum */
@@ -84,6 +91,7 @@ typedef struct {
 } tr_arch;
 
 extern const tr_arch tr_arch_glm4moe;
+extern const tr_arch tr_arch_gpt_oss;
 extern const tr_arch tr_arch_granitemoe;
 extern const tr_arch tr_arch_llama;
 extern const tr_arch tr_arch_olmoe;

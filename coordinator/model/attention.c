@@ -8,6 +8,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/model/attention.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { BLOCK = TR_ATTENTION_BLOCK };
@@ -40,19 +41,35 @@ static size_t query_at(const block *b, size_t i)
     return (row * b->a->n_heads + head) * head_dim(b);
 }
 
-/* Positions that query i sees. */
+/* Positions up to the last that query i sees. */
 static size_t seen_by(const block *b, size_t i)
 {
     return (size_t)b->a->position[b->first + i / b->n_heads] + 1;
 }
 
-/* Positions of a page that query i sees; 0 for a page after its own. */
+/* The first position that query i sees. */
+static size_t first_seen(const block *b, size_t i)
+{
+    size_t window = b->a->window;
+    size_t n = seen_by(b, i);
+
+    return window > 0 && n > window ? n - window : 0;
+}
+
+static size_t first_page(const block *b, size_t i)
+{
+    return first_seen(b, i) / TR_KV_PAGE;
+}
+
+/* Positions of a page up to the last that query i sees; 0 for a page of which it sees none. */
 static size_t in_page(const block *b, size_t i, size_t page)
 {
     size_t seen = seen_by(b, i);
     size_t begin = page * TR_KV_PAGE;
 
-    return seen <= begin ? 0 : seen - begin < TR_KV_PAGE ? seen - begin : TR_KV_PAGE;
+    if (seen <= begin || page < first_page(b, i))
+        return 0;
+    return seen - begin < TR_KV_PAGE ? seen - begin : TR_KV_PAGE;
 }
 
 static tr_kv_span span_of(const block *b, size_t page)
@@ -73,6 +90,9 @@ static void score_page(const block *b, size_t page, size_t n_positions)
         a->compute->kernels->dots(a->q + query_at(b, i), keys, n, head_dim(b), scores);
         for (size_t k = 0; k < n; k++)
             scores[k] *= a->scale;
+        size_t first = first_seen(b, i);
+        for (size_t k = 0; k < n && page * TR_KV_PAGE + k < first; k++)
+            scores[k] = -INFINITY;
     }
 }
 
@@ -88,24 +108,40 @@ static void mix_page(const block *b, size_t page, size_t n_positions)
                                  in_page(b, i, page), head_dim(b), a->out + query_at(b, i));
 }
 
+/* Scores become weights, from the first page on that the query sees. */
+static void weigh(const block *b, size_t i)
+{
+    const tr_attention *a = b->a;
+    size_t begin = first_page(b, i) * TR_KV_PAGE;
+    float *scores = b->scores + i * a->score_stride + begin;
+    size_t n = seen_by(b, i) - begin;
+
+    if (a->sinks)
+        scores[n++] = a->sinks[b->head + i % b->n_heads];
+    a->compute->kernels->softmax(scores, n);
+}
+
 static void block_run(block *b)
 {
     const tr_attention *a = b->a;
     size_t n_queries = b->n_rows * b->n_heads;
     size_t n = 0;
+    size_t begin = first_page(b, 0);
 
-    for (size_t i = 0; i < n_queries; i++)
+    for (size_t i = 0; i < n_queries; i++) {
         n = seen_by(b, i) > n ? seen_by(b, i) : n;
+        begin = first_page(b, i) < begin ? first_page(b, i) : begin;
+    }
     b->n = n;
     size_t n_pages = tr_kv_pages_for(n);
     size_t in_last = n - (n_pages - 1) * TR_KV_PAGE;
-    for (size_t p = 0; p < n_pages; p++)
+    for (size_t p = begin; p < n_pages; p++)
         score_page(b, p, p + 1 < n_pages ? TR_KV_PAGE : in_last);
     for (size_t i = 0; i < n_queries; i++) {
-        a->compute->kernels->softmax(b->scores + i * a->score_stride, seen_by(b, i));
+        weigh(b, i);
         memset(a->out + query_at(b, i), 0, head_dim(b) * sizeof(float));
     }
-    for (size_t p = 0; p < n_pages; p++)
+    for (size_t p = begin; p < n_pages; p++)
         mix_page(b, p, p + 1 < n_pages ? TR_KV_PAGE : in_last);
 }
 

@@ -2,7 +2,11 @@
  *
  *   out_h = sum over positions p <= row's of softmax_p(scale * q_h . k_p) * v_p
  *
- * with query head h reading key/value head h / (n_heads / n_kv_heads) (Ainslie et al., "GQA",
+ * or, with a window, over the last so many of them.  A sink is a score beside those of positions,
+ * which takes weight and gives nothing (Xiao et al., "Efficient streaming language models with
+ * attention sinks", 2024).
+ *
+ * Query head h reads key/value head h / (n_heads / n_kv_heads) (Ainslie et al., "GQA",
  * 2023). Scores of all positions first, then one softmax, then the sum in position order: the
  * result depends on the row and its cache alone, not on the batch or on how a prompt was cut.
  *
@@ -19,10 +23,12 @@ typedef struct {
     size_t layer;
     size_t n_rows, n_heads;
     float scale;
+    size_t window;                   /* positions that a query sees, its own included; 0: all */
+    const float *sinks;              /* [n_heads]; NULL: none */
     const float *q;                  /* [n_rows][n_heads][head_dim] */
     const tr_kv_table *const *table; /* [n_rows] */
     const uint32_t *position;        /* [n_rows]; the cache holds keys and values up to it */
-    size_t score_stride;             /* at least the largest position + 1 */
+    size_t score_stride;             /* at least the largest position + 1; + 2 with sinks */
     float *scratch;                  /* [threads][tr_attention_scratch()] */
     uint32_t *block_begin;           /* [n_rows] scratch */
     float *out;                      /* [n_rows][n_heads][head_dim] */

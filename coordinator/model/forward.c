@@ -111,7 +111,7 @@ tr_status tr_forward_new(const tr_forward_options *o, tr_forward **out)
     f->q_dim = (size_t)c->n_heads * c->head_dim;
     f->kv_dim = (size_t)c->n_kv_heads * c->head_dim;
     f->half = c->n_rot / 2;
-    f->score_stride = tr_align_up(o->max_context, TR_ALIGN / sizeof(float));
+    f->score_stride = tr_align_up(o->max_context + c->has_sinks, TR_ALIGN / sizeof(float));
     lay_out(f, &size);
     tr_status st = tr_arena_init(&f->arena, size, "step buffers (a smaller --batch needs less)");
     if (st != TR_OK) {
@@ -119,7 +119,7 @@ tr_status tr_forward_new(const tr_forward_options *o, tr_forward **out)
         return st;
     }
     lay_out(f, &size);
-    tr_rope_frequencies((double)c->rope_base, c->n_rot, o->model->rope_factors, f->inverse);
+    tr_rope_frequencies(c, o->model->rope_factors, f->inverse);
     *out = f;
     return TR_OK;
 }
@@ -160,9 +160,11 @@ static void embed(tr_forward *f)
 
 static void angles(tr_forward *f)
 {
+    double magnitude = (double)f->o.model->config.rope_magnitude;
+
     for (size_t r = 0; r < f->n_rows; r++)
-        tr_rope_angles(f->batch->position[r], 2 * f->half, f->inverse, f->cosine + r * f->half,
-                       f->sine + r * f->half);
+        tr_rope_angles(f->batch->position[r], 2 * f->half, f->inverse, magnitude,
+                       f->cosine + r * f->half, f->sine + r * f->half);
 }
 
 typedef struct {
@@ -255,9 +257,11 @@ static void add_rows(void *ctx, size_t thread, size_t begin, size_t end)
     tr_forward *f = ctx;
 
     (void)thread;
-    for (size_t r = begin; r < end; r++)
+    for (size_t r = begin; r < end; r++) {
+        add_bias(f, f->o.model->layer[f->layer].out_bias, f->dim, f->added + r * f->dim);
         f->o.compute->kernels->axpy_f32(f->o.model->config.residual_scale, f->added + r * f->dim,
                                         f->dim, f->x + r * f->dim);
+    }
 }
 
 /* x += attention(norm(x)) */
@@ -280,6 +284,8 @@ static void attend(tr_forward *f)
         .n_rows = f->n_rows,
         .n_heads = c->n_heads,
         .scale = c->attention_scale,
+        .window = f->layer % 2 == 0 ? c->window : 0,
+        .sinks = y->sinks,
         .q = f->q,
         .table = f->batch->table,
         .position = f->batch->position,
@@ -300,12 +306,15 @@ static void pick_rows(void *ctx, size_t thread, size_t begin, size_t end)
 {
     tr_forward *f = ctx;
     const tr_model_config *c = &f->o.model->config;
-    const float *bias = f->o.model->layer[f->layer].choice_bias;
+    const tr_layer *y = &f->o.model->layer[f->layer];
 
     (void)thread;
-    for (size_t r = begin; r < end; r++)
-        tr_router_pick(f->o.compute->kernels, c, bias, f->router + r * c->n_experts, (uint32_t)r,
+    for (size_t r = begin; r < end; r++) {
+        float *logits = f->router + r * c->n_experts;
+        add_bias(f, y->router_bias, c->n_experts, logits);
+        tr_router_pick(f->o.compute->kernels, c, y->choice_bias, logits, (uint32_t)r,
                        f->picks + r * c->top_k);
+    }
 }
 
 /* picks = the experts of each row of norm(x); in a dense layer the only one */

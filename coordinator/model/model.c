@@ -143,11 +143,20 @@ static tr_status load_router(loader *l, uint32_t i)
     tr_layer *y = &l->m->layer[i];
 
     tr_status st = layer_matrix(l, i, "ffn_gate_inp", c->dim, c->n_experts, &y->router);
+    if (st == TR_OK && c->has_router_bias)
+        st = layer_bias(l, i, "ffn_gate_inp", c->n_experts, &y->router_bias);
     if (st == TR_OK && c->has_choice_bias)
         st = layer_bias(l, i, "exp_probs_b", c->n_experts, &y->choice_bias);
     if (st == TR_OK && c->shared_ffn > 0)
         st = load_shared(l, i);
     return st;
+}
+
+static tr_status wrong_kind(const loader *l, uint32_t i)
+{
+    return tr_fail(TR_E_FORMAT, "model %s: layer %u has tensor %s, but the metadata promises %s",
+                   tr_gguf_path(l->g), i, l->m->experts.layer[i].gate->name,
+                   i < l->m->config.n_dense ? "a layer without experts" : "experts");
 }
 
 /* The first layers are dense, the others have experts, as the metadata says. */
@@ -159,11 +168,15 @@ static tr_status check_kind(const loader *l, uint32_t i)
     if (!tr_expert_map_has(&l->m->experts, i))
         return tr_fail(TR_E_FORMAT, "model %s: layer %u lacks blk.%u.ffn_gate%s.weight",
                        tr_gguf_path(l->g), i, i, is_dense ? "" : "_exps");
-    if (e->is_dense == is_dense)
+    if (e->is_dense != is_dense)
+        return wrong_kind(l, i);
+    bool has_bias = e->gate_bias != NULL;
+    if (is_dense || has_bias == l->m->config.has_expert_bias)
         return TR_OK;
-    return tr_fail(TR_E_FORMAT, "model %s: layer %u has tensor %s, but the metadata promises %s",
-                   tr_gguf_path(l->g), i, e->gate->name,
-                   is_dense ? "a layer without experts" : "experts");
+    return tr_fail(TR_E_UNSUPPORTED,
+                   "model %s: layer %u has experts with%s biases: this variant of "
+                   "%s is not supported",
+                   tr_gguf_path(l->g), i, has_bias ? "" : "out", l->m->config.arch);
 }
 
 static tr_status load_layer(loader *l, uint32_t i)
@@ -191,6 +204,10 @@ static tr_status load_layer(loader *l, uint32_t i)
         st = layer_vector(l, i, "attn_k_norm", k_norm_size(c), &y->k_norm);
     if (st == TR_OK)
         st = layer_matrix(l, i, "attn_output", q, dim, &y->attn_out);
+    if (st == TR_OK && c->has_out_bias)
+        st = layer_bias(l, i, "attn_output", dim, &y->out_bias);
+    if (st == TR_OK && c->has_sinks)
+        st = layer_vector(l, i, "attn_sinks", c->n_heads, &y->sinks);
     if (st == TR_OK)
         st = layer_vector(l, i, c->ffn_norm, dim, &y->ffn_norm);
     if (st == TR_OK && i >= c->n_dense)
@@ -241,12 +258,14 @@ static tr_status check_experts(loader *l)
 
     for (uint32_t i = 0; i < map->n_layers; i++) {
         const tr_expert_tensors *e = &map->layer[i];
-        const tr_gguf_tensor *all[] = { e->gate, e->up, e->down };
-        for (size_t k = 0; k < 3 && tr_expert_map_has(map, i); k++) {
-            tr_status st = tr_weights_check(l->g, all[k]);
+        const tr_gguf_tensor *all[] = { e->gate,      e->up,      e->down,
+                                        e->gate_bias, e->up_bias, e->down_bias };
+        for (size_t k = 0; k < sizeof all / sizeof all[0]; k++) {
+            tr_status st = all[k] ? tr_weights_check(l->g, all[k]) : TR_OK;
             if (st != TR_OK)
                 return st;
-            l->used[all[k] - tr_gguf_tensor_at(l->g, 0)] = 1;
+            if (all[k])
+                l->used[all[k] - tr_gguf_tensor_at(l->g, 0)] = 1;
         }
     }
     return TR_OK;
@@ -327,8 +346,11 @@ static void layer_free(const tr_model_config *c, tr_layer *y)
     vector_free(&y->q_norm, q_norm_size(c));
     vector_free(&y->k_norm, k_norm_size(c));
     tr_weights_free(&y->attn_out);
+    vector_free(&y->out_bias, c->dim);
+    vector_free(&y->sinks, c->n_heads);
     vector_free(&y->ffn_norm, c->dim);
     tr_weights_free(&y->router);
+    vector_free(&y->router_bias, c->n_experts);
     vector_free(&y->choice_bias, c->n_experts);
     tr_weights_free(&y->shared_gate);
     tr_weights_free(&y->shared_up);
@@ -362,6 +384,6 @@ uint64_t tr_model_dense_bytes(const tr_gguf *g, const tr_expert_map *map)
         sum += tr_gguf_tensor_at(g, i)->size;
     for (uint32_t l = 0; l < map->n_layers; l++)
         if (tr_expert_map_has(map, l))
-            sum -= map->layer[l].gate->size + map->layer[l].up->size + map->layer[l].down->size;
+            sum -= tr_expert_map_bytes(map, l) * map->layer[l].n_experts;
     return sum;
 }

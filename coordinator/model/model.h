@@ -32,10 +32,13 @@ typedef struct {
     float *q_norm;       /* [head_dim] or [n_heads * head_dim], by config.qk_norm; else NULL */
     float *k_norm;       /* [head_dim] or [n_kv_heads * head_dim] */
     tr_weights attn_out; /* [dim][n_heads * head_dim] */
+    float *out_bias;     /* [dim], if config.has_out_bias; else NULL */
+    float *sinks;        /* [n_heads], if config.has_sinks; else NULL */
     float *ffn_norm;     /* [dim] */
 
     /* What follows is empty in a dense layer. */
     tr_weights router;  /* [n_experts][dim] */
+    float *router_bias; /* [n_experts], if config.has_router_bias; else NULL */
     float *choice_bias; /* [n_experts], if config.has_choice_bias; else NULL */
 
     /* The shared expert, if config.shared_ffn. */

@@ -4,18 +4,45 @@
 
 #include <math.h>
 
-void tr_rope_frequencies(double base, size_t n, const float *factors, double *inverse)
+/* The pair (not whole) that turns so many times in the context that the model was trained for. */
+static double pair_of(const tr_model_config *c, double turns)
 {
-    for (size_t i = 0; i < n / 2; i++)
-        inverse[i] = pow(base, -2.0 * (double)i / (double)n) / (factors ? (double)factors[i] : 1.0);
+    const double pi = 3.14159265358979323846;
+
+    return (double)c->n_rot * log((double)c->yarn_context / (turns * 2.0 * pi)) /
+           (2.0 * log((double)c->rope_base));
 }
 
-void tr_rope_angles(size_t position, size_t n, const double *inverse, float *cosine, float *sine)
+/* What remains of pair i's frequency: all of it where it turns 32 times or more, 1 / factor where
+ * once or less, and in between on a line. */
+static double yarn_part(const tr_model_config *c, size_t i)
+{
+    double low = fmax(0.0, floor(pair_of(c, 32.0)));
+    double high = fmin((double)c->n_rot - 1.0, ceil(pair_of(c, 1.0)));
+    double slow = ((double)i - low) / fmax(0.001, high - low);
+
+    slow = fmin(1.0, fmax(0.0, slow));
+    return slow / (double)c->yarn_factor + (1.0 - slow);
+}
+
+void tr_rope_frequencies(const tr_model_config *c, const float *factors, double *inverse)
+{
+    for (size_t i = 0; i < c->n_rot / 2; i++) {
+        inverse[i] = pow((double)c->rope_base, -2.0 * (double)i / (double)c->n_rot);
+        if (factors)
+            inverse[i] /= (double)factors[i];
+        if (c->yarn_factor > 1.0f)
+            inverse[i] *= yarn_part(c, i);
+    }
+}
+
+void tr_rope_angles(size_t position, size_t n, const double *inverse, double magnitude,
+                    float *cosine, float *sine)
 {
     for (size_t i = 0; i < n / 2; i++) {
         double angle = (double)position * inverse[i];
-        cosine[i] = (float)cos(angle);
-        sine[i] = (float)sin(angle);
+        cosine[i] = (float)(magnitude * cos(angle));
+        sine[i] = (float)(magnitude * sin(angle));
     }
 }
 

@@ -47,8 +47,14 @@ OWN = {
                "rope.dimension_count": [16], "attention.sliding_window": [8],
                "expert_shared_count": [1], "logit_scale": [2.0], "embedding_scale": [2.0],
                "nextn_predict_layers": [1]}),
+    "gpt-oss": ({"attention.sliding_window": [0, 1, 1000], "rope.scaling.factor": [1.0],
+                 "rope.scaling.type": ["none"]},
+                {"attention.sliding_window": [2**31], "rope.scaling.factor": ["nan", 0.0, 0.5],
+                 "rope.scaling.type": ["linear"], "rope.scaling.original_context_length": [0],
+                 "rope.scaling.yarn_beta_fast": [16.0], "rope.dimension_count": [16]}),
     "qwen2moe": ({}, {"expert_shared_feed_forward_length": [0, 7, 2**31], "expert_count": [0, 7]}),
 }
+HALVED = ("exp_probs_b", "rope_freqs", "_shexp", "ffn_down.", "sinks", ".bias")
 # refused, whatever else: these would be other models
 MUST_FAIL = ["expert_gating_func", "expert_shared_count", "sliding_window", "leading_dense",
              "extra", "expert_group", "weights_scale", "logit_scale", "attention.scale",
@@ -112,7 +118,8 @@ def own_cases(g):
         for key in values:
             for v in values[key]:
                 kv = dict(g.kv)
-                kv[arch + "." + key] = v if isinstance(v, int) else np.float32(v)
+                word = isinstance(v, str) and key.endswith(".type")
+                kv[arch + "." + key] = v if word or isinstance(v, int) else np.float32(v)
                 yield "%s %s %s=%s " % (arch, may, key, v), kv, tensors(g)
     for name in g.t:
         if "nextn" not in name and name.startswith(("blk.0.", "blk.1.")):
@@ -120,8 +127,7 @@ def own_cases(g):
                 t for t in tensors(g) if t[0] != name]
     short = tensors(g)
     for t in short:
-        if not t[0].startswith("blk.3.") and any(
-                part in t[0] for part in ("exp_probs_b", "rope_freqs", "_shexp", "ffn_down.")):
+        if not t[0].startswith("blk.3.") and any(part in t[0] for part in HALVED):
             whole, t[1] = t[1], t[1][:-1] + (t[1][-1] // 2,)
             t[3] = t[3][:len(t[3]) // 2]
             yield "%s must fail: half of %s" % (arch, t[0]), dict(g.kv), [tuple(x) for x in short]

@@ -42,6 +42,8 @@ static const char *const models[] = {
     FLOATS_AND_Q8_0("qwen3"),
     FLOATS_AND_Q8_0("granitemoe"),
     FLOATS_AND_Q8_0("glm4moe"),
+    FLOATS_AND_Q8_0("gpt-oss"),
+    "gpt-oss.MXFP4",
 };
 
 typedef struct {

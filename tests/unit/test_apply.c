@@ -25,7 +25,11 @@ enum {
 
 typedef struct {
     tr_type gate, up, down;
+    bool has_bias;
 } types;
+
+/* Of experts of gpt-oss's kind, whose activation is another one. */
+static float gate_bias[N_EXPERTS][FFN], up_bias[N_EXPERTS][FFN], down_bias[N_EXPERTS][DIM];
 
 /* What the file holds, dequantised: [gate, up, down][expert][N_MATRIX]. */
 static float weights[3][N_EXPERTS][N_MATRIX];
@@ -50,6 +54,20 @@ static void write_tensor(tr_gguf_writer *w, int which, tr_type type, uint64_t in
     }
 }
 
+static void put_bias(tr_gguf_writer *w, const char *name, uint64_t n)
+{
+    tr_gguf_put_tensor(w, name, TR_TYPE_F32, (const uint64_t[]){ n, N_EXPERTS }, 2);
+}
+
+/* Wide enough that the activation's bounds are met. */
+static void write_bias(tr_gguf_writer *w, float *bias, size_t n, float width, uint64_t *at)
+{
+    for (size_t i = 0; i < n; i++)
+        bias[i] = width * (float)(2 * tr_rng_unit(tr_rng_u64(7, 9, (*at)++)) - 1);
+    assert_int_equal(tr_gguf_writer_data(w, (tr_bytes){ (const uint8_t *)bias, n * sizeof *bias }),
+                     TR_OK);
+}
+
 static void write_file(const char *path, const types *t)
 {
     const uint64_t wide[] = { DIM, FFN, N_EXPERTS };
@@ -66,28 +84,47 @@ static void write_file(const char *path, const types *t)
     tr_gguf_put_tensor(w, "blk.0.ffn_gate_exps.weight", t->gate, wide, 3);
     tr_gguf_put_tensor(w, "blk.0.ffn_up_exps.weight", t->up, wide, 3);
     tr_gguf_put_tensor(w, "blk.0.ffn_down_exps.weight", t->down, tall, 3);
+    if (t->has_bias) {
+        put_bias(w, "blk.0.ffn_gate_exps.bias", FFN);
+        put_bias(w, "blk.0.ffn_up_exps.bias", FFN);
+        put_bias(w, "blk.0.ffn_down_exps.bias", DIM);
+    }
     assert_int_equal(tr_gguf_writer_begin_data(w), TR_OK);
     write_tensor(w, 0, t->gate, DIM, &at);
     write_tensor(w, 1, t->up, DIM, &at);
     write_tensor(w, 2, t->down, FFN, &at);
+    if (t->has_bias) {
+        write_bias(w, gate_bias[0], sizeof gate_bias / sizeof(float), 9.0f, &at);
+        write_bias(w, up_bias[0], sizeof up_bias / sizeof(float), 9.0f, &at);
+        write_bias(w, down_bias[0], sizeof down_bias / sizeof(float), 1.0f, &at);
+    }
     assert_int_equal(tr_gguf_writer_finish(&w), TR_OK);
 }
 
-static void answer_by_definition(const float *x, uint32_t expert, double *out)
+static double hidden_by_definition(double g, double u, bool has_bias)
+{
+    if (!has_bias)
+        return g / (1 + exp(-g)) * u;
+    g = fmin(g, 7);
+    u = fmax(fmin(u, 7), -7);
+    return g / (1 + exp(-1.702 * g)) * (u + 1);
+}
+
+static void answer_by_definition(const float *x, uint32_t expert, bool has_bias, double *out)
 {
     double hidden[FFN];
 
     for (size_t f = 0; f < FFN; f++) {
-        double g = 0;
-        double u = 0;
+        double g = has_bias ? (double)gate_bias[expert][f] : 0;
+        double u = has_bias ? (double)up_bias[expert][f] : 0;
         for (size_t d = 0; d < DIM; d++) {
             g += (double)weights[0][expert][f * DIM + d] * (double)x[d];
             u += (double)weights[1][expert][f * DIM + d] * (double)x[d];
         }
-        hidden[f] = g / (1 + exp(-g)) * u;
+        hidden[f] = hidden_by_definition(g, u, has_bias);
     }
     for (size_t d = 0; d < DIM; d++) {
-        out[d] = 0;
+        out[d] = has_bias ? (double)down_bias[expert][d] : 0;
         for (size_t f = 0; f < FFN; f++)
             out[d] += (double)weights[2][expert][d * FFN + f] * hidden[f];
     }
@@ -125,11 +162,11 @@ static void apply(const char *path, const tr_kernels *k, size_t threads, bool ex
     tr_pool_free(&c.pool);
 }
 
-static void check_close(const float *x, const float *answers, double bound)
+static void check_close(const float *x, const float *answers, bool has_bias, double bound)
 {
     for (size_t p = 0; p < N_PICKS; p++) {
         double want[DIM];
-        answer_by_definition(x + picks[p].row * DIM, picks[p].expert, want);
+        answer_by_definition(x + picks[p].row * DIM, picks[p].expert, has_bias, want);
         for (size_t d = 0; d < DIM; d++)
             assert_true(fabs((double)answers[p * DIM + d] - want[d]) <= bound);
     }
@@ -147,11 +184,12 @@ static void answers_are_right_for_every_mixture_of_types(void **state)
     for (size_t i = 0; i < N_ROWS * DIM; i++)
         x[i] = (float)(2 * tr_rng_unit(tr_rng_u64(3, 0, i)) - 1);
     for (size_t m = 0; m < 4 * 4 * 4; m++) {
-        types t = { all[m % 4], all[m / 4 % 4], all[m / 16] };
+        types t = { all[m % 4], all[m / 4 % 4], all[m / 16], false };
         write_file(path, &t);
         for (int exact = 0; exact < 2; exact++) {
             apply(path, tr_kernels_select(tr_cpu_features(), "c"), 1, exact == 1, x, first);
-            check_close(x, first, exact ? 1e-5 : 0.05); /* 8-bit rows: some per cent of about 1 */
+            check_close(x, first, false,
+                        exact ? 1e-5 : 0.05); /* 8-bit rows: some per cent of about 1 */
             for (const char *const *name = tr_kernels_names(); *name; name++) {
                 const tr_kernels *k = tr_kernels_select(tr_cpu_features(), *name);
                 if (!k)
@@ -164,10 +202,29 @@ static void answers_are_right_for_every_mixture_of_types(void **state)
     unlink(path);
 }
 
+static void experts_with_biases_have_the_other_activation(void **state)
+{
+    const char *path = "apply.gguf";
+    const types t = { TR_TYPE_Q8_0, TR_TYPE_F16, TR_TYPE_F32, true };
+    float x[N_ROWS * DIM];
+    float first[N_PICKS * DIM];
+    float again[N_PICKS * DIM];
+
+    (void)state;
+    for (size_t i = 0; i < N_ROWS * DIM; i++)
+        x[i] = (float)(2 * tr_rng_unit(tr_rng_u64(3, 0, i)) - 1);
+    write_file(path, &t);
+    apply(path, tr_kernels_select(tr_cpu_features(), "c"), 1, true, x, first);
+    check_close(x, first, true, 2e-4); /* sums of terms of up to 50 */
+    apply(path, tr_kernels_select(tr_cpu_features(), NULL), 3, true, x, again);
+    assert_memory_equal(again, first, sizeof first);
+    unlink(path);
+}
+
 static void an_expert_that_is_not_held_is_refused(void **state)
 {
     const char *path = "apply.gguf";
-    types t = { TR_TYPE_F32, TR_TYPE_F32, TR_TYPE_F32 };
+    types t = { TR_TYPE_F32, TR_TYPE_F32, TR_TYPE_F32, false };
     tr_compute c = { .kernels = tr_kernels_select(tr_cpu_features(), NULL) };
     static float rows[DIM] __attribute__((aligned(64)));
     float answers[DIM];
@@ -206,6 +263,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_right_for_every_mixture_of_types),
+        cmocka_unit_test(experts_with_biases_have_the_other_activation),
         cmocka_unit_test(an_expert_that_is_not_held_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

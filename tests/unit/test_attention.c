@@ -22,6 +22,8 @@ typedef struct {
     uint32_t position[MAX_ROWS], block_begin[MAX_ROWS];
     size_t n_rows;
     float *q, *out, *scratch;
+    size_t window;
+    const float *sinks;
 } fixture;
 
 static float number(uint64_t a, uint64_t b, uint64_t c)
@@ -89,6 +91,8 @@ static void attention(fixture *f, size_t first, size_t n_rows, float *out)
         .n_rows = n_rows,
         .n_heads = f->n_heads,
         .scale = 0.25f,
+        .window = f->window,
+        .sinks = f->sinks,
         .q = f->q + first * f->n_heads * DIM,
         .table = f->row_table + first,
         .position = f->position + first,
@@ -106,13 +110,14 @@ static void expected(const fixture *f, size_t row, size_t head, double *out)
     size_t kv_head = head / (f->n_heads / f->shape.n_heads);
     size_t n = (size_t)f->position[row] + 1;
     const float *q = f->q + (row * f->n_heads + head) * DIM;
-    double weight[SCORES], sum = 0.0;
+    size_t begin = f->window > 0 && n > f->window ? n - f->window : 0;
+    double weight[SCORES], sum = f->sinks ? exp((double)f->sinks[head]) : 0.0;
     float buffer[TR_KV_PAGE * DIM];
 
     for (size_t i = 0; i < DIM; i++)
         out[i] = 0.0;
     for (size_t pass = 0; pass < 2; pass++) {
-        for (size_t p = 0; p < n; p++) {
+        for (size_t p = begin; p < n; p++) {
             tr_kv_span s = tr_kv_get(f->kv, f->row_table[row], 0, kv_head, p / TR_KV_PAGE);
             const float *all = tr_kv_floats(f->kv, pass ? s.values : s.keys, TR_KV_PAGE, buffer);
             const float *x = all + p % TR_KV_PAGE * DIM;
@@ -189,11 +194,36 @@ static void a_row_alone_equals_it_in_a_batch(void **state)
     for_all(check_alone);
 }
 
+static const float sinks[MAX_HEADS] = { 1.0f, -2.0f, 0.5f, 3.0f, 0.0f, 6.0f, -1.0f };
+
+/* A window within a page, one that begins on a page's first position for some rows, one of several
+ * pages, one larger than all there is. */
+static void check_windows(fixture *f)
+{
+    static const size_t windows[] = { 1, 8, 32, 50, 100 };
+
+    f->sinks = sinks;
+    check_formula(f);
+    for (size_t w = 0; w < sizeof windows / sizeof windows[0]; w++) {
+        f->window = windows[w];
+        f->sinks = w % 2 == 0 ? sinks : NULL;
+        check_formula(f);
+        check_alone(f);
+    }
+}
+
+static void windows_and_sinks_are_the_formula_too(void **state)
+{
+    (void)state;
+    for_all(check_windows);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_result_is_the_formula),
         cmocka_unit_test(a_row_alone_equals_it_in_a_batch),
+        cmocka_unit_test(windows_and_sinks_are_the_formula_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -32,7 +32,9 @@ typedef struct {
     const char *key; /* NULL: no number */
     uint32_t value;
     const char *lacks; /* a tensor; NULL: none */
-    const char *word;  /* of the line */
+    bool has_bias;     /* layer 2's experts */
+    uint32_t bias_type;
+    const char *word; /* of the line */
 } change;
 
 static uint64_t put_tensors(gguf_bytes *b, const change *c)
@@ -58,6 +60,23 @@ static uint64_t put_tensors(gguf_bytes *b, const change *c)
     return n;
 }
 
+static uint64_t put_biases(gguf_bytes *b, const change *c)
+{
+    static const char *const parts[N_PARTS] = { "gate", "up", "down" };
+    uint64_t n = 0;
+
+    for (unsigned p = 0; p < N_PARTS && c->has_bias; p++) {
+        const uint64_t shape[] = { p == 2 ? DIM : EXPERT_FFN, N_EXPERTS };
+        char name[64];
+        snprintf(name, sizeof name, "blk.2.ffn_%s_exps.bias", parts[p]);
+        if (c->lacks && strcmp(c->lacks, name) == 0)
+            continue;
+        gb_tensor(b, name, shape, 2, c->bias_type, DATA / 2 + 1024 * p);
+        n++;
+    }
+    return n;
+}
+
 static tr_gguf *file_of(const change *c)
 {
     gguf_bytes b = { 0 };
@@ -65,6 +84,7 @@ static tr_gguf *file_of(const change *c)
     tr_gguf *g = NULL;
 
     uint64_t n = put_tensors(&tensors, c);
+    n += put_biases(&tensors, c);
     gb_start(&b, 3, n, N_NUMBERS + 1);
     gb_text_entry(&b, "general.architecture", "x");
     for (size_t i = 0; i < N_NUMBERS; i++)
@@ -100,21 +120,53 @@ static void a_dense_layer_is_a_layer_of_one_expert(void **state)
     tr_gguf_close(&g);
 }
 
+static void biases_of_experts_come_with_them(void **state)
+{
+    char line[512] = "";
+    tr_expert_map m;
+    tr_gguf *g = file_of(&(change){ .has_bias = true, .bias_type = TR_TYPE_F32 });
+
+    (void)state;
+    assert_int_equal(tr_expert_map_read(g, &m), TR_OK);
+    assert_null(m.layer[1].gate_bias);
+    assert_non_null(m.layer[2].gate_bias);
+    assert_non_null(m.layer[2].down_bias);
+    assert_int_equal(tr_expert_map_bytes(&m, 2) - tr_expert_map_bytes(&m, 1),
+                     (2 * EXPERT_FFN + DIM) * sizeof(float));
+    tr_expert_map_fini(&m);
+    tr_gguf_close(&g);
+
+    g = file_of(&(change){ .has_bias = true, .bias_type = TR_TYPE_F16 });
+    tr_fail_capture_begin(line, sizeof line);
+    assert_int_equal(tr_expert_map_read(g, &m), TR_E_UNSUPPORTED);
+    tr_fail_capture_end();
+    assert_non_null(strstr(line, "must be F32"));
+    tr_gguf_close(&g);
+}
+
 static void what_does_not_fit_is_refused_and_named(void **state)
 {
     static const change odd[] = {
-        { "x.block_count", 0, NULL, "x.block_count is 0" },
-        { "x.nextn_predict_layers", 4, NULL, "x.nextn_predict_layers is 4" },
-        { "x.embedding_length", DIM / 2, NULL, "blk.0.ffn_gate.weight has shape" },
-        { "x.expert_count", 0, NULL, "x.expert_count is 0" },
-        { "x.expert_count", 2, NULL, "3 of 2 experts" },
-        { "x.expert_count", 3, NULL, "blk.1.ffn_gate_exps.weight has shape" },
-        { "x.expert_used_count", 0, NULL, "x.expert_used_count is 0" },
-        { "x.feed_forward_length", 65, NULL, "blk.0.ffn_gate.weight: the network is 64 wide" },
-        { "x.expert_feed_forward_length", 8, NULL,
-          "blk.1.ffn_gate_exps.weight: experts are 16 wide" },
-        { NULL, 0, "blk.0.ffn_down.weight", "lacks blk.0.ffn_down.weight" },
-        { NULL, 0, "blk.2.ffn_gate_exps.weight", "lacks blk.2.ffn_gate_exps.weight" },
+        { .lacks = "blk.2.ffn_up_exps.bias",
+          .has_bias = true,
+          .word = "lacks blk.2.ffn_up_exps.bias" },
+        { .key = "x.block_count", .value = 0, .word = "x.block_count is 0" },
+        { .key = "x.nextn_predict_layers", .value = 4, .word = "x.nextn_predict_layers is 4" },
+        { .key = "x.embedding_length",
+          .value = DIM / 2,
+          .word = "blk.0.ffn_gate.weight has shape" },
+        { .key = "x.expert_count", .value = 0, .word = "x.expert_count is 0" },
+        { .key = "x.expert_count", .value = 2, .word = "3 of 2 experts" },
+        { .key = "x.expert_count", .value = 3, .word = "blk.1.ffn_gate_exps.weight has shape" },
+        { .key = "x.expert_used_count", .value = 0, .word = "x.expert_used_count is 0" },
+        { .key = "x.feed_forward_length",
+          .value = 65,
+          .word = "blk.0.ffn_gate.weight: the network is 64 wide" },
+        { .key = "x.expert_feed_forward_length",
+          .value = 8,
+          .word = "blk.1.ffn_gate_exps.weight: experts are 16 wide" },
+        { .lacks = "blk.0.ffn_down.weight", .word = "lacks blk.0.ffn_down.weight" },
+        { .lacks = "blk.2.ffn_gate_exps.weight", .word = "lacks blk.2.ffn_gate_exps.weight" },
     };
 
     (void)state;
@@ -136,6 +188,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_dense_layer_is_a_layer_of_one_expert),
+        cmocka_unit_test(biases_of_experts_come_with_them),
         cmocka_unit_test(what_does_not_fit_is_refused_and_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
