@@ -131,7 +131,7 @@ static size_t cache_positions(const server *s)
 
     if (s->o.cache)
         return (size_t)s->o.cache;
-    size_t values = (size_t)s->config.n_kv_heads * s->config.head_dim;
+    size_t values = (size_t)s->config.cache_heads * s->config.cache_dim;
     if (!tr_type_row_size(s->o.kv, values, &row) || row == 0)
         return most;
     uint64_t fits = memory / 8 / (2 * row * s->config.n_layers);

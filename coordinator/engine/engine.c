@@ -172,8 +172,8 @@ static tr_status open_step(tr_engine *e)
     tr_kv_shape shape = {
         .kernels = e->compute.kernels,
         .n_layers = c->n_layers,
-        .n_heads = c->n_kv_heads,
-        .head_dim = c->head_dim,
+        .n_heads = c->cache_heads,
+        .head_dim = c->cache_dim,
         .type = e->o.exact ? TR_TYPE_F32 : e->o.kv_type,
     };
     size_t pages = tr_kv_pages_for(e->o.context) * e->o.n_sequences;

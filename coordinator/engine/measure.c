@@ -52,8 +52,9 @@ static void add_layer(const tr_measure *m, uint32_t layer, double rows, operatio
     const tr_model *model = tr_engine_model(m->engine);
     const tr_expert_tensors *e = &model->experts.layer[layer];
     const tr_layer *y = &model->layer[layer];
-    const tr_weights *dense[] = { &y->q,      &y->k,           &y->v,         &y->attn_out,
-                                  &y->router, &y->shared_gate, &y->shared_up, &y->shared_down };
+    const tr_weights *dense[] = { &y->q_low,     &y->kv_low,     &y->q,      &y->k,
+                                  &y->v,         &y->attn_out,   &y->router, &y->shared_gate,
+                                  &y->shared_up, &y->shared_down };
     const tr_gguf_tensor *expert[] = { e->gate, e->up, e->down };
 
     for (size_t i = 0; i < sizeof dense / sizeof dense[0]; i++)

@@ -9,11 +9,16 @@
 #include <string.h>
 
 static const tr_arch *const known[] = {
-    &tr_arch_glm4moe, &tr_arch_gpt_oss,  &tr_arch_granitemoe, &tr_arch_llama,
-    &tr_arch_olmoe,   &tr_arch_qwen2moe, &tr_arch_qwen3,      &tr_arch_qwen3moe,
+    &tr_arch_deepseek2, &tr_arch_glm4moe,  &tr_arch_gpt_oss, &tr_arch_granitemoe, &tr_arch_llama,
+    &tr_arch_olmoe,     &tr_arch_qwen2moe, &tr_arch_qwen3,   &tr_arch_qwen3moe,
 };
 
-enum { N_KNOWN = sizeof known / sizeof known[0], MAX_CONTEXT = 1 << 24, MAX_VOCAB = 1 << 24 };
+enum {
+    N_KNOWN = sizeof known / sizeof known[0],
+    MAX_CONTEXT = 1 << 24,
+    MAX_VOCAB = 1 << 24,
+    MAX_HEAD = 4096
+};
 
 static tr_status find_arch(const tr_gguf *g, const tr_arch **out)
 {
@@ -107,6 +112,57 @@ tr_status tr_arch_flag(const tr_gguf *g, const tr_model_config *c, const char *n
 
     snprintf(key, sizeof key, "%s.%s", c->arch, name);
     return tr_gguf_opt_bool(g, key, out);
+}
+
+tr_status tr_arch_yarn(const tr_gguf *g, tr_model_config *c)
+{
+    char key[128];
+    tr_bytes kind = tr_bytes_of("none");
+
+    snprintf(key, sizeof key, "%s.rope.scaling.type", c->arch);
+    tr_status st = tr_gguf_opt_string(g, key, &kind);
+    if (st != TR_OK || tr_bytes_equal(kind, tr_bytes_of("none")))
+        return st;
+    if (!tr_bytes_equal(kind, tr_bytes_of("yarn")))
+        return tr_fail(TR_E_UNSUPPORTED, "model %s: rotary scaling '%.*s' is not supported",
+                       tr_gguf_path(g), (int)(kind.size < 64 ? kind.size : 64),
+                       (const char *)kind.data);
+    st = tr_arch_real(g, c, "rope.scaling.factor", &c->yarn_factor);
+    if (st == TR_OK)
+        st = tr_arch_number(g, c, "rope.scaling.original_context_length", MAX_CONTEXT,
+                            &c->yarn_context);
+    if (st == TR_OK && (c->yarn_factor < 1.0f || c->yarn_context == 0))
+        st = tr_fail(TR_E_FORMAT,
+                     "model %s: YaRN needs %s.rope.scaling.factor of at least 1 (it is %g) and "
+                     "%s.rope.scaling.original_context_length (it is %u)",
+                     tr_gguf_path(g), c->arch, (double)c->yarn_factor, c->arch, c->yarn_context);
+    return st;
+}
+
+tr_status tr_arch_shared(const tr_gguf *g, tr_model_config *c)
+{
+    uint32_t n = 0;
+    uint32_t width = 0;
+
+    tr_status st = tr_arch_number(g, c, "expert_shared_count", TR_MAX_EXPERTS, &n);
+    if (st == TR_OK)
+        st = tr_arch_number(g, c, "expert_feed_forward_length", TR_MAX_DIM, &width);
+    if (st == TR_OK && (uint64_t)n * width > TR_MAX_DIM)
+        st = tr_fail(TR_E_FORMAT, "model %s: %u shared experts of width %u: together at most %d",
+                     tr_gguf_path(g), n, width, TR_MAX_DIM);
+    c->shared_ffn = st == TR_OK ? n * width : 0;
+    return st;
+}
+
+tr_status tr_arch_rotated(const tr_gguf *g, tr_model_config *c)
+{
+    tr_status st = tr_arch_number(g, c, "rope.dimension_count", c->head_dim, &c->n_rot);
+
+    if (st == TR_OK && (c->n_rot == 0 || c->n_rot % 2 != 0))
+        st = tr_fail(TR_E_FORMAT,
+                     "model %s: %s.rope.dimension_count is %u, but must be even and above 0",
+                     tr_gguf_path(g), c->arch, c->n_rot);
+    return st;
 }
 
 static tr_status read_floats(const tr_gguf *g, tr_model_config *c)
@@ -242,7 +298,8 @@ static tr_status refuse_unknown_variants(const tr_gguf *g, const tr_arch *a,
     if (!is_own(a, "rope.dimension_count"))
         st = only_head_size(g, c, "rope.dimension_count");
     if (st == TR_OK)
-        st = only_head_size(g, c, "attention.value_length");
+        st = is_own(a, "attention.value_length") ? TR_OK
+                                                 : only_head_size(g, c, "attention.value_length");
     if (st == TR_OK)
         st = refuse_demands(g, a);
     return st;
@@ -259,14 +316,22 @@ static tr_status read_heads(const tr_gguf *g, tr_model_config *c)
         return tr_fail(TR_E_FORMAT, "model %s: %u query heads can't share %u key/value heads",
                        tr_gguf_path(g), c->n_heads, c->n_kv_heads);
     uint32_t fallback = c->dim / c->n_heads;
-    st = size_of(g, c->arch, "attention.key_length", fallback ? fallback : 1, 4096, &c->head_dim);
-    if (st != TR_OK)
-        return st;
-    if (c->head_dim % 2 != 0 || (uint64_t)c->head_dim * c->n_heads > TR_MAX_DIM)
-        return tr_fail(TR_E_FORMAT,
-                       "model %s: %u heads of %u values: the size must be even, all together at "
-                       "most %d",
-                       tr_gguf_path(g), c->n_heads, c->head_dim, TR_MAX_DIM);
+    st = size_of(g, c->arch, "attention.key_length", fallback ? fallback : 1, MAX_HEAD,
+                 &c->head_dim);
+    if (st == TR_OK && c->head_dim % 2 != 0)
+        st = tr_fail(TR_E_FORMAT, "model %s: heads of %u values: the size must be even",
+                     tr_gguf_path(g), c->head_dim);
+    return st;
+}
+
+/* After the architecture has said what its heads are. */
+static tr_status check_heads(const tr_gguf *g, const tr_model_config *c)
+{
+    uint64_t widest = c->head_dim > c->cache_dim ? c->head_dim : c->cache_dim;
+
+    if (widest * c->n_heads > TR_MAX_DIM * (c->latent ? 4u : 1u))
+        return tr_fail(TR_E_FORMAT, "model %s: %u heads of %llu values are more than can be",
+                       tr_gguf_path(g), c->n_heads, (unsigned long long)widest);
     return TR_OK;
 }
 
@@ -313,7 +378,8 @@ static tr_status read_experts(const tr_gguf *g, tr_model_config *c)
 
 static void set_defaults(tr_model_config *c)
 {
-    c->n_rot = c->head_dim;
+    c->n_rot = c->value_dim = c->cache_dim = c->head_dim;
+    c->cache_heads = c->n_kv_heads;
     c->attention_scale = 1.0f / sqrtf((float)c->head_dim);
     c->ffn_norm = "ffn_norm";
     c->routed_scale = c->embedding_scale = c->residual_scale = c->logit_scale = 1.0f;
@@ -350,6 +416,8 @@ tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
         return st;
     set_defaults(&c);
     st = arch->configure(g, &c);
+    if (st == TR_OK)
+        st = check_heads(g, &c);
     if (c.n_dense >= c.n_layers) /* the architecture may have found so */
         make_dense(&c);
     if (st == TR_OK)

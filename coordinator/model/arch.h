@@ -61,6 +61,13 @@ typedef struct {
     uint32_t window;       /* positions that even layers see, from 0 on; 0: all */
     float attention_scale; /* of scores: 1 / sqrt(head_dim) */
 
+    /* multi-head latent attention (latent.h) */
+    uint32_t latent;     /* values that a position's keys and values are made of; 0: no latent */
+    uint32_t query_rank; /* of queries made in two steps; 0: in one */
+
+    uint32_t value_dim;              /* values that a head gives: head_dim */
+    uint32_t cache_heads, cache_dim; /* what is kept of a position: n_kv_heads, head_dim */
+
     /* experts */
     const char *ffn_norm; /* the tensor's name: "ffn_norm" */
     bool has_expert_bias; /* and with it another activation (experts/apply.h) */
@@ -77,7 +84,7 @@ typedef struct {
     float logit_scale;     /* logits are divided by this: 1 */
 } tr_model_config;
 
-enum { TR_ARCH_KEYS = 8 };
+enum { TR_ARCH_KEYS = 12 };
 
 typedef struct {
     const char *name; /* general.architecture */
@@ -90,6 +97,7 @@ typedef struct {
     const char *keys[TR_ARCH_KEYS];
 } tr_arch;
 
+extern const tr_arch tr_arch_deepseek2;
 extern const tr_arch tr_arch_glm4moe;
 extern const tr_arch tr_arch_gpt_oss;
 extern const tr_arch tr_arch_granitemoe;
@@ -105,6 +113,11 @@ tr_status tr_arch_number(const tr_gguf *g, const tr_model_config *c, const char 
                          uint32_t *out);
 tr_status tr_arch_real(const tr_gguf *g, const tr_model_config *c, const char *name, float *out);
 tr_status tr_arch_flag(const tr_gguf *g, const tr_model_config *c, const char *name, bool *out);
+
+/* For configure: parts that several architectures have, from the keys that they have in common. */
+tr_status tr_arch_yarn(const tr_gguf *g, tr_model_config *c);    /* yarn_factor, yarn_context */
+tr_status tr_arch_shared(const tr_gguf *g, tr_model_config *c);  /* shared_ffn */
+tr_status tr_arch_rotated(const tr_gguf *g, tr_model_config *c); /* n_rot */
 
 /* Read and check the blueprint of a file.  TR_E_UNSUPPORTED names an unknown architecture and
  * lists the known ones; TR_E_FORMAT a key that is missing or makes no sense. */

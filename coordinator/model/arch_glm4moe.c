@@ -21,21 +21,6 @@ static tr_status read_layers(const tr_gguf *g, tr_model_config *c)
     return tr_arch_number(g, c, "leading_dense_block_count", c->n_layers, &c->n_dense);
 }
 
-static tr_status read_shared(const tr_gguf *g, tr_model_config *c)
-{
-    uint32_t n = 0;
-    uint32_t width = 0;
-
-    tr_status st = tr_arch_number(g, c, "expert_shared_count", TR_MAX_EXPERTS, &n);
-    if (st == TR_OK)
-        st = tr_arch_number(g, c, "expert_feed_forward_length", TR_MAX_DIM, &width);
-    if (st == TR_OK && (uint64_t)n * width > TR_MAX_DIM)
-        st = tr_fail(TR_E_FORMAT, "model %s: %u shared experts of width %u: together at most %d",
-                     tr_gguf_path(g), n, width, TR_MAX_DIM);
-    c->shared_ffn = st == TR_OK ? n * width : 0;
-    return st;
-}
-
 /* 2 is sigmoid, and so are files that don't say. */
 static tr_status read_gate(const tr_gguf *g, tr_model_config *c)
 {
@@ -51,17 +36,6 @@ static tr_status read_gate(const tr_gguf *g, tr_model_config *c)
     return st;
 }
 
-static tr_status read_rotated(const tr_gguf *g, tr_model_config *c)
-{
-    tr_status st = tr_arch_number(g, c, "rope.dimension_count", c->head_dim, &c->n_rot);
-
-    if (st == TR_OK && (c->n_rot == 0 || c->n_rot % 2 != 0))
-        st = tr_fail(TR_E_FORMAT,
-                     "model %s: glm4moe.rope.dimension_count is %u, but must be even and above 0",
-                     tr_gguf_path(g), c->n_rot);
-    return st;
-}
-
 static tr_status configure(const tr_gguf *g, tr_model_config *c)
 {
     c->rope = TR_ROPE_NEOX;
@@ -70,9 +44,9 @@ static tr_status configure(const tr_gguf *g, tr_model_config *c)
     c->ffn_norm = "post_attention_norm"; /* named so, but it stands before the experts */
     tr_status st = read_layers(g, c);
     if (st == TR_OK)
-        st = read_rotated(g, c);
+        st = tr_arch_rotated(g, c);
     if (st == TR_OK)
-        st = read_shared(g, c);
+        st = tr_arch_shared(g, c);
     return st == TR_OK ? read_gate(g, c) : st;
 }
 

@@ -19,6 +19,7 @@
 #include "base/check.h"
 #include "base/memory.h"
 #include "coordinator/model/attention.h"
+#include "coordinator/model/latent.h"
 #include "coordinator/model/rope.h"
 #include "coordinator/model/router.h"
 
@@ -28,6 +29,7 @@
 struct tr_forward {
     tr_forward_options o;
     size_t dim, q_dim, kv_dim, half; /* half: the pairs of a head that are rotated */
+    size_t heads_dim, given_dim;     /* what attention works on, what it gives: n_heads times */
     size_t n_rows;                   /* of the batch in flight */
     const tr_batch *batch;
     uint32_t layer;
@@ -35,10 +37,12 @@ struct tr_forward {
     tr_arena arena;
     float *x;                  /* [max_rows][dim] residual stream */
     float *normed;             /* [max_rows][dim] */
-    uint8_t *act;              /* [max_rows] activation rows of max(dim, q_dim) values */
+    uint8_t *act;              /* [max_rows] activation rows of whatever a matrix takes */
     float *q;                  /* [max_rows][q_dim] */
     float *k, *v;              /* [max_rows][kv_dim] */
-    float *heads;              /* [max_rows][q_dim] what attention gives */
+    float *heads;              /* [max_rows][heads_dim] what attention gives */
+    float *q_low;              /* [max_rows][query_rank], if queries are made in two steps */
+    float *queries, *values;   /* [max_rows][heads_dim], [given_dim], if there is a latent */
     float *added;              /* [max_rows][dim] a branch's output before it is added */
     float *shared, *shared_up; /* [max_rows][shared_ffn] */
     uint8_t *shared_act;       /* [max_rows] activation rows of max(dim, shared_ffn) values */
@@ -75,11 +79,17 @@ static void lay_out(tr_forward *f, size_t *need)
     *need = 0;
     f->x = take(f, need, rows * f->dim * sizeof(float));
     f->normed = take(f, need, rows * f->dim * sizeof(float));
-    f->act = take(f, need, rows * tr_act_row_size(TR_ACT_F32, max_size(f->dim, f->q_dim)));
+    size_t widest = max_size(max_size(f->dim, f->given_dim), c->query_rank);
+    f->act = take(f, need, rows * tr_act_row_size(TR_ACT_F32, widest));
     f->q = take(f, need, rows * f->q_dim * sizeof(float));
     f->k = take(f, need, rows * f->kv_dim * sizeof(float));
     f->v = take(f, need, rows * f->kv_dim * sizeof(float));
-    f->heads = take(f, need, rows * f->q_dim * sizeof(float));
+    f->heads = take(f, need, rows * f->heads_dim * sizeof(float));
+    if (c->latent > 0) {
+        f->q_low = take(f, need, rows * c->query_rank * sizeof(float));
+        f->queries = take(f, need, rows * f->heads_dim * sizeof(float));
+        f->values = take(f, need, rows * f->given_dim * sizeof(float));
+    }
     f->added = take(f, need, rows * f->dim * sizeof(float));
     if (c->shared_ffn > 0) {
         f->shared = take(f, need, rows * c->shared_ffn * sizeof(float));
@@ -109,7 +119,9 @@ tr_status tr_forward_new(const tr_forward_options *o, tr_forward **out)
     f->o = *o;
     f->dim = c->dim;
     f->q_dim = (size_t)c->n_heads * c->head_dim;
-    f->kv_dim = (size_t)c->n_kv_heads * c->head_dim;
+    f->kv_dim = (size_t)c->cache_heads * c->cache_dim;
+    f->heads_dim = (size_t)c->n_heads * c->cache_dim;
+    f->given_dim = (size_t)c->n_heads * c->value_dim;
     f->half = c->n_rot / 2;
     f->score_stride = tr_align_up(o->max_context + c->has_sinks, TR_ALIGN / sizeof(float));
     lay_out(f, &size);
@@ -264,19 +276,85 @@ static void add_rows(void *ctx, size_t thread, size_t begin, size_t end)
     }
 }
 
+/* Rotate the last values of each query head and of what all keys share; norm the latent; keep both.
+ * The sum of latents is cut off what attention adds up, so values are kept as keys are. */
+static void position_latent_rows(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    tr_forward *f = ctx;
+    const tr_model_config *c = &f->o.model->config;
+    const tr_layer *y = &f->o.model->layer[f->layer];
+    size_t n_key = c->head_dim - c->n_rot;
+
+    (void)thread;
+    for (size_t r = begin; r < end; r++) {
+        const float *cosine = f->cosine + r * f->half;
+        const float *sine = f->sine + r * f->half;
+        float *k = f->k + r * f->kv_dim;
+        for (size_t h = 0; h < c->n_heads; h++)
+            tr_rope_apply(c->rope, cosine, sine, c->n_rot,
+                          f->q + r * f->q_dim + h * c->head_dim + n_key);
+        f->o.compute->kernels->rms_norm(k, y->latent_norm, c->latent, c->norm_eps, k);
+        tr_rope_apply(c->rope, cosine, sine, c->n_rot, k + c->latent);
+        tr_kv_put(f->o.kv, f->batch->table[r], f->layer, f->batch->position[r], k, k);
+    }
+}
+
+static tr_latent latent_of(const tr_forward *f)
+{
+    const tr_layer *y = &f->o.model->layer[f->layer];
+
+    return (tr_latent){ f->o.compute, &f->o.model->config, y->up_keys, y->up_values };
+}
+
+/* Queries, and what is kept of the rows, from norm(x), by way of the latent. */
+static const float *project_latent(tr_forward *f)
+{
+    const tr_model_config *c = &f->o.model->config;
+    const tr_layer *y = &f->o.model->layer[f->layer];
+    const tr_kernels *k = f->o.compute->kernels;
+    tr_latent l = latent_of(f);
+    tr_act made = TR_ACT_COUNT;
+
+    linear(f, &y->kv_low, f->normed, &made, f->k);
+    if (c->query_rank == 0) {
+        linear(f, &y->q, f->normed, &made, f->q);
+    } else {
+        linear(f, &y->q_low, f->normed, &made, f->q_low);
+        for (size_t r = 0; r < f->n_rows; r++) {
+            float *low = f->q_low + r * c->query_rank;
+            k->rms_norm(low, y->q_low_norm, c->query_rank, c->norm_eps, low);
+        }
+        made = TR_ACT_COUNT;
+        linear(f, &y->q, f->q_low, &made, f->q);
+    }
+    tr_pool_for(f->o.compute->pool, f->n_rows, 1, position_latent_rows, f);
+    tr_latent_queries(&l, f->q, f->n_rows, f->queries);
+    return f->queries;
+}
+
+/* Queries, keys and values from norm(x); the latter two are kept. */
+static const float *project(tr_forward *f)
+{
+    const tr_layer *y = &f->o.model->layer[f->layer];
+    tr_act made = TR_ACT_COUNT;
+
+    linear(f, &y->q, f->normed, &made, f->q);
+    linear(f, &y->k, f->normed, &made, f->k);
+    linear(f, &y->v, f->normed, &made, f->v);
+    tr_pool_for(f->o.compute->pool, f->n_rows, 1, position_rows, f);
+    return f->q;
+}
+
 /* x += attention(norm(x)) */
 static void attend(tr_forward *f)
 {
     const tr_model_config *c = &f->o.model->config;
     const tr_layer *y = &f->o.model->layer[f->layer];
-    tr_pool *pool = f->o.compute->pool;
+    const float *given = f->heads;
     tr_act made = TR_ACT_COUNT;
 
     norm(f, y->attn_norm);
-    linear(f, &y->q, f->normed, &made, f->q);
-    linear(f, &y->k, f->normed, &made, f->k);
-    linear(f, &y->v, f->normed, &made, f->v);
-    tr_pool_for(pool, f->n_rows, 1, position_rows, f);
+    const float *queries = c->latent > 0 ? project_latent(f) : project(f);
     tr_attention a = {
         .compute = f->o.compute,
         .kv = f->o.kv,
@@ -286,7 +364,7 @@ static void attend(tr_forward *f)
         .scale = c->attention_scale,
         .window = f->layer % 2 == 0 ? c->window : 0,
         .sinks = y->sinks,
-        .q = f->q,
+        .q = queries,
         .table = f->batch->table,
         .position = f->batch->position,
         .score_stride = f->score_stride,
@@ -297,9 +375,13 @@ static void attend(tr_forward *f)
     lap(&f->times.dense, &f->since);
     tr_attention_run(&a);
     lap(&f->times.attention, &f->since);
-    made = TR_ACT_COUNT;
-    linear(f, &y->attn_out, f->heads, &made, f->added);
-    tr_pool_for(pool, f->n_rows, 4, add_rows, f);
+    if (c->latent > 0) {
+        tr_latent l = latent_of(f);
+        tr_latent_values(&l, f->heads, f->n_rows, f->values);
+        given = f->values;
+    }
+    linear(f, &y->attn_out, given, &made, f->added);
+    tr_pool_for(f->o.compute->pool, f->n_rows, 4, add_rows, f);
 }
 
 static void pick_rows(void *ctx, size_t thread, size_t begin, size_t end)

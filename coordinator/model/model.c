@@ -3,6 +3,7 @@
 #include "coordinator/model/model.h"
 
 #include "base/memory.h"
+#include "coordinator/model/latent.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,21 +18,21 @@ typedef struct {
     uint8_t *used; /* [n_tensors] for a check: only note what would be loaded */
 } loader;
 
-/* The tensor, if its shape is in x out (out 1: a vector). */
-static tr_status find(const loader *l, const char *name, uint64_t in, uint64_t out,
+/* The tensor, if its shape is in x out x n (out 1: a vector). */
+static tr_status find(const loader *l, const char *name, uint64_t in, uint64_t out, uint64_t n,
                       const tr_gguf_tensor **found)
 {
     const tr_gguf_tensor *t = tr_gguf_find(l->g, name);
 
     if (!t)
         return tr_fail(TR_E_FORMAT, "model %s: tensor %s is missing", tr_gguf_path(l->g), name);
-    if (t->dim[0] != in || t->dim[1] != out || t->dim[2] != 1 || t->dim[3] != 1)
+    if (t->dim[0] != in || t->dim[1] != out || t->dim[2] != n || t->dim[3] != 1)
         return tr_fail(TR_E_FORMAT,
                        "model %s: tensor %s has shape %llu x %llu x %llu, the metadata promises "
-                       "%llu x %llu",
+                       "%llu x %llu x %llu",
                        tr_gguf_path(l->g), name, (unsigned long long)t->dim[0],
                        (unsigned long long)t->dim[1], (unsigned long long)t->dim[2],
-                       (unsigned long long)in, (unsigned long long)out);
+                       (unsigned long long)in, (unsigned long long)out, (unsigned long long)n);
     if (l->used)
         l->used[t - tr_gguf_tensor_at(l->g, 0)] = 1;
     *found = t;
@@ -48,7 +49,7 @@ static tr_status matrix(loader *l, const char *name, uint64_t in, uint64_t out, 
 {
     const tr_gguf_tensor *t = NULL;
 
-    tr_status st = find(l, name, in, out, &t);
+    tr_status st = find(l, name, in, out, 1, &t);
     if (st == TR_OK && l->used)
         return tr_weights_check(l->g, t);
     if (st == TR_OK)
@@ -58,18 +59,33 @@ static tr_status matrix(loader *l, const char *name, uint64_t in, uint64_t out, 
     return st;
 }
 
-static tr_status vector(loader *l, const char *name, uint64_t n, float **v)
+/* Whole, as floats [n][out][in]. */
+static tr_status floats(loader *l, const char *name, uint64_t in, uint64_t out, uint64_t n,
+                        float **v)
 {
     const tr_gguf_tensor *t = NULL;
 
-    tr_status st = find(l, name, n, 1, &t);
+    tr_status st = find(l, name, in, out, n, &t);
     if (st == TR_OK && l->used)
         return tr_weights_check(l->g, t);
     if (st == TR_OK)
         st = tr_vector_load(l->g, t, v);
     if (st == TR_OK)
-        st = loaded(l, n * sizeof(float));
+        st = loaded(l, in * out * n * sizeof(float));
     return st;
+}
+
+static tr_status vector(loader *l, const char *name, uint64_t n, float **v)
+{
+    return floats(l, name, n, 1, 1, v);
+}
+
+static void vector_free(float **v, size_t n)
+{
+    void *block = *v;
+
+    tr_memory_free(&block, n * sizeof(float));
+    *v = NULL;
 }
 
 /* blk.I.NAME.weight of a layer. */
@@ -179,37 +195,122 @@ static tr_status check_kind(const loader *l, uint32_t i)
                    tr_gguf_path(l->g), i, has_bias ? "" : "out", l->m->config.arch);
 }
 
-static tr_status load_layer(loader *l, uint32_t i)
+static size_t up_keys_size(const tr_model_config *c)
+{
+    return (size_t)c->n_heads * c->latent * (c->head_dim - c->n_rot);
+}
+
+static size_t up_values_size(const tr_model_config *c)
+{
+    return (size_t)c->n_heads * c->latent * c->value_dim;
+}
+
+/* A 3-D tensor of one matrix a head, as floats. */
+static tr_status head_matrices(loader *l, uint32_t i, const char *part, uint64_t in, uint64_t out,
+                               float **v)
+{
+    uint64_t n_heads = l->m->config.n_heads;
+    char name[64];
+
+    snprintf(name, sizeof name, "blk.%u.%s.weight", i, part);
+    return floats(l, name, in, out, n_heads, v);
+}
+
+/* Older files have both in one matrix. */
+static tr_status load_joint(loader *l, uint32_t i)
 {
     const tr_model_config *c = &l->m->config;
     tr_layer *y = &l->m->layer[i];
-    uint64_t dim = c->dim;
+    uint64_t n_out = (uint64_t)c->n_heads * (c->head_dim - c->n_rot + c->value_dim);
+    float *joint = NULL;
+    char name[64];
+
+    snprintf(name, sizeof name, "blk.%u.attn_kv_b.weight", i);
+    tr_status st = floats(l, name, c->latent, n_out, 1, &joint);
+    if (st != TR_OK || l->used)
+        return st;
+    st = tr_memory_new(up_keys_size(c) * sizeof(float), name, (void **)&y->up_keys);
+    if (st == TR_OK)
+        st = tr_memory_new(up_values_size(c) * sizeof(float), name, (void **)&y->up_values);
+    if (st == TR_OK)
+        tr_latent_split(c, joint, y->up_keys, y->up_values);
+    vector_free(&joint, c->latent * n_out);
+    return st;
+}
+
+static tr_status load_latent(loader *l, uint32_t i)
+{
+    const tr_model_config *c = &l->m->config;
+    tr_layer *y = &l->m->layer[i];
+    uint64_t q = (uint64_t)c->n_heads * c->head_dim;
+    char name[64];
+    tr_status st = TR_OK;
+
+    if (c->query_rank > 0) {
+        st = layer_matrix(l, i, "attn_q_a", c->dim, c->query_rank, &y->q_low);
+        if (st == TR_OK)
+            st = layer_vector(l, i, "attn_q_a_norm", c->query_rank, &y->q_low_norm);
+        if (st == TR_OK)
+            st = layer_matrix(l, i, "attn_q_b", c->query_rank, q, &y->q);
+    } else {
+        st = layer_matrix(l, i, "attn_q", c->dim, q, &y->q);
+    }
+    if (st == TR_OK)
+        st = layer_matrix(l, i, "attn_kv_a_mqa", c->dim, c->latent + c->n_rot, &y->kv_low);
+    if (st == TR_OK)
+        st = layer_vector(l, i, "attn_kv_a_norm", c->latent, &y->latent_norm);
+    if (st != TR_OK)
+        return st;
+    snprintf(name, sizeof name, "blk.%u.attn_k_b.weight", i);
+    if (!tr_gguf_find(l->g, name))
+        return load_joint(l, i);
+    st = head_matrices(l, i, "attn_k_b", c->head_dim - c->n_rot, c->latent, &y->up_keys);
+    if (st == TR_OK)
+        st = head_matrices(l, i, "attn_v_b", c->latent, c->value_dim, &y->up_values);
+    return st;
+}
+
+/* Queries, keys and values, where each is a matrix of its own. */
+static tr_status load_projections(loader *l, uint32_t i)
+{
+    const tr_model_config *c = &l->m->config;
+    tr_layer *y = &l->m->layer[i];
     uint64_t q = (uint64_t)c->n_heads * c->head_dim;
     uint64_t kv = (uint64_t)c->n_kv_heads * c->head_dim;
 
-    tr_status st = check_kind(l, i);
+    tr_status st = layer_matrix(l, i, "attn_q", c->dim, q, &y->q);
     if (st == TR_OK)
-        st = layer_vector(l, i, "attn_norm", dim, &y->attn_norm);
+        st = layer_matrix(l, i, "attn_k", c->dim, kv, &y->k);
     if (st == TR_OK)
-        st = layer_matrix(l, i, "attn_q", dim, q, &y->q);
-    if (st == TR_OK)
-        st = layer_matrix(l, i, "attn_k", dim, kv, &y->k);
-    if (st == TR_OK)
-        st = layer_matrix(l, i, "attn_v", dim, kv, &y->v);
+        st = layer_matrix(l, i, "attn_v", c->dim, kv, &y->v);
     if (st == TR_OK && c->has_qkv_bias)
         st = load_biases(l, i, q, kv);
     if (st == TR_OK && c->qk_norm != TR_QK_NORM_NONE)
         st = layer_vector(l, i, "attn_q_norm", q_norm_size(c), &y->q_norm);
     if (st == TR_OK && c->qk_norm != TR_QK_NORM_NONE)
         st = layer_vector(l, i, "attn_k_norm", k_norm_size(c), &y->k_norm);
+    return st;
+}
+
+static tr_status load_layer(loader *l, uint32_t i)
+{
+    const tr_model_config *c = &l->m->config;
+    tr_layer *y = &l->m->layer[i];
+    uint64_t given = (uint64_t)c->n_heads * c->value_dim;
+
+    tr_status st = check_kind(l, i);
     if (st == TR_OK)
-        st = layer_matrix(l, i, "attn_output", q, dim, &y->attn_out);
+        st = layer_vector(l, i, "attn_norm", c->dim, &y->attn_norm);
+    if (st == TR_OK)
+        st = c->latent > 0 ? load_latent(l, i) : load_projections(l, i);
+    if (st == TR_OK)
+        st = layer_matrix(l, i, "attn_output", given, c->dim, &y->attn_out);
     if (st == TR_OK && c->has_out_bias)
-        st = layer_bias(l, i, "attn_output", dim, &y->out_bias);
+        st = layer_bias(l, i, "attn_output", c->dim, &y->out_bias);
     if (st == TR_OK && c->has_sinks)
         st = layer_vector(l, i, "attn_sinks", c->n_heads, &y->sinks);
     if (st == TR_OK)
-        st = layer_vector(l, i, c->ffn_norm, dim, &y->ffn_norm);
+        st = layer_vector(l, i, c->ffn_norm, c->dim, &y->ffn_norm);
     if (st == TR_OK && i >= c->n_dense)
         st = load_router(l, i);
     return st;
@@ -326,14 +427,6 @@ tr_status tr_model_open(const tr_gguf *g, const tr_compute *compute,
     return TR_OK;
 }
 
-static void vector_free(float **v, size_t n)
-{
-    void *block = *v;
-
-    tr_memory_free(&block, n * sizeof(float));
-    *v = NULL;
-}
-
 static void layer_free(const tr_model_config *c, tr_layer *y)
 {
     vector_free(&y->attn_norm, c->dim);
@@ -346,6 +439,12 @@ static void layer_free(const tr_model_config *c, tr_layer *y)
     vector_free(&y->q_norm, q_norm_size(c));
     vector_free(&y->k_norm, k_norm_size(c));
     tr_weights_free(&y->attn_out);
+    tr_weights_free(&y->q_low);
+    vector_free(&y->q_low_norm, c->query_rank);
+    tr_weights_free(&y->kv_low);
+    vector_free(&y->latent_norm, c->latent);
+    vector_free(&y->up_keys, up_keys_size(c));
+    vector_free(&y->up_values, up_values_size(c));
     vector_free(&y->out_bias, c->dim);
     vector_free(&y->sinks, c->n_heads);
     vector_free(&y->ffn_norm, c->dim);

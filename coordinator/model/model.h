@@ -31,10 +31,17 @@ typedef struct {
     float *v_bias;       /* [n_kv_heads * head_dim] */
     float *q_norm;       /* [head_dim] or [n_heads * head_dim], by config.qk_norm; else NULL */
     float *k_norm;       /* [head_dim] or [n_kv_heads * head_dim] */
-    tr_weights attn_out; /* [dim][n_heads * head_dim] */
+    tr_weights attn_out; /* [dim][n_heads * value_dim] */
     float *out_bias;     /* [dim], if config.has_out_bias; else NULL */
     float *sinks;        /* [n_heads], if config.has_sinks; else NULL */
     float *ffn_norm;     /* [dim] */
+
+    /* If config.latent, in place of k and v; if config.query_rank, q is [..][query_rank]. */
+    tr_weights q_low;           /* [query_rank][dim] */
+    float *q_low_norm;          /* [query_rank] */
+    tr_weights kv_low;          /* [latent + n_rot][dim] */
+    float *latent_norm;         /* [latent] */
+    float *up_keys, *up_values; /* latent.h */
 
     /* What follows is empty in a dense layer. */
     tr_weights router;  /* [n_experts][dim] */

@@ -52,6 +52,14 @@ OWN = {
                 {"attention.sliding_window": [2**31], "rope.scaling.factor": ["nan", 0.0, 0.5],
                  "rope.scaling.type": ["linear"], "rope.scaling.original_context_length": [0],
                  "rope.scaling.yarn_beta_fast": [16.0], "rope.dimension_count": [16]}),
+    "deepseek2": ({"leading_dense_block_count": [], "expert_group_count": [1],
+                   "expert_weights_norm": [], "rope.scaling.yarn_log_multiplier": [0.5]},
+                  {"attention.kv_lora_rank": [0, 32, 2**31],
+                   "attention.q_lora_rank": [0, 32, 2**31],
+                   "attention.value_length": [0, 32, 2**31], "attention.key_length": [16, 64],
+                   "attention.key_length_mla": [33, 2**31], "rope.dimension_count": [0, 8, 7, 48],
+                   "leading_dense_block_count": [0, 2], "expert_gating_func": [3],
+                   "rope.scaling.yarn_log_multiplier": ["nan"], "attention.scale": [0.5]}),
     "qwen2moe": ({}, {"expert_shared_feed_forward_length": [0, 7, 2**31], "expert_count": [0, 7]}),
 }
 HALVED = ("exp_probs_b", "rope_freqs", "_shexp", "ffn_down.", "sinks", ".bias")
