@@ -233,10 +233,11 @@ tr_status tr_serving_submit(tr_serving *s, const tr_serving_request *r, uint64_t
         return st;
     pthread_mutex_lock(&s->lock);
     bool is_full = s->n_newcomers + s->stats.waiting >= s->o.max_waiting;
-    if (is_full || s->is_draining || s->is_over) {
+    bool is_closed = s->is_draining || s->is_over;
+    if (is_full || is_closed) {
         pthread_mutex_unlock(&s->lock);
         entry_free(e);
-        return TR_E_BUSY;
+        return is_closed ? tr_fail(TR_E_INTERRUPTED, "the server is stopping") : TR_E_BUSY;
     }
     *ticket = e->ticket = s->next_ticket++;
     *s->newcomers_end = e;

@@ -147,12 +147,18 @@ static json_t *log_probs_begin(const tr_exchange *x)
                                   "top_logprobs", "text_offset");
 }
 
+/* JSON has no infinities: a probability of zero is a very small one. */
+static double finite(double log_prob)
+{
+    return log_prob > -9999.0 ? log_prob : -9999.0;
+}
+
 static json_t *chat_log_prob(const tr_tokenizer *t, uint32_t id, double log_prob)
 {
     tr_bytes piece = tr_tokenizer_piece(t, id);
 
-    return json_pack("{s:o, s:f, s:o}", "token", tr_api_text(piece), "logprob", log_prob, "bytes",
-                     bytes_list(piece));
+    return json_pack("{s:o, s:f, s:o}", "token", tr_api_text(piece), "logprob", finite(log_prob),
+                     "bytes", bytes_list(piece));
 }
 
 static void log_probs_add(const tr_exchange *x, json_t *to, size_t offset, const tr_generated *g)
@@ -172,11 +178,12 @@ static void log_probs_add(const tr_exchange *x, json_t *to, size_t offset, const
     json_t *top = json_object();
     for (size_t i = 0; i < g->n_alternatives; i++) {
         json_t *name = tr_api_text(tr_tokenizer_piece(t, g->alternatives[i].id));
-        json_object_set_new(top, json_string_value(name), json_real(g->alternatives[i].log_prob));
+        json_object_set_new(top, json_string_value(name),
+                            json_real(finite(g->alternatives[i].log_prob)));
         json_decref(name);
     }
     json_array_append_new(json_object_get(to, "tokens"), tr_api_text(tr_tokenizer_piece(t, g->id)));
-    json_array_append_new(json_object_get(to, "token_logprobs"), json_real(g->log_prob));
+    json_array_append_new(json_object_get(to, "token_logprobs"), json_real(finite(g->log_prob)));
     json_array_append_new(json_object_get(to, "top_logprobs"), top);
     json_array_append_new(json_object_get(to, "text_offset"), json_integer((json_int_t)offset));
 }

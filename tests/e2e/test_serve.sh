@@ -32,6 +32,25 @@ sleep 0.4
 stop_server workers
 wait "$client" || fail "drain: $(cat "$WORK/out")"
 
+# A worker that dies ends the server today, but nobody is left hanging: streams end with the error.
+start_server dying -w 2
+"$python" - "$url" >"$WORK/out" 2>&1 <<'PY' || fail "a worker dies: $(cat "$WORK/out")"
+import json, os, signal, sys, urllib.request
+cluster = json.load(urllib.request.urlopen(sys.argv[1] + "/cluster", timeout=60))
+body = json.dumps({"prompt": "Once", "max_tokens": 500, "n": 8, "stream": True}).encode()
+stream = urllib.request.urlopen(sys.argv[1] + "/v1/completions", body, timeout=60)
+text = stream.read(2000)
+os.kill(cluster["workers"][1]["pid"], signal.SIGKILL)
+text = (text + stream.read()).decode()
+assert text.endswith("data: [DONE]\n\n"), text[-300:]
+event = json.loads(text.split("\n\n")[-3][6:])
+assert event["error"]["code"] == "worker_lost" and "worker 2" in event["error"]["message"], event
+PY
+wait "$server"
+status=$?
+[ $status = 5 ] || fail "a worker dies: exit status $status: $(cat "$WORK/dying.err")"
+expect_nothing_left "a worker dies"
+
 "$TROUPE" serve --new-key "$WORK/keys" >"$WORK/key" || fail "no key"
 start_server keys --api-keys "$WORK/keys"
 "$python" - "$url" "$(cat "$WORK/key")" <<'PY' || fail "keys"

@@ -290,7 +290,7 @@ static void a_full_queue_and_what_can_never_fit_are_refused(void **state)
     assert_int_equal(tr_serving_submit(s, &q, &list[2].ticket), TR_E_REQUEST);
     tr_serving_drain(s);
     q.prompt = list[2].prompt;
-    assert_int_equal(tr_serving_submit(s, &q, &list[2].ticket), TR_E_BUSY);
+    assert_int_equal(tr_serving_submit(s, &q, &list[2].ticket), TR_E_INTERRUPTED);
     assert_int_equal(tr_serving_run(s), TR_OK);
     assert_true(list[0].ends == 1 && list[1].ends == 1 && list[2].ends == 0);
     tr_serving_free(&s);
