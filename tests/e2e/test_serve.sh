@@ -86,6 +86,14 @@ PY
     --tls-cert "$WORK/cert.pem" --tls-key "$WORK/cert.pem"
 fi
 
+start_server cluster --cluster "$here/../../cluster-configs/local-3.yaml"
+"$python" - "$url" <<'PY' || fail "a cluster file"
+import json, sys, urllib.request
+c = json.load(urllib.request.urlopen(sys.argv[1] + "/cluster", timeout=20))
+assert [w["state"] for w in c["workers"]] == ["ready"] * 3, c["workers"]
+PY
+stop_server cluster
+
 expect_error "far without keys" 2 'insecure' "$TROUPE" serve -m "$MODEL" --host 0.0.0.0
 expect_error "no model" 2 'no model' "$TROUPE" serve
 expect_error "template" 2 'chat' "$TROUPE" serve -m "$MODEL" --chat-template nonsense
