@@ -401,9 +401,14 @@ static tr_status prepare_choice(tr_exchange *x, size_t i)
     tr_bytes strings[TR_STOP_MAX_STRINGS];
     size_t n = 0;
 
-    for (size_t k = 0; is_chat(x) && k < stops.n_strings && n < TR_STOP_MAX_STRINGS; k++)
+    size_t own = is_chat(x) ? stops.n_strings : 0;
+
+    if (own + x->r.n_stop > TR_STOP_MAX_STRINGS)
+        return tr_fail(TR_E_REQUEST, "stop: at most %zu, since the model's template has %zu itself",
+                       TR_STOP_MAX_STRINGS - own, own);
+    for (size_t k = 0; k < own; k++)
         strings[n++] = stops.strings[k];
-    for (size_t k = 0; k < x->r.n_stop && n < TR_STOP_MAX_STRINGS; k++)
+    for (size_t k = 0; k < x->r.n_stop; k++)
         strings[n++] = x->r.stop[k];
     x->choices[i] = (choice){ .x = x, .index = i, .log_probs = log_probs_begin(x) };
     tr_status st = tr_stop_new(strings, n, &x->choices[i].stop);

@@ -25,7 +25,8 @@ check "many clients, three workers, little memory" "$here/serve_load.py" "$url" 
 import json, sys, urllib.request
 body = json.dumps({"prompt": "Once", "max_tokens": 400, "stream": True}).encode()
 text = urllib.request.urlopen(sys.argv[1] + "/v1/completions", body, timeout=60).read().decode()
-assert text.endswith("data: [DONE]\n\n") and '"length"' in text, text[-300:]
+assert text.endswith("data: [DONE]\n\n"), text[-300:]
+assert '"finish_reason":"length"' in text or '"finish_reason":"stop"' in text, text[-300:]
 PY
 client=$!
 sleep 0.4
