@@ -12,7 +12,7 @@ packages_of() {
   build)
     echo build-essential cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libzmq3-dev \
       libprotobuf-c-dev protobuf-c-compiler libcyaml-dev libyaml-dev libpcre2-dev \
-      libxxhash-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev
+      libxxhash-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev libedit-dev
     ;;
   test) echo libcmocka-dev python3 python3-numpy curl ;;
   browser) # other packages than Debian's may have brought node and npm
@@ -40,7 +40,10 @@ commands_of() {
 }
 modules_of() {
   case $1 in
-  build) echo "libzmq libprotobuf-c libcyaml libpcre2-8 libxxhash jansson libmicrohttpd gnutls" ;;
+  build)
+    echo "libzmq libprotobuf-c libcyaml libpcre2-8 libxxhash jansson libmicrohttpd gnutls" \
+      "libedit"
+    ;;
   test) echo cmocka ;;
   browser | fuzz) ;;
   esac

@@ -226,8 +226,18 @@ static tr_status input_spool(int *out)
     return TR_OK;
 }
 
-static tr_status input_open(const tr_run_options *o, int *out)
+static tr_status input_open(const tr_run_options *o, int *out, int *live)
 {
+    int ends[2];
+
+    *live = 0;
+    if (o->chat) {
+        if (pipe2(ends, O_CLOEXEC) != 0)
+            return tr_fail(TR_E_SYSTEM, "launch: pipe: %s", strerror(errno));
+        *out = ends[0];
+        *live = ends[1];
+        return TR_OK;
+    }
     if (o->prompt_stdin)
         return input_spool(out);
     int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -352,7 +362,8 @@ static tr_status line_run(const tr_run_options *o, const tr_launch_line *line, c
     char dir[128];
     int input = -1;
     tr_supervise_result result;
-    tr_status st = input_open(o, &input);
+    int live = 0;
+    tr_status st = input_open(o, &input, &live);
 
     if (st != TR_OK)
         return st;
@@ -361,6 +372,7 @@ static tr_status line_run(const tr_run_options *o, const tr_launch_line *line, c
         goto out_input;
     st = tr_supervise(&(tr_supervise_job){ .argv = line->word,
                                            .input = input,
+                                           .live = live,
                                            .output = STDOUT_FILENO,
                                            .errors = STDERR_FILENO,
                                            .run_dir = dir,

@@ -46,7 +46,8 @@ typedef struct {
     pid_t pid;
     bool is_gone;
     int signals; /* signalfd */
-    tr_relay output, errors;
+    tr_relay output, errors, input;
+    int live; /* 0: nobody types */
     stage stage;
     tr_time deadline;
     bool is_up;
@@ -142,6 +143,8 @@ static tr_status child_start(supervisor *s, const sigset_t *mask)
         goto out_pipes;
     s->output = (tr_relay){ .from = out[0], .to = s->job->output };
     s->errors = (tr_relay){ .from = err[0], .to = s->job->errors, .hold = HOLD_MS * TR_MS };
+    s->live = s->job->live;
+    s->input = (tr_relay){ .from = s->live ? dup(STDIN_FILENO) : -1, .to = s->live };
     out[0] = err[0] = -1;
 
 out_pipes:
@@ -400,15 +403,28 @@ static int wait_ms(const supervisor *s)
     return left < 0 ? 0 : left < LOOK_MS ? (int)left : LOOK_MS;
 }
 
+/* What is typed goes on to the coordinator; the end of it too. */
+static void input_turn(supervisor *s, short revents, tr_time now)
+{
+    if (s->live == 0)
+        return;
+    tr_relay_turn(&s->input, revents, now);
+    if (s->input.from >= 0)
+        return;
+    close(s->live);
+    s->live = 0;
+}
+
 /* One turn: wait for something, at most ms, and deal with it. */
 static void turn(supervisor *s, int ms)
 {
     tr_time now = tr_now();
-    struct pollfd polled[3] = { { .fd = s->signals, .events = POLLIN },
+    struct pollfd polled[4] = { { .fd = s->signals, .events = POLLIN },
                                 tr_relay_poll(&s->output, now),
-                                tr_relay_poll(&s->errors, now) };
+                                tr_relay_poll(&s->errors, now),
+                                tr_relay_poll(&s->input, now) };
 
-    if (poll(polled, 3, tr_relay_wait_ms(&s->errors, now, ms)) < 0) {
+    if (poll(polled, 4, tr_relay_wait_ms(&s->errors, now, ms)) < 0) {
         if (errno != EINTR)
             tr_sleep(10 * TR_MS);
         return;
@@ -418,6 +434,7 @@ static void turn(supervisor *s, int ms)
         signals_take(s);
     tr_relay_turn(&s->output, polled[1].revents, now);
     tr_relay_turn(&s->errors, polled[2].revents, now);
+    input_turn(s, polled[3].revents, now);
     children_reap(s);
     if (s->output.error != 0 && s->stage < STAGE_ENDING)
         end_all(s); /* nobody reads on */
@@ -451,6 +468,9 @@ static void output_drain(supervisor *s)
         turn(s, LOOK_MS);
     tr_relay_close(&s->output);
     tr_relay_close(&s->errors);
+    tr_relay_close(&s->input);
+    if (s->live != 0)
+        close(s->live);
     s->result.output_error = s->output.error;
 }
 

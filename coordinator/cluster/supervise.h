@@ -25,6 +25,8 @@
 typedef struct {
     char *const *argv; /* NULL-terminated; argv[0] is looked up in PATH */
     int input;         /* becomes its standard input; stays open here */
+    int live;          /* not 0: the write end of the pipe that input reads; what this process reads
+                        * from its own standard input goes there, and its end closes it */
     int output;        /* what it writes to standard output goes there */
     int errors;        /* and to standard error, a little later: text before what is said of it */
 

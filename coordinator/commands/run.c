@@ -9,11 +9,14 @@
 #include "coordinator/cluster/job.h"
 #include "coordinator/cluster/launch.h"
 #include "coordinator/commands/answer.h"
+#include "coordinator/commands/talk.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <unistd.h>
+
+enum { TALK_CONTEXT = 8192 }; /* tokens of a conversation, unless told */
 
 typedef struct {
     tr_run_options o;
@@ -22,6 +25,7 @@ typedef struct {
     tr_gguf *gguf;
     tr_tokenizer *tokenizer;
     tr_prompt prompt;
+    tr_chat *chat; /* NULL: one prompt */
     tr_engine *engine;
     tr_answer *answer;
     uint64_t seed;
@@ -67,6 +71,11 @@ static tr_status open_text(run *r)
         st = tr_tokenizer_new(r->gguf, &r->tokenizer);
     if (st != TR_OK)
         return st;
+    if (r->o.chat) {
+        size_t most = config.context < TALK_CONTEXT ? config.context : TALK_CONTEXT;
+        r->context = r->o.ctx ? (size_t)r->o.ctx : most;
+        return tr_chat_open(r->gguf, r->tokenizer, r->o.chat_template, &r->chat);
+    }
     st = tr_prompt_read(&r->o, r->tokenizer, &r->prompt);
     if (st != TR_OK)
         return st;
@@ -198,12 +207,25 @@ static tr_status generate(run *r)
     return st;
 }
 
+static tr_status talk(run *r)
+{
+    tr_talk_options t = { .engine = r->engine,
+                          .tokenizer = r->tokenizer,
+                          .chat = r->chat,
+                          .options = &r->o,
+                          .sampling = sampling_of(r),
+                          .context = r->context };
+
+    return tr_talk(&t);
+}
+
 static void close_all(run *r, tr_status st)
 {
     bool had_engine = r->engine != NULL;
 
     tr_answer_free(&r->answer);
     tr_engine_close(&r->engine);
+    tr_chat_close(&r->chat);
     tr_prompt_fini(&r->prompt);
     tr_tokenizer_free(&r->tokenizer);
     tr_gguf_close(&r->gguf);
@@ -220,10 +242,10 @@ static tr_status coordinate(run *r)
         st = open_text(r);
     if (st == TR_OK)
         st = open_engine(r);
-    if (st == TR_OK)
+    if (st == TR_OK && !r->chat)
         st = tr_answer_new(&r->o, r->tokenizer, &r->answer);
     if (st == TR_OK)
-        st = generate(r);
+        st = r->chat ? talk(r) : generate(r);
     if (st == TR_E_INTERRUPTED)
         tr_log(TR_LOG_WARN, "interrupted");
     close_all(r, st);

@@ -48,6 +48,10 @@ static const spec specs[] = {
     { "model", "FILE", "the model, a GGUF file", 'm', .kind = KIND_TEXT, AT(model) },
     { "prompt", "TEXT", "the prompt; - reads it from standard input", 'p', .kind = KIND_PROMPT },
     { "file", "FILE", "read the prompt from a file", 'f', .kind = KIND_TEXT, AT(prompt_file) },
+    { "chat", NULL, "talk: messages from standard input, answers to all said so far",
+      .kind = KIND_FLAG, AT(chat) },
+    { "chat-template", "NAME", "with --chat: of conversations, if the file's is not recognised",
+      .kind = KIND_TEXT, AT(chat_template) },
     { "ids", "LIST", "the prompt as token ids, such as \"1 2 3\"", .kind = KIND_IDS, AT(ids) },
     { "ids-file", "FILE", "the same from a file", .kind = KIND_TEXT, AT(ids_file) },
     { "bos", "auto|on|off", "put the begin token before the prompt (auto: as the model says)",
@@ -414,8 +418,16 @@ static tr_status prompt_check(const tr_run_options *o)
     int n = (o->prompt || o->prompt_stdin) + (o->prompt_file != NULL) + (o->ids != NULL) +
             (o->ids_file != NULL);
 
+    if (o->chat && n > 0)
+        return tr_fail(TR_E_USAGE, "--chat: takes messages from standard input, so leave -p, -f, "
+                                   "--ids and --ids-file out");
+    if (o->chat && o->json)
+        return tr_fail(TR_E_USAGE, "--chat and --json: give only one of them");
+    if (o->chat)
+        return TR_OK;
+
     if (n == 0)
-        return tr_fail(TR_E_USAGE, "no prompt: give one of -p TEXT, -f FILE, --ids LIST");
+        return tr_fail(TR_E_USAGE, "no prompt: give one of -p TEXT, -f FILE, --ids LIST, --chat");
     if (n > 1)
         return tr_fail(TR_E_USAGE, "more than one prompt: give only one of -p, -f, --ids, "
                                    "--ids-file");

@@ -45,12 +45,14 @@ typedef enum { TR_RUN_PLACE_EVEN, TR_RUN_PLACE_ROTATE } tr_run_placement;
 
 typedef struct tr_run_options {
     /* The model and exactly one of the five prompts. */
-    const char *model;       /* NULL only if cluster is set */
-    const char *prompt;      /* text, or NULL */
-    bool prompt_stdin;       /* -p - */
-    const char *prompt_file; /* -f */
-    const char *ids;         /* --ids, a checked list for tr_run_ids_parse */
-    const char *ids_file;    /* --ids-file, the same in a file */
+    const char *model;         /* NULL only if cluster is set */
+    const char *prompt;        /* text, or NULL */
+    bool prompt_stdin;         /* -p - */
+    bool chat;                 /* --chat: messages from standard input instead of a prompt */
+    const char *chat_template; /* a family's name, or NULL: the file's */
+    const char *prompt_file;   /* -f */
+    const char *ids;           /* --ids, a checked list for tr_run_ids_parse */
+    const char *ids_file;      /* --ids-file, the same in a file */
 
     /* Generation. */
     uint64_t tokens, ctx, threads, batch; /* ctx 0: the model's; threads 0: all cores */

@@ -70,11 +70,14 @@ static tr_status begin(generation *g)
                        g->r->n_prompt + g->r->max_tokens);
     memcpy(g->history, g->r->prompt, g->r->n_prompt * sizeof *g->history);
     g->n_history = g->r->n_prompt;
+    tr_sequence_find(g->sequence, g->history, g->n_history); /* what an earlier request left */
     return TR_OK;
 }
 
 static void end(generation *g)
 {
+    if (g->sequence && g->history)
+        tr_sequence_name(g->sequence, g->history);
     free(g->history);
     free(g->rows);
     free(g->sampled);

@@ -44,7 +44,7 @@ typedef struct entry {
 
 struct tr_serving {
     tr_serving_options o;
-    size_t n_vocab, n_layers, n_experts, max_rows, capacity;
+    size_t n_vocab, n_layers, n_experts, max_rows, capacity, n_pages;
 
     pthread_mutex_t lock;
     pthread_cond_t news;
@@ -114,6 +114,7 @@ tr_status tr_serving_new(const tr_serving_options *o, tr_serving **out)
     s->n_experts = c->n_experts;
     s->max_rows = tr_engine_max_rows(o->engine);
     s->capacity = o->max_running + o->max_waiting;
+    s->n_pages = tr_engine_kv_count(o->engine).n;
     s->n_threads = tr_pool_threads(tr_engine_compute(o->engine)->pool);
     s->newcomers_end = &s->newcomers;
     s->next_ticket = 1;
@@ -174,7 +175,6 @@ void tr_serving_free(tr_serving **serving)
 static tr_status check(const tr_serving *s, const tr_serving_request *r)
 {
     size_t context = tr_engine_context(s->o.engine);
-    size_t pages = tr_engine_kv_count(s->o.engine).n;
 
     TR_CHECK(r->n_alternatives <= TR_MAX_ALTERNATIVES);
     TR_CHECK(r->max_tokens > 0);
@@ -184,10 +184,10 @@ static tr_status check(const tr_serving *s, const tr_serving_request *r)
         return tr_fail(TR_E_REQUEST,
                        "%zu tokens of prompt and %zu of answer are more than the context of %zu",
                        r->n_prompt, r->max_tokens, context);
-    if (tr_kv_pages_for(r->n_prompt + r->max_tokens) > pages)
+    if (tr_kv_pages_for(r->n_prompt + r->max_tokens) > s->n_pages)
         return tr_fail(TR_E_REQUEST,
                        "%zu tokens are more than the whole cache of %zu: lower max_tokens",
-                       r->n_prompt + r->max_tokens, pages * TR_KV_PAGE);
+                       r->n_prompt + r->max_tokens, s->n_pages * TR_KV_PAGE);
     for (size_t i = 0; i < r->n_prompt; i++)
         if (r->prompt[i] >= s->n_vocab)
             return tr_fail(TR_E_REQUEST,
@@ -232,10 +232,11 @@ tr_status tr_serving_submit(tr_serving *s, const tr_serving_request *r, uint64_t
         return st;
     pthread_mutex_lock(&s->lock);
     bool is_full = s->n_newcomers + s->stats.waiting >= s->o.max_waiting;
-    if (is_full || s->is_draining || s->is_over) {
+    bool is_closed = s->is_draining || s->is_over;
+    if (is_full || is_closed) {
         pthread_mutex_unlock(&s->lock);
         entry_free(e);
-        return TR_E_BUSY;
+        return is_closed ? tr_fail(TR_E_INTERRUPTED, "the server is stopping") : TR_E_BUSY;
     }
     *ticket = e->ticket = s->next_ticket++;
     *s->newcomers_end = e;

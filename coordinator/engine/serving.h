@@ -16,8 +16,9 @@
  * CALLS BACK  on_token and on_end come from the running thread, must not block, and must not call
  *         this interface.  Every submitted request gets on_end exactly once.
  * MEMORY  A request's tokens are taken when it is submitted; a step takes none.
- * FAILS   submit  TR_E_BUSY     the queue is full (no line), or it is over
- *                 TR_E_REQUEST  can never fit, or a token that the model does not have
+ * FAILS   submit  TR_E_BUSY         the queue is full (no line)
+ *                 TR_E_INTERRUPTED  no more are taken
+ *                 TR_E_REQUEST      can never fit, or a token that the model does not have
  *         run     what a step fails with: all requests have then ended with it
  *
  * SPDX-License-Identifier: Apache-2.0 */

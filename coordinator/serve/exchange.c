@@ -147,12 +147,18 @@ static json_t *log_probs_begin(const tr_exchange *x)
                                   "top_logprobs", "text_offset");
 }
 
+/* JSON has no infinities: a probability of zero is a very small one. */
+static double finite(double log_prob)
+{
+    return log_prob > -9999.0 ? log_prob : -9999.0;
+}
+
 static json_t *chat_log_prob(const tr_tokenizer *t, uint32_t id, double log_prob)
 {
     tr_bytes piece = tr_tokenizer_piece(t, id);
 
-    return json_pack("{s:o, s:f, s:o}", "token", tr_api_text(piece), "logprob", log_prob, "bytes",
-                     bytes_list(piece));
+    return json_pack("{s:o, s:f, s:o}", "token", tr_api_text(piece), "logprob", finite(log_prob),
+                     "bytes", bytes_list(piece));
 }
 
 static void log_probs_add(const tr_exchange *x, json_t *to, size_t offset, const tr_generated *g)
@@ -172,11 +178,12 @@ static void log_probs_add(const tr_exchange *x, json_t *to, size_t offset, const
     json_t *top = json_object();
     for (size_t i = 0; i < g->n_alternatives; i++) {
         json_t *name = tr_api_text(tr_tokenizer_piece(t, g->alternatives[i].id));
-        json_object_set_new(top, json_string_value(name), json_real(g->alternatives[i].log_prob));
+        json_object_set_new(top, json_string_value(name),
+                            json_real(finite(g->alternatives[i].log_prob)));
         json_decref(name);
     }
     json_array_append_new(json_object_get(to, "tokens"), tr_api_text(tr_tokenizer_piece(t, g->id)));
-    json_array_append_new(json_object_get(to, "token_logprobs"), json_real(g->log_prob));
+    json_array_append_new(json_object_get(to, "token_logprobs"), json_real(finite(g->log_prob)));
     json_array_append_new(json_object_get(to, "top_logprobs"), top);
     json_array_append_new(json_object_get(to, "text_offset"), json_integer((json_int_t)offset));
 }
@@ -394,9 +401,14 @@ static tr_status prepare_choice(tr_exchange *x, size_t i)
     tr_bytes strings[TR_STOP_MAX_STRINGS];
     size_t n = 0;
 
-    for (size_t k = 0; is_chat(x) && k < stops.n_strings && n < TR_STOP_MAX_STRINGS; k++)
+    size_t own = is_chat(x) ? stops.n_strings : 0;
+
+    if (own + x->r.n_stop > TR_STOP_MAX_STRINGS)
+        return tr_fail(TR_E_REQUEST, "stop: at most %zu, since the model's template has %zu itself",
+                       TR_STOP_MAX_STRINGS - own, own);
+    for (size_t k = 0; k < own; k++)
         strings[n++] = stops.strings[k];
-    for (size_t k = 0; k < x->r.n_stop && n < TR_STOP_MAX_STRINGS; k++)
+    for (size_t k = 0; k < x->r.n_stop; k++)
         strings[n++] = x->r.stop[k];
     x->choices[i] = (choice){ .x = x, .index = i, .log_probs = log_probs_begin(x) };
     tr_status st = tr_stop_new(strings, n, &x->choices[i].stop);

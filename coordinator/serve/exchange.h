@@ -11,8 +11,10 @@
  * Each choice draws from a random stream of its own, numbered by its index: with the same seed the
  * first is what `troupe run` writes.
  *
- * FAILS   start  TR_E_BUSY     the queue is full, without a line; nothing was started
- *                TR_E_REQUEST  as tr_serving_submit; a stop string that can't be one
+ * FAILS   start  TR_E_BUSY         the queue is full, without a line; nothing was started
+ *                TR_E_INTERRUPTED  the server is stopping
+ *                TR_E_REQUEST      as tr_serving_submit; a stop string that can't be one; a schema
+ *                                  that can't be held (schema.h)
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_COORDINATOR_SERVE_EXCHANGE_H

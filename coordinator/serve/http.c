@@ -32,6 +32,9 @@ enum {
 
 static const tr_time watch_period = 50 * TR_MS;
 
+/* How long closing waits for what clients have not taken yet. */
+static const tr_time flush_patience = 2 * TR_SECOND;
+
 /* One request on a connection. */
 typedef struct client {
     tr_http *h;
@@ -208,7 +211,7 @@ static void unwatch(client *c)
 static enum MHD_Result complete(client *c, tr_api_kind kind)
 {
     const tr_exchange_host *host = c->h->o.host;
-    char why[REASON] = "the queue is full, or the server is stopping: try again later";
+    char why[REASON] = "";
     tr_api_request r;
 
     tr_fail_capture_begin(why, sizeof why);
@@ -330,7 +333,7 @@ static enum MHD_Result do_models(client *c)
 static enum MHD_Result do_health(client *c)
 {
     unsigned http = MHD_HTTP_OK;
-    json_t *o = tr_serve_state_health(c->h->o.state, c->h->o.host->serving, &http);
+    json_t *o = tr_serve_state_health(c->h->o.host->serving, &http);
 
     return reply_json(c, http, o);
 }
@@ -656,12 +659,24 @@ void tr_http_quiesce(tr_http *h)
         close(fd);
 }
 
+static bool has_clients(tr_http *h)
+{
+    pthread_mutex_lock(&h->lock);
+    bool has = h->clients != NULL;
+    pthread_mutex_unlock(&h->lock);
+    return has;
+}
+
 void tr_http_close(tr_http **http)
 {
     tr_http *h = *http;
 
     if (!h)
         return;
+    /* Answers are whole, but the last bytes may still be on their way to slow readers. */
+    tr_time until = tr_deadline_after(tr_now(), flush_patience);
+    while (has_clients(h) && tr_now() < until)
+        tr_sleep(5 * TR_MS);
     atomic_store(&h->is_over, true);
     if (h->has_watcher)
         pthread_join(h->watcher, NULL);

@@ -36,7 +36,6 @@ struct tr_serve_state {
     uint64_t *peer_rows, *peer_busy; /* [n_workers + 1] */
     event events[MAX_EVENTS];
     size_t n_events; /* all there ever were */
-    char failed[TEXT];
 };
 
 static double wall_clock(void)
@@ -136,28 +135,14 @@ void tr_serve_state_renew(tr_serve_state *s)
     pthread_mutex_unlock(&s->lock);
 }
 
-void tr_serve_state_fail(tr_serve_state *s, const char *why)
-{
-    pthread_mutex_lock(&s->lock);
-    snprintf(s->failed, sizeof s->failed, "%s", why);
-    add_event(s, "error", why);
-    pthread_mutex_unlock(&s->lock);
-}
-
-json_t *tr_serve_state_health(tr_serve_state *s, tr_serving *serving, unsigned *http)
+json_t *tr_serve_state_health(tr_serving *serving, unsigned *http)
 {
     tr_serving_stats stats;
 
     tr_serving_get_stats(serving, &stats, NULL, NULL);
-    pthread_mutex_lock(&s->lock);
-    const char *status = s->failed[0] ? "failed" : stats.is_draining ? "draining" : "ready";
-    const char *reason = s->failed[0]        ? s->failed
-                         : stats.is_draining ? "the server was told to stop"
-                                             : NULL;
-    json_t *o = json_pack("{s:s, s:s?}", "status", status, "reason", reason);
-    pthread_mutex_unlock(&s->lock);
-    *http = reason ? 503 : 200;
-    return o;
+    *http = stats.is_draining ? 503 : 200;
+    return json_pack("{s:s, s:s?}", "status", stats.is_draining ? "draining" : "ready", "reason",
+                     stats.is_draining ? "the server was told to stop" : NULL);
 }
 
 /* ---- /cluster -------------------------------------------------------------------------------- */

@@ -5,7 +5,7 @@
  *         tr_serve_state_renew(s, serving);              the engine's thread, as often as it likes
  *         json = tr_serve_state_cluster(s, serving);     any thread
  *         text = tr_serve_state_metrics(s, serving);     any thread; for free()
- *         health = tr_serve_state_health(s, serving, &reason)
+ *         json = tr_serve_state_health(serving, &http);
  *         tr_serve_state_event(s, "warning", "worker 2 is lost");
  *         tr_serve_state_free(&s);
  *
@@ -24,14 +24,12 @@ void tr_serve_state_free(tr_serve_state **s);
 
 void tr_serve_state_renew(tr_serve_state *s);
 
-/* From now on the server can't serve, and why. */
-void tr_serve_state_fail(tr_serve_state *s, const char *why);
-
 /* level: "info", "warning", "error".  The last hundred are kept. */
 void tr_serve_state_event(tr_serve_state *s, const char *level, const char *text);
 
-/* A new reference; {"status": "ready", "draining", "failed", "reason"}.  *http is 200 or 503. */
-json_t *tr_serve_state_health(tr_serve_state *s, tr_serving *serving, unsigned *http);
+/* A new reference: {"status": "ready" or "draining", "reason"}; *http is 200 or 503.  A lost worker
+ * ends the server, so there is nothing between. */
+json_t *tr_serve_state_health(tr_serving *serving, unsigned *http);
 
 /* Members, placement, load: the page reads it. */
 json_t *tr_serve_state_cluster(tr_serve_state *s, tr_serving *serving);

@@ -81,7 +81,7 @@ start_server() {
   "$TROUPE" serve -m "$MODEL" --port 0 "$@" >"$WORK/$name.out" 2>"$WORK/$name.err" </dev/null &
   server=$!
   for ((i = 0; i < 300; i++)); do
-    url=$(sed -n 's/^troupe: serving .* on \(http[^ ]*\): .*/\1/p' "$WORK/$name.err")
+    url=$(sed -n 's/^troupe: serving .* on \(http[^ ]*\): .*/\1/p' "$WORK/$name.err" 2>/dev/null)
     [ -n "$url" ] && return
     kill -0 "$server" 2>/dev/null || break
     sleep 0.1

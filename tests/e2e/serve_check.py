@@ -251,6 +251,8 @@ def the_errors():
                        ("strange role", {"messages": [{"role": "cat", "content": "a"}]}),
                        ("a picture", {"messages": [{"role": "user",
                                                     "content": [{"type": "image_url"}]}]}),
+                       ("stops", {"messages": [{"role": "user", "content": "a"}],
+                                  "stop": ["%d" % i for i in range(16)]}),
                        ("tools", {"messages": [{"role": "user", "content": "a"}],
                                   "tools": [{"type": "function"}]})]:
         error_of("chat: " + what, 400, body, "/v1/chat/completions")

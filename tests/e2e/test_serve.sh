@@ -25,12 +25,32 @@ check "many clients, three workers, little memory" "$here/serve_load.py" "$url" 
 import json, sys, urllib.request
 body = json.dumps({"prompt": "Once", "max_tokens": 400, "stream": True}).encode()
 text = urllib.request.urlopen(sys.argv[1] + "/v1/completions", body, timeout=60).read().decode()
-assert text.endswith("data: [DONE]\n\n") and '"length"' in text, text[-300:]
+assert text.endswith("data: [DONE]\n\n"), text[-300:]
+assert '"finish_reason":"length"' in text or '"finish_reason":"stop"' in text, text[-300:]
 PY
 client=$!
 sleep 0.4
 stop_server workers
 wait "$client" || fail "drain: $(cat "$WORK/out")"
+
+# A worker that dies ends the server today, but nobody is left hanging: streams end with the error.
+start_server dying -w 2
+"$python" - "$url" >"$WORK/out" 2>&1 <<'PY' || fail "a worker dies: $(cat "$WORK/out")"
+import json, os, signal, sys, urllib.request
+cluster = json.load(urllib.request.urlopen(sys.argv[1] + "/cluster", timeout=60))
+body = json.dumps({"prompt": "Once", "max_tokens": 500, "n": 8, "stream": True}).encode()
+stream = urllib.request.urlopen(sys.argv[1] + "/v1/completions", body, timeout=60)
+text = stream.read(2000)
+os.kill(cluster["workers"][1]["pid"], signal.SIGKILL)
+text = (text + stream.read()).decode()
+assert text.endswith("data: [DONE]\n\n"), text[-300:]
+event = json.loads(text.split("\n\n")[-3][6:])
+assert event["error"]["code"] == "worker_lost" and "worker 2" in event["error"]["message"], event
+PY
+wait "$server"
+status=$?
+[ $status = 5 ] || fail "a worker dies: exit status $status: $(cat "$WORK/dying.err")"
+expect_nothing_left "a worker dies"
 
 "$TROUPE" serve --new-key "$WORK/keys" >"$WORK/key" || fail "no key"
 start_server keys --api-keys "$WORK/keys"
@@ -66,6 +86,14 @@ PY
   expect_error "another key" 2 'certificate' "$TROUPE" serve -m "$MODEL" --port 0 \
     --tls-cert "$WORK/cert.pem" --tls-key "$WORK/cert.pem"
 fi
+
+start_server cluster --cluster "$here/../../cluster-configs/local-3.yaml"
+"$python" - "$url" <<'PY' || fail "a cluster file"
+import json, sys, urllib.request
+c = json.load(urllib.request.urlopen(sys.argv[1] + "/cluster", timeout=20))
+assert [w["state"] for w in c["workers"]] == ["ready"] * 3, c["workers"]
+PY
+stop_server cluster
 
 expect_error "far without keys" 2 'insecure' "$TROUPE" serve -m "$MODEL" --host 0.0.0.0
 expect_error "no model" 2 'no model' "$TROUPE" serve

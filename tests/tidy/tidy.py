@@ -41,6 +41,7 @@ CONFINED = {
     "cyaml/cyaml.h": ["coordinator/cluster/config.c"],
     "jansson.h": ["coordinator/commands/", "coordinator/serve/"],
     "microhttpd.h": ["coordinator/serve/"],
+    "editline/readline.h": ["coordinator/commands/lines.c"],
     "gnutls/crypto.h": ["coordinator/serve/keys.c"],
     "gnutls/gnutls.h": ["coordinator/serve/keys.c"],
     "pcre2.h": ["coordinator/text/"],

@@ -817,7 +817,8 @@ function workerCard(w, now) {
   const percent = (v) => clamp(100 * v, 0, 100).toFixed(0) + " %";
   return fillCard(text(w.rank), { name: "Worker " + text(w.rank), state: text(w.state) || "unknown",
     where: text(w.host) + " \u00b7 process " + text(w.pid), why, facts, busy, wait,
-    load: ready ? "busy " + percent(busy) + ", waiting " + percent(wait) : "not at work" });
+    load: ready ? "busy " + percent(busy) +
+      ("wait_seconds" in w ? ", waiting " + percent(wait) : "") : "not at work" });
 }
 
 function showCards() {
