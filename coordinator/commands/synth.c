@@ -44,7 +44,7 @@ static void list_shapes(void)
     const tr_model_shape *s;
 
     for (size_t i = 0; (s = tr_model_shape_at(i)); i++) {
-        printf("%-16s %s: %u layers ", s->name, s->what, s->n_layers);
+        printf("%-18s %s: %u layers ", s->name, s->what, s->n_layers);
         if (s->n_experts > 0)
             printf("of %u experts, top-%u, width %u\n", s->n_experts, s->top_k, s->dim);
         else

@@ -25,7 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { CHUNK = 1 << 20, BATCH = 256, MAX_TENSORS = 16 * TR_MAX_LAYERS, N_BYTES = 256 };
+enum { CHUNK = 1 << 20, BATCH = 256, MAX_TENSORS = 24 * TR_MAX_LAYERS, N_BYTES = 256 };
 
 /* What a tensor is filled with. */
 typedef struct {
@@ -141,6 +141,8 @@ static tr_status put_metadata(synth *s)
         put_number(s, "expert_count", m->n_experts);
         put_number(s, "expert_used_count", m->top_k);
     }
+    if (m->shared_ffn > 0)
+        put_number(s, "expert_shared_feed_forward_length", m->shared_ffn);
     put_real(s, "attention.layer_norm_rms_epsilon", m->norm_eps);
     put_real(s, "rope.freq_base", m->rope_base);
     return put_vocabulary(s);
@@ -179,6 +181,15 @@ static const char *name_in(uint32_t layer, const char *part, char *name, size_t 
     return name;
 }
 
+/* Of mean 0, unlike the weights of a norm. */
+static void put_bias(synth *s, uint32_t layer, const char *part, uint64_t n)
+{
+    char name[64];
+
+    snprintf(name, sizeof name, "blk.%u.%s.bias", layer, part);
+    put_tensor(s, name, (uint64_t[]){ n, 1, 1 }, 1, (filling){ TR_TYPE_F32, 0, 0.1f, 0.0f });
+}
+
 static void put_attention(synth *s, uint32_t i)
 {
     const tr_model_shape *m = &s->o->shape;
@@ -192,12 +203,31 @@ static void put_attention(synth *s, uint32_t i)
     put_matrix(s, name_in(i, "attn_q", name, sizeof name), dense, m->dim, q, 1.0f);
     put_matrix(s, name_in(i, "attn_k", name, sizeof name), dense, m->dim, kv, 1.0f);
     put_matrix(s, name_in(i, "attn_v", name, sizeof name), dense, m->dim, kv, 1.0f);
+    if (m->has_qkv_bias) {
+        put_bias(s, i, "attn_q", q);
+        put_bias(s, i, "attn_k", kv);
+        put_bias(s, i, "attn_v", kv);
+    }
     if (m->qk_norm != TR_QK_NORM_NONE) {
         put_vector(s, name_in(i, "attn_q_norm", name, sizeof name), is_whole ? q : m->head_dim);
         put_vector(s, name_in(i, "attn_k_norm", name, sizeof name), is_whole ? kv : m->head_dim);
     }
     put_matrix(s, name_in(i, "attn_output", name, sizeof name), dense, q, m->dim, 1.0f);
     put_vector(s, name_in(i, "ffn_norm", name, sizeof name), m->dim);
+}
+
+static void put_shared(synth *s, uint32_t i)
+{
+    const tr_model_shape *m = &s->o->shape;
+    uint64_t ffn = m->shared_ffn;
+    tr_type dense = s->o->dense;
+    char name[64];
+
+    put_matrix(s, name_in(i, "ffn_gate_shexp", name, sizeof name), dense, m->dim, ffn, 1.0f);
+    put_matrix(s, name_in(i, "ffn_up_shexp", name, sizeof name), dense, m->dim, ffn, 1.0f);
+    put_matrix(s, name_in(i, "ffn_down_shexp", name, sizeof name), dense, ffn, m->dim, 1.5f);
+    put_tensor(s, name_in(i, "ffn_gate_inp_shexp", name, sizeof name), (uint64_t[]){ m->dim, 1, 1 },
+               1, (filling){ TR_TYPE_F32, 0, 1.0f / sqrtf((float)m->dim), 0.0f });
 }
 
 static void put_layer(synth *s, uint32_t i)
@@ -217,6 +247,8 @@ static void put_layer(synth *s, uint32_t i)
     put_experts(s, name_in(i, "ffn_gate_exps", name, sizeof name), m->dim, m->ffn, 1.0f);
     put_experts(s, name_in(i, "ffn_up_exps", name, sizeof name), m->dim, m->ffn, 1.0f);
     put_experts(s, name_in(i, "ffn_down_exps", name, sizeof name), m->ffn, m->dim, 1.5f);
+    if (m->shared_ffn > 0)
+        put_shared(s, i);
 }
 
 /* ---- data ----------------------------------------------------------------------------- */

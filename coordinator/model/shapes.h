@@ -21,6 +21,8 @@ typedef struct {
     uint32_t n_vocab, context;
     float rope_base, norm_eps;
     tr_qk_norm qk_norm;
+    bool has_qkv_bias;
+    uint32_t shared_ffn; /* width of the shared expert; 0: none */
 } tr_model_shape;
 
 /* The i-th shape; NULL past the last. */

@@ -110,6 +110,7 @@ static void what_is_written_is_a_model_that_can_run(void **state)
         assert_int_equal(tr_model_check(g), TR_OK);
         assert_int_equal(tr_model_config_read(g, &config), TR_OK);
         assert_int_equal(config.n_experts, shape->n_experts ? shape->n_experts : 1);
+        assert_int_equal(config.shared_ffn, shape->shared_ffn);
         assert_int_equal(config.n_dense, shape->n_experts ? 0 : 2);
         tr_gguf_close(&g);
     }
