@@ -208,7 +208,8 @@ static void check_windows(fixture *f)
         f->window = windows[w];
         f->sinks = w % 2 == 0 ? sinks : NULL;
         check_formula(f);
-        check_alone(f);
+        if (w % 2 == 1)
+            check_alone(f);
     }
 }
 
