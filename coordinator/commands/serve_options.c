@@ -76,8 +76,14 @@ static const option_info options[] = {
       0, 0, false },
     { "join-timeout-ms", "N", "until all workers have come up (60000)", NUMBER, AT(join_ms), 100,
       SECONDS * 1000, 0, false },
-    { "silence-ms", "N", "a worker silent for longer is lost (2500)", NUMBER, AT(silence_ms), 100,
+    { "suspect-ms", "N", "a worker silent for longer is passed over until it speaks (600)", NUMBER,
+      AT(suspect_ms), 20, MS, 0, false },
+    { "silence-ms", "N", "a worker silent for longer is lost (10000)", NUMBER, AT(silence_ms), 100,
       MS, 0, false },
+    { "worker-memory-mib", "N", "of experts in each worker, lost ones' too (0: 90% of its share)",
+      NUMBER, AT(worker_memory_mib), 0, 1 << 30, 0, false },
+    { "coordinator-memory-mib", "N", "of lost workers' experts in the coordinator (0: the same)",
+      NUMBER, AT(coordinator_memory_mib), 0, 1 << 30, 0, false },
     { "timeout-ms", "N", "until a worker has answered a share (30000)", NUMBER, AT(share_ms), 1, MS,
       0, false },
     { "transport", "auto|mpi", NULL, TRANSPORT, 0, 0, 0, 0, false },
@@ -266,7 +272,8 @@ tr_status tr_serve_options_parse(int argc, char **argv, tr_serve_options *o, boo
     o->idle_s = 60;
     o->drain_s = 30;
     o->join_ms = 60000;
-    o->silence_ms = 2500;
+    o->suspect_ms = 600;
+    o->silence_ms = 10000;
     o->share_ms = 30000;
     optind = 1;
     opterr = 0;
