@@ -245,7 +245,7 @@ static void softmax_check(const tr_kernels *k, const float *x, size_t n)
     guard_set(got + n, GUARD * sizeof *got);
     k->softmax(got, n);
     for (size_t i = 0; i < n; i++)
-        largest = fmax(largest, x[i]);
+        largest = x[i] > largest ? x[i] : largest; /* gcc 12 for ARM breaks on fmax here */
     for (size_t i = 0; i < n; i++)
         total += exp(x[i] - largest);
     for (size_t i = 0; i < n; i++) {
