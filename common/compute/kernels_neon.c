@@ -4,7 +4,7 @@
  * product rounded before it is added (no fused multiply-add).  Conversions name their rounding:
  * to nearest, ties to even.
  *
- * Products with 8-bit activations are plain C's.
+ * Products with 8-bit activations are in kernels_neon_panels.c.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "compute/kernels_table.h"
@@ -454,6 +454,7 @@ void tr_kernels_neon(tr_kernels *k)
     for (uint32_t t = 0; t < TR_TYPE_COUNT; t++)
         if (k->matmul[TR_ACT_F32][t])
             k->matmul[TR_ACT_F32][t] = matmul_f32;
+    tr_kernels_neon_panels(k);
     k->act_q8 = act_q8;
     k->rms_norm = rms_norm;
     k->softmax = softmax;

@@ -68,5 +68,6 @@ void tr_kernels_avx512_panels(tr_kernels *k);
 
 /* Only where the build has TR_HAVE_NEON: */
 void tr_kernels_neon(tr_kernels *k);
+void tr_kernels_neon_panels(tr_kernels *k);
 
 #endif
