@@ -88,7 +88,7 @@ static const spec specs[] = {
       .kind = KIND_CHOICE, AT(activations), .choice = { "auto", "f32" } },
     { "kv", "f16|f32|q8_0", "type of the KV cache (f16; f32 with --activations f32)",
       .kind = KIND_CHOICE, AT(kv), .choice = { "f16", "f32", "q8_0" } },
-    { "isa", "NAME", "kernels to use, such as c or avx2 (the best of this processor)",
+    { "isa", "NAME", "kernels: c, avx2, avx512 or neon (the best of this processor)",
       .kind = KIND_TEXT, AT(isa) },
 
     { .kind = KIND_HEADING, .help = "Output" },
