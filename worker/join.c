@@ -104,12 +104,12 @@ static tr_status await_invite(tr_join *j, bool *is_over)
 
 static tr_status connect_link(tr_join *j)
 {
-    tr_link_keys keys;
+    tr_curve_keys keys;
 
-    memcpy(keys.public_key, j->invite.worker_public, TR_LINK_KEY);
-    memcpy(keys.secret_key, j->invite.worker_secret, TR_LINK_KEY);
+    memcpy(keys.public_key, j->invite.worker_public, TR_CURVE_KEY);
+    memcpy(keys.secret_key, j->invite.worker_secret, TR_CURVE_KEY);
     tr_status st = tr_link_connect(j->invite.endpoint, j->invite.server_public, &keys, &j->link);
-    tr_link_keys_forget(&keys);
+    tr_curve_keys_forget(&keys);
     explicit_bzero(j->invite.worker_secret, TR_KEY_SIZE);
     return st;
 }

@@ -247,8 +247,8 @@ tr_status tr_members_pump(tr_members *m)
 
 /* ---- joining --------------------------------------------------------------------------- */
 
-static tr_status invite(tr_members *m, uint32_t peer, const tr_link_keys *server,
-                        const tr_link_keys *worker)
+static tr_status invite(tr_members *m, uint32_t peer, const tr_curve_keys *server,
+                        const tr_curve_keys *worker)
 {
     uint8_t text[4096];
     size_t size = 0;
@@ -292,24 +292,24 @@ static tr_status invite(tr_members *m, uint32_t peer, const tr_link_keys *server
 
 static tr_status invite_all(tr_members *m)
 {
-    tr_link_keys server;
-    tr_link_keys *worker = calloc(m->n, sizeof *worker);
-    uint8_t(*publics)[TR_LINK_KEY] = calloc(m->n, sizeof *publics);
-    tr_status st = worker && publics ? tr_link_keys_new(&server)
+    tr_curve_keys server;
+    tr_curve_keys *worker = calloc(m->n, sizeof *worker);
+    uint8_t(*publics)[TR_CURVE_KEY] = calloc(m->n, sizeof *publics);
+    tr_status st = worker && publics ? tr_curve_keys_new(&server)
                                      : tr_fail(TR_E_MEMORY, "members: no memory for keys");
 
     for (uint32_t i = 0; i < m->n && st == TR_OK; i++) {
-        st = tr_link_keys_new(&worker[i]);
-        memcpy(publics[i], worker[i].public_key, TR_LINK_KEY);
+        st = tr_curve_keys_new(&worker[i]);
+        memcpy(publics[i], worker[i].public_key, TR_CURVE_KEY);
     }
     if (st == TR_OK)
-        st = tr_link_serve(m->o.listen, &server, (const uint8_t(*)[TR_LINK_KEY])publics, m->n,
+        st = tr_link_serve(m->o.listen, &server, (const uint8_t(*)[TR_CURVE_KEY])publics, m->n,
                            &m->link);
     for (uint32_t i = 0; i < m->n && st == TR_OK; i++)
         st = invite(m, i + 1, &server, &worker[i]);
     for (uint32_t i = 0; worker && i < m->n; i++)
-        tr_link_keys_forget(&worker[i]);
-    tr_link_keys_forget(&server);
+        tr_curve_keys_forget(&worker[i]);
+    tr_curve_keys_forget(&server);
     free(publics);
     free(worker);
     return st;

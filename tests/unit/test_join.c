@@ -20,7 +20,7 @@
 typedef struct {
     tr_inproc *net;
     tr_transport *transport; /* the coordinator's end */
-    tr_link_keys server, client;
+    tr_curve_keys server, client;
     tr_link *link;
     pthread_t thread;
     /* the worker's outcome, valid once it is joined */
@@ -71,12 +71,12 @@ static int set_up(void **state)
     fixture *f = calloc(1, sizeof *f);
 
     assert_non_null(f);
-    assert_int_equal(tr_link_keys_new(&f->server), TR_OK);
-    assert_int_equal(tr_link_keys_new(&f->client), TR_OK);
+    assert_int_equal(tr_curve_keys_new(&f->server), TR_OK);
+    assert_int_equal(tr_curve_keys_new(&f->client), TR_OK);
     assert_int_equal(tr_inproc_new(1, 1 << 20, &f->net), TR_OK);
     assert_int_equal(tr_inproc_open(f->net, 0, &f->transport), TR_OK);
     assert_int_equal(tr_link_serve(NULL, &f->server,
-                                   (const uint8_t(*)[TR_LINK_KEY])f->client.public_key, 1,
+                                   (const uint8_t(*)[TR_CURVE_KEY])f->client.public_key, 1,
                                    &f->link),
                      TR_OK);
     assert_int_equal(pthread_create(&f->thread, NULL, worker_thread, f), 0);

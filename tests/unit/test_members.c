@@ -167,7 +167,7 @@ static tr_link *link_of_invitation(tr_transport *t)
     tr_msg *m = NULL;
     tr_frame_view v;
     tr_invite i;
-    tr_link_keys keys;
+    tr_curve_keys keys;
     tr_link *l = NULL;
 
     if (tr_transport_recv(t, tr_now() + 10 * TR_SECOND, &from, &m) != TR_OK ||
@@ -175,8 +175,8 @@ static tr_link *link_of_invitation(tr_transport *t)
         tr_wire_unpack_invite(v.text, &i) != TR_OK)
         abort();
     tr_msg_free(&m);
-    memcpy(keys.public_key, i.worker_public, TR_LINK_KEY);
-    memcpy(keys.secret_key, i.worker_secret, TR_LINK_KEY);
+    memcpy(keys.public_key, i.worker_public, TR_CURVE_KEY);
+    memcpy(keys.secret_key, i.worker_secret, TR_CURVE_KEY);
     if (tr_link_connect(i.endpoint, i.server_public, &keys, &l) != TR_OK)
         abort();
     return l;
