@@ -20,8 +20,10 @@ typedef struct {
     const char *version;    /* of this program */
     const char *model_path; /* NULL: the path that the coordinator names */
     size_t threads;         /* at least 1 */
+    const char *invite;     /* a file with the invitation; NULL: it comes over the transport */
 } tr_worker_options;
 
+/* transport may be NULL if there is a file. */
 tr_status tr_worker_run(tr_transport *transport, const tr_worker_options *o);
 
 #endif

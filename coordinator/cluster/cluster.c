@@ -96,6 +96,9 @@ static tr_status open_members(tr_cluster *c)
         .version = TR_VERSION,
         .model_path = path ? path : tr_gguf_path(c->o.gguf),
         .model = tr_gguf_identity(c->o.gguf),
+        .inviter = c->o.inviter,
+        .invite_dir = c->o.invite_dir,
+        .n_outside = c->o.n_outside,
         .join_timeout = c->o.join_timeout,
         .silence_timeout = c->o.silence_timeout,
         .heartbeat =
