@@ -1,4 +1,4 @@
-/* main.c - troupe-worker: started by mpirun beside a coordinator, hosts experts.
+/* main.c - troupe-worker: hosts experts, beside a coordinator under mpirun or invited by a file.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -123,7 +123,7 @@ static tr_status run(int argc, char **argv)
     if (!tr_mpi_launched(&n_ranks, &local_ranks) || n_ranks < 2)
         return tr_fail(TR_E_USAGE,
                        "not started by mpirun beside a coordinator: use troupe run -w N, "
-                       "or mpirun -n 1 troupe run ... : -n N troupe-worker");
+                       "or mpirun -n 1 troupe run ... : -n N troupe-worker, or --join FILE");
     if (o.threads == 0)
         o.threads = default_threads(local_ranks);
     st = tr_mpi_open(TR_MAX_MESSAGE, START_TIMEOUT, give_up, &transport);
