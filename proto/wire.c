@@ -303,6 +303,22 @@ tr_status tr_wire_unpack(tr_bytes bytes, tr_control *out)
     return st;
 }
 
+/* Either the data plane has a connection of its own, with keys, or there is nothing of it. */
+static tr_status check_invite_data(const Troupe__Control__Invite *p, tr_invite *out)
+{
+    if (!copy_text(out->data.endpoint, sizeof out->data.endpoint, p->data_endpoint))
+        return bad("invite", "data_endpoint");
+    bool has_keys = p->data_server_public.len > 0 || p->data_worker_public.len > 0 ||
+                    p->data_worker_secret.len > 0;
+    if (out->data.endpoint[0] == '\0')
+        return has_keys ? bad("invite", "data_endpoint") : TR_OK;
+    if (!copy_key(out->data.server_public, p->data_server_public) ||
+        !copy_key(out->data.worker_public, p->data_worker_public) ||
+        !copy_key(out->data.worker_secret, p->data_worker_secret))
+        return bad("invite", "a key of the data plane");
+    return TR_OK;
+}
+
 static tr_status check_invite(const Troupe__Control__Invite *p, tr_invite *out)
 {
     *out = (tr_invite){
@@ -326,7 +342,7 @@ static tr_status check_invite(const Troupe__Control__Invite *p, tr_invite *out)
         return bad("invite", "model");
     if (p->heartbeat_ms == 0 || p->heartbeat_ms > p->silence_ms || p->silence_ms > 86400000)
         return bad("invite", "heartbeat_ms");
-    return TR_OK;
+    return check_invite_data(p, out);
 }
 
 tr_status tr_wire_unpack_invite(tr_bytes bytes, tr_invite *out)
@@ -553,6 +569,11 @@ tr_status tr_wire_pack(const tr_control *m, uint8_t *buffer, size_t size, size_t
     }
 }
 
+static ProtobufCBinaryData key(const uint8_t *bytes)
+{
+    return (ProtobufCBinaryData){ TR_KEY_SIZE, (uint8_t *)(uintptr_t)bytes };
+}
+
 tr_status tr_wire_pack_invite(const tr_invite *i, uint8_t *buffer, size_t size, size_t *used)
 {
     Troupe__Control__Invite p = TROUPE__CONTROL__INVITE__INIT;
@@ -562,9 +583,15 @@ tr_status tr_wire_pack_invite(const tr_invite *i, uint8_t *buffer, size_t size, 
     p.job = i->job;
     p.worker = i->worker;
     p.endpoint = (char *)(uintptr_t)i->endpoint;
-    p.server_public = (ProtobufCBinaryData){ TR_KEY_SIZE, (uint8_t *)(uintptr_t)i->server_public };
-    p.worker_public = (ProtobufCBinaryData){ TR_KEY_SIZE, (uint8_t *)(uintptr_t)i->worker_public };
-    p.worker_secret = (ProtobufCBinaryData){ TR_KEY_SIZE, (uint8_t *)(uintptr_t)i->worker_secret };
+    p.server_public = key(i->server_public);
+    p.worker_public = key(i->worker_public);
+    p.worker_secret = key(i->worker_secret);
+    if (i->data.endpoint[0] != '\0') {
+        p.data_endpoint = (char *)(uintptr_t)i->data.endpoint;
+        p.data_server_public = key(i->data.server_public);
+        p.data_worker_public = key(i->data.worker_public);
+        p.data_worker_secret = key(i->data.worker_secret);
+    }
     p.model = (ProtobufCBinaryData){ strlen(i->model), (uint8_t *)(uintptr_t)i->model };
     p.heartbeat_ms = i->heartbeat_ms;
     p.silence_ms = i->silence_ms;

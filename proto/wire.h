@@ -38,6 +38,10 @@ typedef struct {
     uint8_t server_public[TR_KEY_SIZE], worker_public[TR_KEY_SIZE], worker_secret[TR_KEY_SIZE];
     char model[TR_MAX_TEXT];
     uint32_t heartbeat_ms, silence_ms;
+    struct {
+        char endpoint[TR_MAX_TEXT]; /* "": shares come the way that the invite came */
+        uint8_t server_public[TR_KEY_SIZE], worker_public[TR_KEY_SIZE], worker_secret[TR_KEY_SIZE];
+    } data;
 } tr_invite;
 
 typedef struct {

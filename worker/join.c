@@ -9,9 +9,14 @@
 #include "compute/kernels.h"
 #include "proto/frame.h"
 #include "transport/link.h"
+#include "transport/zmq.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* The coordinator reads its model and starts up first.  After that it may compute a long step
@@ -31,7 +36,8 @@ typedef struct pending {
 } pending;
 
 struct tr_join {
-    tr_transport *transport;
+    tr_transport *transport; /* of the data plane */
+    tr_transport *own;       /* the same if it was opened here, else NULL */
     tr_link *link;
     tr_gguf *gguf;
     tr_invite invite; /* without the keys */
@@ -65,11 +71,11 @@ void tr_join_fail(tr_join *j, const char *reason)
 
 /* ---- the invitation ------------------------------------------------------------------- */
 
-static tr_status read_invite(tr_join *j, tr_msg *m, bool *is_over)
+static tr_status read_invite(tr_join *j, tr_bytes frame, bool *is_over)
 {
     tr_frame_view v;
 
-    tr_status st = tr_frame_open((tr_bytes){ m->data, m->size }, NULL, &v);
+    tr_status st = tr_frame_open(frame, NULL, &v);
     if (st != TR_OK)
         return st;
     if (v.header.kind == TR_FRAME_STOP) {
@@ -91,7 +97,7 @@ static tr_status await_invite(tr_join *j, bool *is_over)
         tr_peer from;
         tr_status st = tr_transport_recv(j->transport, tr_now() + wait_period, &from, &m);
         if (st == TR_OK) {
-            st = read_invite(j, m, is_over);
+            st = read_invite(j, (tr_bytes){ m->data, m->size }, is_over);
             explicit_bzero(m->data, m->size); /* it holds keys */
             tr_msg_free(&m);
             return st;
@@ -108,15 +114,92 @@ static tr_status await_invite(tr_join *j, bool *is_over)
     }
 }
 
+/* Whoever can read the file can take this worker's place. */
+static tr_status check_file(int fd, const char *path)
+{
+    struct stat s;
+
+    if (fstat(fd, &s) != 0)
+        return tr_fail(TR_E_IO, "invitation %.256s: %s", path, strerror(errno));
+    if (!S_ISREG(s.st_mode))
+        return tr_fail(TR_E_CONFIG, "invitation %.256s: is no file", path);
+    if (s.st_uid != geteuid() || (s.st_mode & (S_IRWXG | S_IRWXO)) != 0)
+        return tr_fail(TR_E_CONFIG,
+                       "invitation %.256s: others can read it; it must be yours, chmod 600 it, and "
+                       "make another if it was exposed",
+                       path);
+    return TR_OK;
+}
+
+static tr_status read_invite_of(tr_join *j, const char *path, tr_bytes frame)
+{
+    char reason[512];
+    bool is_over = false;
+
+    tr_fail_capture_begin(reason, sizeof reason);
+    tr_status st = read_invite(j, frame, &is_over);
+    tr_fail_capture_end();
+    if (st != TR_OK)
+        return tr_fail(TR_E_CONFIG, "invitation %.256s: %s", path, reason);
+    if (is_over || j->invite.data.endpoint[0] == '\0')
+        return tr_fail(TR_E_CONFIG, "invitation %.256s: it does not say where rows come from",
+                       path);
+    return TR_OK;
+}
+
+static tr_status read_file(tr_join *j, const char *path)
+{
+    alignas(TR_FRAME_ALIGN) uint8_t bytes[8192];
+    size_t size = 0;
+    ssize_t n = 1;
+
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return tr_fail(TR_E_IO, "invitation %.256s: %s", path, strerror(errno));
+    tr_status st = check_file(fd, path);
+    while (st == TR_OK && n > 0 && size < sizeof bytes) {
+        n = read(fd, bytes + size, sizeof bytes - size);
+        size += n > 0 ? (size_t)n : 0;
+    }
+    if (st == TR_OK && n < 0)
+        st = tr_fail(TR_E_IO, "invitation %.256s: %s", path, strerror(errno));
+    close(fd);
+    if (st == TR_OK)
+        st = read_invite_of(j, path, (tr_bytes){ bytes, size });
+    explicit_bzero(bytes, sizeof bytes);
+    return st;
+}
+
 static tr_status connect_link(tr_join *j)
 {
-    tr_link_keys keys;
+    tr_curve_keys keys;
 
-    memcpy(keys.public_key, j->invite.worker_public, TR_LINK_KEY);
-    memcpy(keys.secret_key, j->invite.worker_secret, TR_LINK_KEY);
+    memcpy(keys.public_key, j->invite.worker_public, TR_CURVE_KEY);
+    memcpy(keys.secret_key, j->invite.worker_secret, TR_CURVE_KEY);
     tr_status st = tr_link_connect(j->invite.endpoint, j->invite.server_public, &keys, &j->link);
-    tr_link_keys_forget(&keys);
+    tr_curve_keys_forget(&keys);
     explicit_bzero(j->invite.worker_secret, TR_KEY_SIZE);
+    return st;
+}
+
+/* The data plane's own connection, if the invitation names one. */
+static tr_status connect_data(tr_join *j)
+{
+    tr_zmq_ticket ticket = { .endpoint = "" };
+
+    if (j->invite.data.endpoint[0] == '\0')
+        return TR_OK;
+    if ((size_t)snprintf(ticket.endpoint, sizeof ticket.endpoint, "%s", j->invite.data.endpoint) >=
+        sizeof ticket.endpoint)
+        return tr_fail(TR_E_PROTOCOL, "the invitation's data endpoint is too long");
+    memcpy(ticket.server_public, j->invite.data.server_public, TR_CURVE_KEY);
+    memcpy(ticket.keys.public_key, j->invite.data.worker_public, TR_CURVE_KEY);
+    memcpy(ticket.keys.secret_key, j->invite.data.worker_secret, TR_CURVE_KEY);
+    tr_status st = tr_zmq_join(&ticket, j->invite.worker, TR_MAX_MESSAGE, &j->own);
+    tr_zmq_ticket_forget(&ticket);
+    explicit_bzero(j->invite.data.worker_secret, TR_KEY_SIZE);
+    if (st == TR_OK)
+        j->transport = j->own;
     return st;
 }
 
@@ -244,18 +327,30 @@ static tr_status open_model(tr_join *j, const char *model)
     return tr_fail(st, "%s", reason);
 }
 
-static tr_status join(tr_join *j, const char *version, const char *model, size_t threads)
+/* path NULL: the invitation comes over the transport. */
+static tr_status get_invite(tr_join *j, const char *path)
 {
     j->buffer = malloc(TR_MAX_CONTROL);
     if (!j->buffer)
         return tr_fail(TR_E_MEMORY, "join: no memory");
+    if (path)
+        return read_file(j, path);
     tr_status st = await_invite(j, &j->is_over);
+    if (st == TR_OK && !j->is_over && j->invite.worker != j->transport->self)
+        st = tr_fail(TR_E_PROTOCOL, "invited as worker %u, but this is %u", j->invite.worker,
+                     j->transport->self);
+    return st;
+}
+
+static tr_status join(tr_join *j, const char *path, const char *version, const char *model,
+                      size_t threads)
+{
+    tr_status st = get_invite(j, path);
     if (st != TR_OK || j->is_over)
         return st;
-    if (j->invite.worker != j->transport->self)
-        return tr_fail(TR_E_PROTOCOL, "invited as worker %u, but this is %u", j->invite.worker,
-                       j->transport->self);
     st = connect_link(j);
+    if (st == TR_OK)
+        st = connect_data(j);
     j->heard = tr_now();
     if (st == TR_OK)
         st = check_version(j, version);
@@ -266,21 +361,33 @@ static tr_status join(tr_join *j, const char *version, const char *model, size_t
     return st;
 }
 
-tr_status tr_join_open(tr_transport *t, const char *version, const char *model, size_t threads,
-                       tr_join **out)
+static tr_status open_join(tr_transport *t, const char *path, const char *version,
+                           const char *model, size_t threads, tr_join **out)
 {
     tr_join *j = calloc(1, sizeof *j);
 
     if (!j)
         return tr_fail(TR_E_MEMORY, "join: no memory");
     j->transport = t;
-    tr_status st = join(j, version, model, threads);
+    tr_status st = join(j, path, version, model, threads);
     bool is_called_off = j->is_over;
     if (st != TR_OK || is_called_off)
         tr_join_close(&j);
     if (st == TR_OK)
         *out = j;
     return st;
+}
+
+tr_status tr_join_open(tr_transport *t, const char *version, const char *model, size_t threads,
+                       tr_join **out)
+{
+    return open_join(t, NULL, version, model, threads, out);
+}
+
+tr_status tr_join_open_file(const char *path, const char *version, const char *model,
+                            size_t threads, tr_join **out)
+{
+    return open_join(NULL, path, version, model, threads, out);
 }
 
 void tr_join_close(tr_join **join)
@@ -292,6 +399,7 @@ void tr_join_close(tr_join **join)
     if (j->link && j->may_say_bye)
         send(j, &(tr_control){ .kind = TR_CONTROL_BYE });
     tr_link_close(&j->link);
+    tr_transport_close(&j->own);
     tr_gguf_close(&j->gguf);
     for (tr_assignment a; tr_join_next_assignment(j, &a);)
         tr_assignment_fini(&a);
@@ -299,6 +407,11 @@ void tr_join_close(tr_join **join)
     free(j->buffer);
     free(j);
     *join = NULL;
+}
+
+tr_transport *tr_join_transport(tr_join *j)
+{
+    return j->transport;
 }
 
 bool tr_join_job_failed(const tr_join *j)

@@ -29,6 +29,15 @@ typedef struct tr_join tr_join;
 tr_status tr_join_open(tr_transport *t, const char *version, const char *model, size_t threads,
                        tr_join **out);
 
+/* The same with the invitation in a file, which only this user may read; the job's data plane must
+ * be ZeroMQ's.  TR_E_IO, TR_E_CONFIG with one line if there is something wrong with the file. */
+tr_status tr_join_open_file(const char *path, const char *version, const char *model,
+                            size_t threads, tr_join **out);
+
+/* Where shares come from: a connection of its own that the invitation names, else the transport
+ * that the invitation came by.  Belongs to the join, or to its caller as before. */
+tr_transport *tr_join_transport(tr_join *j);
+
 /* Says bye if the worker leaves in order. */
 void tr_join_close(tr_join **j);
 

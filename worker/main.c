@@ -1,4 +1,4 @@
-/* main.c - troupe-worker: started by mpirun beside a coordinator, hosts experts.
+/* main.c - troupe-worker: hosts experts, beside a coordinator under mpirun or invited by a file.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -30,10 +30,12 @@ static const char help[] =
     "troupe-worker - host experts for a troupe coordinator\n"
     "\n"
     "mpirun -n 1 troupe run -m MODEL -p TEXT : -n 3 troupe-worker [OPTIONS]\n"
+    "troupe-worker --join FILE [OPTIONS]\n"
     "\n"
     "  -m, --model FILE    the model's path on this host (default: the coordinator's)\n"
     "  -t, --threads N     threads, 1..512 (default: all cores, fewer where many ranks share a "
     "host)\n"
+    "      --join FILE     without mpirun: the invitation that troupe --invite-dir wrote\n"
     "      --version       print the version\n"
     "  -h, --help          show this\n";
 
@@ -52,11 +54,9 @@ static tr_status parse_threads(const char *text, size_t *out)
 static tr_status parse(int argc, char **argv, tr_worker_options *o, bool *done)
 {
     static const struct option options[] = {
-        { "model", required_argument, NULL, 'm' },
-        { "threads", required_argument, NULL, 't' },
-        { "version", no_argument, NULL, 'v' },
-        { "help", no_argument, NULL, 'h' },
-        { NULL, 0, NULL, 0 },
+        { "model", required_argument, NULL, 'm' }, { "threads", required_argument, NULL, 't' },
+        { "join", required_argument, NULL, 'j' },  { "version", no_argument, NULL, 'v' },
+        { "help", no_argument, NULL, 'h' },        { NULL, 0, NULL, 0 },
     };
     tr_status st = TR_OK;
     int c;
@@ -66,6 +66,9 @@ static tr_status parse(int argc, char **argv, tr_worker_options *o, bool *done)
         switch (c) {
         case 'm':
             o->model_path = optarg;
+            break;
+        case 'j':
+            o->invite = optarg;
             break;
         case 't':
             st = parse_threads(optarg, &o->threads);
@@ -113,10 +116,14 @@ static tr_status run(int argc, char **argv, bool *has_losses)
     tr_status st = parse(argc, argv, &o, &done);
     if (st != TR_OK || done)
         return st;
+    if (o.invite) {
+        o.threads = o.threads ? o.threads : default_threads(1);
+        return tr_worker_run(NULL, &o, has_losses);
+    }
     if (!tr_mpi_launched(&n_ranks, &local_ranks) || n_ranks < 2)
         return tr_fail(TR_E_USAGE,
                        "not started by mpirun beside a coordinator: use troupe run -w N, "
-                       "or mpirun -n 1 troupe run ... : -n N troupe-worker");
+                       "or mpirun -n 1 troupe run ... : -n N troupe-worker, or --join FILE");
     if (o.threads == 0)
         o.threads = default_threads(local_ranks);
     st = tr_mpi_open(TR_MAX_MESSAGE, START_TIMEOUT, give_up, &transport);

@@ -400,8 +400,12 @@ tr_status tr_worker_run(tr_transport *transport, const tr_worker_options *o, boo
 {
     worker w = { .transport = transport };
 
-    tr_status st = tr_join_open(transport, o->version, o->model_path, o->threads, &w.join);
+    tr_status st =
+        o->invite ? tr_join_open_file(o->invite, o->version, o->model_path, o->threads, &w.join)
+                  : tr_join_open(transport, o->version, o->model_path, o->threads, &w.join);
     w.is_over = w.join == NULL;
+    if (w.join)
+        w.transport = tr_join_transport(w.join);
     if (st == TR_OK && !w.is_over)
         st = tr_join_await_assignment(w.join, &w.assignment, &w.is_over);
     if (st == TR_OK && !w.is_over)

@@ -20,9 +20,11 @@ typedef struct {
     const char *version;    /* of this program */
     const char *model_path; /* NULL: the path that the coordinator names */
     size_t threads;         /* at least 1 */
+    const char *invite;     /* a file with the invitation; NULL: it comes over the transport */
 } tr_worker_options;
 
-/* *had_losses: the coordinator lost a worker, so that MPI's own farewell could hang. */
+/* transport may be NULL if there is a file.
+ * *had_losses: the coordinator lost a worker, so that MPI's own farewell could hang. */
 tr_status tr_worker_run(tr_transport *transport, const tr_worker_options *o, bool *had_losses);
 
 #endif

@@ -1,9 +1,6 @@
-/* link.c - a ROUTER or DEALER socket with CURVE, its monitor, and the server's door-keeper.
+/* link.c - a ROUTER or DEALER socket with CURVE, and its monitor.
  *
- * libzmq asks on "inproc://zeromq.zap.01" whether a client may come in (ZAP,
- * rfc.zeromq.org/spec/27). The server answers in tr_link_poll, in its own thread: a known public
- * key gets the peer's number as user id, which libzmq then attaches to each message of that
- * connection.
+ * Who wants to come in is answered in tr_link_poll (curve.h).
  *
  * A connection's end is seen on the socket's monitor, which names file descriptors; the peer of a
  * descriptor is learnt from the messages that came over it.
@@ -16,17 +13,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum {
     LINGER_MS = 200,
-    MAX_ENDPOINT = 512,
     MAX_ROUTING_ID = 64,
-    Z85_KEY = 41, /* 32 bytes as Z85 text with its final zero */
 };
 
 typedef struct {
-    uint8_t public_key[TR_LINK_KEY];
+    uint8_t public_key[TR_CURVE_KEY];
     uint8_t routing_id[MAX_ROUTING_ID];
     size_t routing_size; /* 0: never heard */
     int fd;              /* of its connection; -1: unknown */
@@ -36,39 +30,18 @@ typedef struct {
 struct tr_link {
     void *context, *socket, *monitor, *door;
     bool is_server;
-    char endpoint[MAX_ENDPOINT];
+    char endpoint[TR_CURVE_ENDPOINT];
     client *clients; /* [n]; a client's link has one: the server */
     uint32_t n;
     uint64_t n_connections; /* counted for client.since */
     zmq_msg_t message;      /* that the last event points into */
 };
 
+static const char plane[] = "control plane";
+
 static tr_status zmq_failed(const char *what)
 {
-    return tr_fail(TR_E_SYSTEM, "control plane: %s: %s", what, zmq_strerror(zmq_errno()));
-}
-
-tr_status tr_link_keys_new(tr_link_keys *out)
-{
-    char public_text[Z85_KEY];
-    char secret_text[Z85_KEY];
-
-    if (zmq_curve_keypair(public_text, secret_text) != 0)
-        return zmq_failed("no keys (is libzmq built with CURVE?)");
-    bool ok = zmq_z85_decode(out->public_key, public_text) != NULL &&
-              zmq_z85_decode(out->secret_key, secret_text) != NULL;
-    explicit_bzero(secret_text, sizeof secret_text);
-    return ok ? TR_OK : zmq_failed("keys");
-}
-
-void tr_link_keys_forget(tr_link_keys *k)
-{
-    explicit_bzero(k, sizeof *k);
-}
-
-static bool set_int(void *socket, int option, int value)
-{
-    return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
+    return tr_curve_failed(plane, what);
 }
 
 /* What both ends have in common. */
@@ -89,8 +62,8 @@ static tr_status new_link(int type, uint32_t n, tr_link **out)
         st = zmq_failed("context");
     if (st == TR_OK && !(l->socket = zmq_socket(l->context, type)))
         st = zmq_failed("socket");
-    if (st == TR_OK && (!set_int(l->socket, ZMQ_LINGER, LINGER_MS) ||
-                        !set_int(l->socket, ZMQ_HANDSHAKE_IVL, 10000) ||
+    if (st == TR_OK && (!tr_curve_set(l->socket, ZMQ_LINGER, LINGER_MS) ||
+                        !tr_curve_set(l->socket, ZMQ_HANDSHAKE_IVL, 10000) ||
                         zmq_setsockopt(l->socket, ZMQ_MAXMSGSIZE, &max_size, sizeof max_size) != 0))
         st = zmq_failed("socket options");
     if (st != TR_OK) {
@@ -106,54 +79,14 @@ static tr_status watch(tr_link *l)
     if (zmq_socket_monitor(l->socket, "inproc://monitor", ZMQ_EVENT_DISCONNECTED) != 0)
         return zmq_failed("monitor");
     l->monitor = zmq_socket(l->context, ZMQ_PAIR);
-    if (!l->monitor || !set_int(l->monitor, ZMQ_LINGER, 0) ||
+    if (!l->monitor || !tr_curve_set(l->monitor, ZMQ_LINGER, 0) ||
         zmq_connect(l->monitor, "inproc://monitor") != 0)
         return zmq_failed("monitor");
     return TR_OK;
 }
 
-static tr_status open_door(tr_link *l)
-{
-    l->door = zmq_socket(l->context, ZMQ_REP);
-    if (!l->door || !set_int(l->door, ZMQ_LINGER, 0) ||
-        zmq_bind(l->door, "inproc://zeromq.zap.01") != 0)
-        return zmq_failed("authentication");
-    return TR_OK;
-}
-
-/* The text to bind and, for an address that means "all interfaces", this host's name to give
- * out. */
-static tr_status bind_to(tr_link *l, const char *address)
-{
-    char text[MAX_ENDPOINT];
-    size_t size = sizeof l->endpoint;
-    const char *after = address ? strrchr(address, ']') : NULL; /* of an IPv6 address */
-    bool has_port = address && strchr(after ? after : address, ':');
-
-    if (after && !set_int(l->socket, ZMQ_IPV6, 1))
-        return zmq_failed("socket options");
-
-    snprintf(text, sizeof text, "tcp://%s%s", address ? address : "127.0.0.1",
-             has_port ? "" : ":*");
-    if (zmq_bind(l->socket, text) != 0)
-        return tr_fail(TR_E_SYSTEM,
-                       "control plane: can't listen on %s: %s: give a numeric address or an "
-                       "interface of this host, and a free port or none",
-                       address ? address : "127.0.0.1", zmq_strerror(zmq_errno()));
-    if (zmq_getsockopt(l->socket, ZMQ_LAST_ENDPOINT, l->endpoint, &size) != 0)
-        return zmq_failed("endpoint");
-    const char *port = strrchr(l->endpoint, ':');
-    if (!strstr(l->endpoint, "//0.0.0.0:") && !strstr(l->endpoint, "//[::]:"))
-        return TR_OK;
-    char host[256] = "";
-    gethostname(host, sizeof host - 1);
-    snprintf(text, sizeof text, "tcp://%s%s", host, port);
-    snprintf(l->endpoint, sizeof l->endpoint, "%s", text);
-    return TR_OK;
-}
-
-tr_status tr_link_serve(const char *address, const tr_link_keys *keys,
-                        const uint8_t (*clients)[TR_LINK_KEY], uint32_t n, tr_link **out)
+tr_status tr_link_serve(const char *address, const tr_curve_keys *keys,
+                        const uint8_t (*clients)[TR_CURVE_KEY], uint32_t n, tr_link **out)
 {
     tr_link *l = NULL;
 
@@ -162,17 +95,15 @@ tr_status tr_link_serve(const char *address, const tr_link_keys *keys,
         return st;
     l->is_server = true;
     for (uint32_t i = 0; i < n; i++)
-        memcpy(l->clients[i].public_key, clients[i], TR_LINK_KEY);
-    if (!set_int(l->socket, ZMQ_CURVE_SERVER, 1) || !set_int(l->socket, ZMQ_ROUTER_MANDATORY, 1) ||
-        zmq_setsockopt(l->socket, ZMQ_CURVE_SECRETKEY, keys->secret_key, TR_LINK_KEY) != 0 ||
-        zmq_setsockopt(l->socket, ZMQ_ZAP_DOMAIN, "troupe", 6) != 0)
-        st = zmq_failed("encryption");
+        memcpy(l->clients[i].public_key, clients[i], TR_CURVE_KEY);
+    st = tr_curve_set(l->socket, ZMQ_ROUTER_MANDATORY, 1) ? tr_curve_serve(l->socket, keys, plane)
+                                                          : zmq_failed("socket options");
     if (st == TR_OK)
-        st = open_door(l);
+        st = tr_curve_door_open(l->context, plane, &l->door);
     if (st == TR_OK)
         st = watch(l);
     if (st == TR_OK)
-        st = bind_to(l, address);
+        st = tr_curve_bind(l->socket, address, plane, l->endpoint);
     if (st != TR_OK) {
         tr_link_close(&l);
         return st;
@@ -182,7 +113,7 @@ tr_status tr_link_serve(const char *address, const tr_link_keys *keys,
 }
 
 tr_status tr_link_connect(const char *endpoint, const uint8_t *server_public,
-                          const tr_link_keys *keys, tr_link **out)
+                          const tr_curve_keys *keys, tr_link **out)
 {
     tr_link *l = NULL;
 
@@ -190,16 +121,9 @@ tr_status tr_link_connect(const char *endpoint, const uint8_t *server_public,
     if (st != TR_OK)
         return st;
     snprintf(l->endpoint, sizeof l->endpoint, "%s", endpoint);
-    if (!set_int(l->socket, ZMQ_IPV6, strchr(endpoint, '[') != NULL) ||
-        zmq_setsockopt(l->socket, ZMQ_CURVE_SERVERKEY, server_public, TR_LINK_KEY) != 0 ||
-        zmq_setsockopt(l->socket, ZMQ_CURVE_PUBLICKEY, keys->public_key, TR_LINK_KEY) != 0 ||
-        zmq_setsockopt(l->socket, ZMQ_CURVE_SECRETKEY, keys->secret_key, TR_LINK_KEY) != 0)
-        st = zmq_failed("encryption");
+    st = watch(l);
     if (st == TR_OK)
-        st = watch(l);
-    if (st == TR_OK && zmq_connect(l->socket, endpoint) != 0)
-        st = tr_fail(TR_E_SYSTEM, "control plane: %s is no address to connect to: %s", endpoint,
-                     zmq_strerror(zmq_errno()));
+        st = tr_curve_connect(l->socket, endpoint, server_public, keys, plane);
     if (st != TR_OK) {
         tr_link_close(&l);
         return st;
@@ -223,8 +147,7 @@ void tr_link_close(tr_link **link)
         zmq_close(l->socket);
     if (l->door)
         zmq_close(l->door);
-    while (l->context && zmq_ctx_term(l->context) != 0 && zmq_errno() == EINTR)
-        continue; /* a signal came; what lingers has its own limit */
+    tr_curve_context_end(l->context);
     free(l->clients);
     free(l);
     *link = NULL;
@@ -254,49 +177,14 @@ tr_status tr_link_send(tr_link *l, uint32_t peer, tr_bytes message)
     return TR_OK;
 }
 
-/* ---- the door-keeper ------------------------------------------------------------------ */
-
-/* The number of the client with this key, 0 for a stranger. */
-static uint32_t client_of(const tr_link *l, const uint8_t *key)
+static uint32_t client_of(const void *ctx, const uint8_t *key)
 {
+    const tr_link *l = ctx;
+
     for (uint32_t i = 0; i < l->n; i++)
-        if (memcmp(l->clients[i].public_key, key, TR_LINK_KEY) == 0)
+        if (memcmp(l->clients[i].public_key, key, TR_CURVE_KEY) == 0)
             return i + 1;
     return 0;
-}
-
-/* One ZAP request: version, id, domain, address, identity, mechanism, key. */
-static void answer_door(tr_link *l)
-{
-    enum { FRAMES = 7, FRAME = 256 };
-    uint8_t frame[FRAMES][FRAME];
-    size_t size[FRAMES] = { 0 };
-    size_t n = 0;
-    int more = 1;
-
-    while (more) {
-        uint8_t rest[FRAME];
-        int got = zmq_recv(l->door, n < FRAMES ? frame[n] : rest, FRAME, ZMQ_DONTWAIT);
-        size_t more_size = sizeof more;
-        if (got < 0)
-            return;
-        if (n < FRAMES)
-            size[n] = (size_t)got < FRAME ? (size_t)got : FRAME;
-        n++;
-        if (zmq_getsockopt(l->door, ZMQ_RCVMORE, &more, &more_size) != 0)
-            return;
-    }
-    uint32_t peer = 0;
-    if (n == FRAMES && size[5] == 5 && memcmp(frame[5], "CURVE", 5) == 0 && size[6] == TR_LINK_KEY)
-        peer = client_of(l, frame[6]);
-    char user[16];
-    snprintf(user, sizeof user, "%u", peer);
-    zmq_send(l->door, "1.0", 3, ZMQ_SNDMORE);
-    zmq_send(l->door, frame[1], size[1], ZMQ_SNDMORE);
-    zmq_send(l->door, peer ? "200" : "400", 3, ZMQ_SNDMORE);
-    zmq_send(l->door, peer ? "OK" : "unknown key", peer ? 2 : 11, ZMQ_SNDMORE);
-    zmq_send(l->door, user, peer ? strlen(user) : 0, ZMQ_SNDMORE);
-    zmq_send(l->door, "", 0, 0);
 }
 
 /* ---- events --------------------------------------------------------------------------- */
@@ -377,7 +265,7 @@ static client *owner_of(tr_link *l, int fd)
 static bool take_end(tr_link *l, tr_link_event *out)
 {
     uint8_t event[6]; /* u16 event, u32 value: the descriptor */
-    uint8_t address[MAX_ENDPOINT];
+    uint8_t address[TR_CURVE_ENDPOINT];
     int32_t fd;
 
     if (zmq_recv(l->monitor, event, sizeof event, ZMQ_DONTWAIT) != (int)sizeof event)
@@ -415,7 +303,7 @@ tr_status tr_link_poll(tr_link *l, tr_time timeout, tr_link_event *out)
             continue;
         }
         if (l->door && items[2].revents)
-            answer_door(l);
+            tr_curve_door_answer(l->door, client_of, l);
         /* What a peer said before it went comes first. */
         if (items[0].revents && take_message(l, out))
             return TR_OK;

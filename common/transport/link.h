@@ -4,7 +4,7 @@
  * server knows each client's public key beforehand, so who sent a message can't be forged, and a
  * stranger gets no answer.
  *
- * USE     tr_link_keys_new(&server_keys);  tr_link_keys_new(&worker_keys[i]); ...
+ * USE     tr_curve_keys_new(&server_keys);  tr_curve_keys_new(&worker_keys[i]); ...
  *         st = tr_link_serve(NULL, &server_keys, worker_publics, n, &link);    loopback, any port
  *         ... tr_link_endpoint(link) and the keys travel to the workers ...
  *         st = tr_link_connect(endpoint, server_public, &keys, &link);         at a worker
@@ -27,26 +27,18 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "transport/curve.h"
 
-enum { TR_LINK_KEY = 32, TR_LINK_MAX_MESSAGE = 1 << 20 };
-
-typedef struct {
-    uint8_t public_key[TR_LINK_KEY], secret_key[TR_LINK_KEY];
-} tr_link_keys;
-
-tr_status tr_link_keys_new(tr_link_keys *out);
-
-/* Overwrite the keys. */
-void tr_link_keys_forget(tr_link_keys *k);
+enum { TR_LINK_MAX_MESSAGE = 1 << 20 };
 
 typedef struct tr_link tr_link;
 
 /* address is "HOST", "HOST:PORT", "[IPv6]" or "[IPv6]:PORT"; NULL listens on loopback only.
  * clients is [n][32] public keys. */
-tr_status tr_link_serve(const char *address, const tr_link_keys *keys,
-                        const uint8_t (*clients)[TR_LINK_KEY], uint32_t n, tr_link **out);
+tr_status tr_link_serve(const char *address, const tr_curve_keys *keys,
+                        const uint8_t (*clients)[TR_CURVE_KEY], uint32_t n, tr_link **out);
 tr_status tr_link_connect(const char *endpoint, const uint8_t *server_public,
-                          const tr_link_keys *keys, tr_link **out);
+                          const tr_curve_keys *keys, tr_link **out);
 
 /* Waits up to 200 ms for what was sent to leave. */
 void tr_link_close(tr_link **l);

@@ -11,10 +11,12 @@
  *         tr_msg_free(&m);                              back to the pool
  *
  * CONTRACT, the same for every transport (tests/conformance checks it)
- *   - A message is bytes; it arrives whole, once, unchanged, in the order sent by one peer, or
- *     not at all once the peer is lost.  m->data is 64-byte aligned at both ends.
- *   - send never blocks: TR_E_BUSY means too many messages are on their way; the message is
- *     still the caller's.
+ *   - A message is bytes; it arrives whole, at most once, unchanged, in the order sent by one peer.
+ *     It always arrives, but for two cases: the peer is lost; or the transport makes broken
+ *     connections again (zmq), and it was on the way when one broke: nobody is told, so waits
+ *     have deadlines.  m->data is 64-byte aligned at both ends.
+ *   - send never blocks: TR_E_BUSY means too many messages are on their way, or that there is no
+ *     way just now; the message is still the caller's.
  *   - recv returns by its deadline: TR_OK, or TR_E_DEADLINE (no line is logged: waiting in
  *     vain is not an error here), or TR_E_PEER_LOST with *from set (once per lost peer, where
  *     the transport can know; many can't, so waits have deadlines).

@@ -26,7 +26,10 @@ typedef struct tr_cluster tr_cluster;
 typedef struct {
     const tr_gguf *gguf;
     const tr_expert_map *map;
-    tr_transport *transport;
+    tr_transport *transport; /* of the data plane */
+    tr_transport *inviter;   /* as in members.h */
+    const char *invite_dir;  /* as in members.h */
+    uint32_t n_outside;      /* as in members.h */
     tr_placement *placement; /* its holders change when workers are lost */
     const char *listen;      /* NULL: loopback */
     const char *isa;         /* NULL: the best common table */

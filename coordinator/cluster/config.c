@@ -7,6 +7,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/cluster/config.h"
+#include "base/check.h"
 #include "coordinator/cluster/address.h"
 
 #include <cyaml/cyaml.h>
@@ -342,19 +343,23 @@ static tr_status word_get(place p, const char *text, const char *extra, const ch
     return TR_OK;
 }
 
-static tr_status choice_get(place p, const char *text, const char *const choice[2], uint32_t *out)
+/* choice is NULL-terminated. */
+static tr_status choice_get(place p, const char *text, const char *const *choice, uint32_t *out)
 {
-    char allowed[64];
+    char allowed[64] = "";
+    size_t used = 0;
 
     if (!text)
         return TR_OK;
-    for (uint32_t i = 0; i < 2; i++) {
+    for (uint32_t i = 0; choice[i]; i++) {
         if (strcmp(text, choice[i]) == 0) {
             *out = i;
             return TR_OK;
         }
+        const char *before = i == 0 ? "" : choice[i + 1] ? ", " : " or ";
+        used += (size_t)snprintf(allowed + used, sizeof allowed - used, "%s%s", before, choice[i]);
+        TR_CHECK(used < sizeof allowed);
     }
-    snprintf(allowed, sizeof allowed, "%s or %s", choice[0], choice[1]);
     return refuse(p, text, allowed);
 }
 
@@ -456,7 +461,7 @@ static tr_status experts_get(const char *file, const yaml_workers *y, tr_cluster
 
 static tr_status workers_get(const char *file, const yaml_workers *y, tr_cluster_config *c)
 {
-    static const char *const rules[2] = { "even", "rotate" };
+    static const char *const rules[] = { "even", "rotate", NULL };
     uint32_t threads = 0;
     tr_status st = number_get((place){ file, "workers", "count", 0 }, y->count, 1, c->n_workers,
                               &c->n_workers);
@@ -533,7 +538,7 @@ static tr_status mpirun_get(const char *file, const yaml_mpirun *y, tr_cluster_c
 
 static tr_status cluster_get(const char *file, const yaml_cluster *y, tr_cluster_config *c)
 {
-    static const char *const transports[2] = { "auto", "mpi" };
+    static const char *const transports[] = { "auto", "mpi", "zmq", NULL };
     tr_status st = path_get((place){ file, "model", "", 0 }, y->model, &c->model);
 
     if (st != TR_OK)

@@ -32,7 +32,11 @@ enum {
 };
 
 typedef enum { TR_CLUSTER_PLACE_EVEN, TR_CLUSTER_PLACE_ROTATE } tr_cluster_placement;
-typedef enum { TR_CLUSTER_TRANSPORT_AUTO, TR_CLUSTER_TRANSPORT_MPI } tr_cluster_transport;
+typedef enum {
+    TR_CLUSTER_TRANSPORT_AUTO,
+    TR_CLUSTER_TRANSPORT_MPI,
+    TR_CLUSTER_TRANSPORT_ZMQ,
+} tr_cluster_transport;
 
 typedef struct {
     const char *name;  /* as mpirun and ssh know it */

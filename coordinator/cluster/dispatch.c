@@ -25,7 +25,7 @@ static const tr_time late_floor = TR_SECOND;
 /* Between two questions to those who were late. */
 static const tr_time probe_period = TR_SECOND;
 
-/* Answers of one worker that were no finite numbers, before it is given up. */
+/* Answers of one worker that were damaged or no finite numbers, before it is given up. */
 enum { MAX_REFUSED = 3 };
 
 static_assert(sizeof(tr_frame_pick) == sizeof(tr_share_pick), "one pick, two names");
@@ -390,6 +390,21 @@ static bool is_finite(const float *x, size_t n)
     return sum >> 31 == 0;
 }
 
+/* Nothing in it can be believed, not even which share it answers: others compute all that the
+ * worker owes, and it must show by an echo that it can be understood. */
+static tr_status refuse_frame(tr_dispatch *d, tr_peer from, const char *reason)
+{
+    char why[320];
+
+    snprintf(why, sizeof why, "sent a frame that can't be read (%s)", reason);
+    d->stats.answers_refused++;
+    if (d->o.recovery && ++d->peer_refused[from] < MAX_REFUSED) {
+        tr_members_suspect(d->o.members, from, "%s", why);
+        return TR_OK;
+    }
+    return lose(d, from, why);
+}
+
 /* A share can't be used as its holder answered it: this process computes it, and its numbers stand
  * whatever they are. */
 static tr_status refuse_answer(tr_dispatch *d, answer *a, tr_peer from)
@@ -441,10 +456,13 @@ static tr_status accept(tr_dispatch *d, tr_peer from, tr_msg **m)
         .dim = d->o.map->dim,
     };
     tr_frame_view v;
+    char reason[256];
 
+    tr_fail_capture_begin(reason, sizeof reason);
     tr_status st = tr_frame_open((tr_bytes){ (*m)->data, (*m)->size }, &limits, &v);
+    tr_fail_capture_end();
     if (st != TR_OK)
-        return lose(d, from, "sent a frame that can't be read");
+        return refuse_frame(d, from, reason);
     if (v.header.kind == TR_FRAME_ERROR)
         return on_error(d, from, &v);
     const tr_share *s = NULL;

@@ -48,7 +48,7 @@ typedef struct {
 typedef struct {
     uint64_t layers;           /* dispatches */
     uint64_t frames_dropped;   /* late or unknown */
-    uint64_t answers_refused;  /* that were no finite numbers */
+    uint64_t answers_refused;  /* damaged, or no finite numbers */
     tr_time wait;              /* spent waiting for answers */
     tr_time longest;           /* the longest that a worker computed for each dispatch, summed */
     tr_time combine;           /* spent adding them up */

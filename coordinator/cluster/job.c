@@ -2,11 +2,16 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/cluster/job.h"
 
+#include "base/check.h"
 #include "coordinator/cluster/cluster.h"
 #include "coordinator/cluster/launch.h"
 #include "proto/limits.h"
 #include "transport/mpi.h"
+#include "transport/zmq.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 bool tr_job_exists(void)
@@ -24,38 +29,92 @@ static void end_now(void)
     _exit(tr_launch_report_status(code) ? 0 : code);
 }
 
-tr_status tr_job_open(const char *listen, tr_time join_timeout, tr_transport **out)
+static tr_status check_place(const tr_job_options *o, uint32_t rank, uint32_t n_far)
 {
-    uint32_t n_ranks = 0;
-    uint32_t n_local = 0;
-
-    tr_mpi_launched(&n_ranks, &n_local);
-    tr_status st = tr_mpi_open(TR_MAX_MESSAGE, join_timeout, end_now, out);
-    if (st != TR_OK)
-        return st;
-    if ((*out)->self != 0)
+    if (rank != 0)
         return tr_fail(TR_E_USAGE,
                        "rank %u runs troupe: only rank 0 is the coordinator; start the others as "
                        "': -n N troupe-worker'",
-                       (*out)->self);
-    if (n_ranks > n_local && !listen)
+                       rank);
+    if (n_far > 0 && !o->listen)
         return tr_fail(TR_E_CONFIG,
                        "%u workers run on other hosts, but the coordinator listens to this one "
                        "only: give --listen ADDRESS (coordinator: listen: in a cluster file; "
                        "0.0.0.0 is every interface)",
-                       n_ranks - n_local);
+                       n_far);
     return TR_OK;
 }
 
-void tr_job_close(tr_transport **t, tr_status st, bool had_engine)
+/* The control plane's address, at the next port if it names one. */
+static tr_status data_address(const char *listen, char *out, size_t size)
 {
-    if (!*t)
+    const char *after = strrchr(listen, ']'); /* of an IPv6 address */
+    const char *colon = strchr(after ? after : listen, ':');
+    unsigned long port = colon ? strtoul(colon + 1, NULL, 10) : 0;
+
+    if (!colon)
+        snprintf(out, size, "%s", listen);
+    else if (port < 65535)
+        snprintf(out, size, "%.*s:%lu", (int)(colon - listen), listen, port + 1);
+    else
+        return tr_fail(TR_E_USAGE, "--listen %s: data takes the next port, so give a lower one",
+                       listen);
+    return TR_OK;
+}
+
+static tr_status open_zmq(const tr_job_options *o, tr_job *job)
+{
+    char address[300];
+    tr_transport *data = NULL;
+
+    uint32_t n = o->n_outside + (job->data ? job->data->n_peers : 0);
+    if (n > TR_MAX_WORKERS)
+        return tr_fail(TR_E_USAGE, "%u workers in all; there can be %d", n, TR_MAX_WORKERS);
+    tr_status st = o->listen ? data_address(o->listen, address, sizeof address) : TR_OK;
+    if (st == TR_OK)
+        st = tr_zmq_serve(o->listen ? address : NULL, n, TR_MAX_MESSAGE, &data);
+    if (st != TR_OK)
+        return st;
+    job->inviter = job->data;
+    job->data = data;
+    return TR_OK;
+}
+
+tr_status tr_job_open(const tr_job_options *o, tr_job *out)
+{
+    uint32_t n_ranks = 0;
+    uint32_t n_local = 0;
+
+    TR_CHECK(o->by_zmq || o->n_outside == 0);
+    if (!tr_mpi_launched(&n_ranks, &n_local))
+        return open_zmq(o, out);
+    tr_status st = tr_mpi_open(TR_MAX_MESSAGE, o->join_timeout, end_now, &out->data);
+    if (st == TR_OK)
+        st = check_place(o, out->data->self, n_ranks - n_local);
+    return st == TR_OK && o->by_zmq ? open_zmq(o, out) : st;
+}
+
+/* NULL if no launcher started this process. */
+static tr_transport **mpi_of(tr_job *job)
+{
+    if (job->inviter)
+        return &job->inviter;
+    return tr_zmq_is(job->data) ? NULL : &job->data;
+}
+
+void tr_job_close(tr_job *job, tr_status st, bool had_engine)
+{
+    if (!job->data)
         return;
-    if (!had_engine && (*t)->self == 0)
-        tr_cluster_call_off(*t);
+    tr_transport **mpi = mpi_of(job);
+    if (mpi && !had_engine && (*mpi)->self == 0)
+        tr_cluster_call_off(*mpi);
     if (st != TR_OK)
         tr_launch_report_status(tr_status_exit_code(st));
-    if (tr_status_scope(st) == TR_SCOPE_PEER)
-        tr_mpi_abandon(*t);
-    tr_transport_close(t);
+    if (mpi && tr_status_scope(st) == TR_SCOPE_PEER)
+        tr_mpi_abandon(*mpi);
+    if (mpi != &job->data)
+        tr_transport_close(&job->data);
+    if (mpi)
+        tr_transport_close(mpi);
 }

@@ -184,6 +184,8 @@ static void put_from_file(writer *w, const tr_run_options *o, const tr_cluster_c
         put(w, "--listen=%s", c->listen);
     if (c->transport == TR_CLUSTER_TRANSPORT_MPI)
         put(w, "--transport=mpi");
+    if (c->transport == TR_CLUSTER_TRANSPORT_ZMQ)
+        put(w, "--transport=zmq");
     if (c->share_ms > 0)
         put(w, "--timeout-ms=%u", c->share_ms);
     if (c->suspect_ms > 0)

@@ -2,10 +2,12 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/cluster/members.h"
 
+#include "coordinator/cluster/invite_file.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "proto/frame.h"
 #include "transport/link.h"
+#include "transport/zmq.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -82,6 +84,13 @@ static void enter(tr_members *m, uint32_t peer, tr_member_state state)
     m->changes++;
 }
 
+static void drop(tr_members *m, uint32_t peer)
+{
+    tr_transport_drop(m->transport, peer);
+    if (m->o.inviter && peer <= m->o.inviter->n_peers)
+        tr_transport_drop(m->o.inviter, peer);
+}
+
 /* "worker 2 (pid 17 on node1)", as far as it is known. */
 static void name_of(const tr_members *m, uint32_t peer, char *out, size_t size)
 {
@@ -110,7 +119,7 @@ static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format,
     vsnprintf(w->why, sizeof w->why, format, args);
     w->is_adopting = false;
     enter(m, peer, TR_MEMBER_LOST);
-    tr_transport_drop(m->transport, peer);
+    drop(m, peer);
     if (tr_interrupted()) { /* the signal that ends us ended it first */
         m->lost = m->lost == TR_OK ? TR_E_INTERRUPTED : m->lost;
         return;
@@ -376,12 +385,71 @@ tr_status tr_members_pump(tr_members *m)
 
 /* ---- joining --------------------------------------------------------------------------- */
 
-static tr_status invite(tr_members *m, uint32_t peer, const tr_link_keys *server,
-                        const tr_link_keys *worker)
+static tr_transport *inviter_of(const tr_members *m)
+{
+    return m->o.inviter ? m->o.inviter : m->transport;
+}
+
+/* A data plane with connections of its own needs a ticket for each worker. */
+static tr_status add_ticket(tr_members *m, uint32_t peer, tr_invite *i)
+{
+    tr_zmq_ticket ticket;
+
+    if (!tr_zmq_is(m->transport))
+        return TR_OK;
+    tr_status st = tr_zmq_invite(m->transport, peer, &ticket);
+    if (st != TR_OK)
+        return st;
+    snprintf(i->data.endpoint, sizeof i->data.endpoint, "%s", ticket.endpoint);
+    memcpy(i->data.server_public, ticket.server_public, TR_KEY_SIZE);
+    memcpy(i->data.worker_public, ticket.keys.public_key, TR_KEY_SIZE);
+    memcpy(i->data.worker_secret, ticket.keys.secret_key, TR_KEY_SIZE);
+    tr_zmq_ticket_forget(&ticket);
+    return TR_OK;
+}
+
+static bool is_outside(const tr_members *m, uint32_t peer)
+{
+    return peer > m->n - m->o.n_outside;
+}
+
+/* To whom a transport reaches; the others find theirs in a file. */
+static tr_status send_invite(tr_members *m, uint32_t peer, tr_bytes text)
+{
+    tr_transport *way = is_outside(m, peer) ? m->transport : inviter_of(m);
+    tr_frame_header h = { .kind = TR_FRAME_INVITE, .job = m->job };
+    tr_msg *msg = NULL;
+
+    tr_status st = tr_transport_reserve(way, peer, tr_frame_text_size(text.size), &msg);
+    if (st != TR_OK)
+        return st;
+    tr_frame_begin(msg->data, &h, text.size);
+    memcpy(tr_frame_text(msg->data), text.data, text.size);
+    tr_frame_seal(msg->data);
+    if (is_outside(m, peer)) {
+        st = tr_invite_file_write(m->o.invite_dir, peer, (tr_bytes){ msg->data, msg->size });
+        explicit_bzero(msg->data, msg->size);
+    } else {
+        st = tr_transport_send(way, peer, &msg);
+        if (st == TR_E_PEER_LOST || st == TR_E_BUSY)
+            tr_fail(st, "worker %u can't be invited: it is gone", peer);
+    }
+    tr_msg_free(&msg);
+    return st;
+}
+
+static void remove_invite_files(const tr_members *m)
+{
+    for (uint32_t peer = 1; peer <= m->n; peer++)
+        if (is_outside(m, peer))
+            tr_invite_file_remove(m->o.invite_dir, peer);
+}
+
+static tr_status invite(tr_members *m, uint32_t peer, const tr_curve_keys *server,
+                        const tr_curve_keys *worker)
 {
     uint8_t text[4096];
     size_t size = 0;
-    tr_msg *msg = NULL;
     tr_invite i = {
         .protocol = TR_PROTOCOL,
         .job = m->job,
@@ -401,44 +469,41 @@ static tr_status invite(tr_members *m, uint32_t peer, const tr_link_keys *server
     memcpy(i.server_public, server->public_key, TR_KEY_SIZE);
     memcpy(i.worker_public, worker->public_key, TR_KEY_SIZE);
     memcpy(i.worker_secret, worker->secret_key, TR_KEY_SIZE);
-    tr_status st = tr_wire_pack_invite(&i, text, sizeof text, &size);
+    tr_status st = add_ticket(m, peer, &i);
+    if (st == TR_OK)
+        st = tr_wire_pack_invite(&i, text, sizeof text, &size);
     explicit_bzero(&i, sizeof i);
     if (st == TR_OK)
-        st = tr_transport_reserve(m->transport, peer, tr_frame_text_size(size), &msg);
-    if (st == TR_OK) {
-        tr_frame_header h = { .kind = TR_FRAME_INVITE, .job = m->job };
-        tr_frame_begin(msg->data, &h, size);
-        memcpy(tr_frame_text(msg->data), text, size);
-        tr_frame_seal(msg->data);
-        st = tr_transport_send(m->transport, peer, &msg);
-        if (st == TR_E_PEER_LOST || st == TR_E_BUSY)
-            tr_fail(st, "worker %u can't be invited: it is gone", peer);
-    }
+        st = send_invite(m, peer, (tr_bytes){ text, size });
     explicit_bzero(text, sizeof text);
-    tr_msg_free(&msg);
     return st;
 }
 
 static tr_status invite_all(tr_members *m)
 {
-    tr_link_keys server;
-    tr_link_keys *worker = calloc(m->n, sizeof *worker);
-    uint8_t(*publics)[TR_LINK_KEY] = calloc(m->n, sizeof *publics);
-    tr_status st = worker && publics ? tr_link_keys_new(&server)
+    tr_curve_keys server;
+    tr_curve_keys *worker = calloc(m->n, sizeof *worker);
+    uint8_t(*publics)[TR_CURVE_KEY] = calloc(m->n, sizeof *publics);
+    tr_status st = worker && publics ? tr_curve_keys_new(&server)
                                      : tr_fail(TR_E_MEMORY, "members: no memory for keys");
 
     for (uint32_t i = 0; i < m->n && st == TR_OK; i++) {
-        st = tr_link_keys_new(&worker[i]);
-        memcpy(publics[i], worker[i].public_key, TR_LINK_KEY);
+        st = tr_curve_keys_new(&worker[i]);
+        memcpy(publics[i], worker[i].public_key, TR_CURVE_KEY);
     }
     if (st == TR_OK)
-        st = tr_link_serve(m->o.listen, &server, (const uint8_t(*)[TR_LINK_KEY])publics, m->n,
+        st = tr_link_serve(m->o.listen, &server, (const uint8_t(*)[TR_CURVE_KEY])publics, m->n,
                            &m->link);
     for (uint32_t i = 0; i < m->n && st == TR_OK; i++)
         st = invite(m, i + 1, &server, &worker[i]);
+    if (st == TR_OK && m->o.n_outside > 0)
+        tr_log(TR_LOG_INFO,
+               "workers from elsewhere that are waited for: %u, each by troupe-worker --join with "
+               "one of %s/worker-N.invite",
+               m->o.n_outside, m->o.invite_dir);
     for (uint32_t i = 0; worker && i < m->n; i++)
-        tr_link_keys_forget(&worker[i]);
-    tr_link_keys_forget(&server);
+        tr_curve_keys_forget(&worker[i]);
+    tr_curve_keys_forget(&server);
     free(publics);
     free(worker);
     return st;
@@ -485,7 +550,7 @@ static tr_status push_invites(tr_members *m)
 {
     tr_peer from = 0;
     tr_msg *msg = NULL;
-    tr_status st = tr_transport_recv(m->transport, 0, &from, &msg);
+    tr_status st = tr_transport_recv(inviter_of(m), 0, &from, &msg);
 
     if (st == TR_E_DEADLINE)
         return TR_OK;
@@ -518,6 +583,46 @@ static tr_status await_hellos(tr_members *m)
     return TR_OK;
 }
 
+/* Workers that have said hello, but whose data connection has not come. */
+static bool name_unconnected(const tr_members *m, char *out, size_t size)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (uint32_t i = 0; i < m->n; i++)
+        if (!tr_zmq_has_come(m->transport, i + 1) && used < size)
+            used +=
+                (size_t)snprintf(out + used, size - used, "%sworker %u", used ? ", " : "", i + 1);
+    return used > 0;
+}
+
+static tr_status await_connections(tr_members *m)
+{
+    tr_time deadline = tr_deadline_after(tr_now(), m->o.join_timeout);
+    char missing[256];
+    tr_status st = TR_OK;
+
+    while (st == TR_OK && tr_zmq_is(m->transport) && name_unconnected(m, missing, sizeof missing)) {
+        tr_msg *msg = NULL;
+        tr_peer from = 0;
+        st = tr_interrupted() ? TR_E_INTERRUPTED : look(m, 0);
+        if (st != TR_OK)
+            return st;
+        st = tr_transport_recv(m->transport, tr_now() + wait_period, &from, &msg);
+        if (st == TR_OK)
+            st = tr_fail(TR_E_PROTOCOL, "worker %u sent rows before it has joined", from);
+        if (st == TR_E_DEADLINE)
+            st = tr_now() < deadline
+                     ? TR_OK
+                     : tr_fail(st,
+                               "%s did not connect for its data within %.0f s: can its host reach "
+                               "the --listen address, at the next port too?",
+                               missing, (double)m->o.join_timeout / (double)TR_SECOND);
+        tr_msg_free(&msg);
+    }
+    return st;
+}
+
 tr_status tr_members_open(const tr_members_options *o, tr_transport *t, tr_members **out)
 {
     tr_members *m = calloc(1, sizeof *m);
@@ -538,6 +643,9 @@ tr_status tr_members_open(const tr_members_options *o, tr_transport *t, tr_membe
         st = invite_all(m);
     if (st == TR_OK)
         st = await_hellos(m);
+    if (st == TR_OK)
+        st = await_connections(m);
+    remove_invite_files(m);
     if (st != TR_OK) {
         tr_members_close(&m);
         return st;
@@ -615,7 +723,7 @@ static void give_up(tr_members *m, bool (*is_hopeless)(const tr_member *))
         if (!is_hopeless(&m->member[peer - 1]))
             continue;
         enter(m, peer, TR_MEMBER_LOST);
-        tr_transport_drop(m->transport, peer);
+        drop(m, peer);
     }
 }
 

@@ -61,6 +61,10 @@ typedef struct {
     tr_time suspect_timeout; /* silence of a ready worker that makes it SUSPECT; 0: never */
     tr_time silence_timeout; /* and that makes it LOST */
     tr_time heartbeat;
+    tr_transport *inviter;  /* carries invitations and nothing else; NULL: the data plane does */
+    const char *invite_dir; /* for workers that no transport reaches before they join: those past
+                             * the inviter's peers.  Files there are removed when all have joined */
+    uint32_t n_outside;     /* how many they are */
 } tr_members_options;
 
 tr_status tr_members_open(const tr_members_options *o, tr_transport *t, tr_members **out);

@@ -47,14 +47,14 @@ enum {
 
 typedef struct {
     const char *model, *json, *isa, *plot;
-    bool compares;
+    bool compares, by_zmq;
     char **compared; /* the two files */
     uint64_t threads, repeats, steps, workers, idle;
 } bench_options;
 
 typedef struct {
     bench_options o;
-    tr_transport *transport;
+    tr_job job;
     tr_gguf *gguf;
     tr_engine *engine;
     tr_measure measure;
@@ -74,6 +74,7 @@ static const char help[] =
     "\n"
     "  -m, --model FILE    the model\n"
     "  -w, --workers N     launch N workers with mpirun, which host the experts\n"
+    "  --transport NAME    how they get their rows: mpi, zmq or auto (auto: mpi)\n"
     "  --threads N         threads of this process (0: all cores)\n"
     "  --isa NAME          kernels: c, avx2, avx512 or neon (the best of this processor)\n"
     "  --repeats N         of each measurement; the median is shown (3)\n"
@@ -104,6 +105,8 @@ static tr_status read_option(int c, bench_options *o, const char *word)
     case 'c':
         o->compares = true;
         return TR_OK;
+    case 'x':
+        return tr_option_transport(optarg, &o->by_zmq);
     case 'w':
         return tr_option_number("workers", optarg, 0, TR_MAX_WORKERS, &o->workers);
     case 't':
@@ -124,12 +127,19 @@ static tr_status read_option(int c, bench_options *o, const char *word)
 static tr_status parse(int argc, char **argv, bench_options *o, bool *done)
 {
     static const struct option options[] = {
-        { "model", required_argument, NULL, 'm' },   { "threads", required_argument, NULL, 't' },
-        { "isa", required_argument, NULL, 'i' },     { "repeats", required_argument, NULL, 'r' },
-        { "steps", required_argument, NULL, 's' },   { "json", required_argument, NULL, 'j' },
-        { "workers", required_argument, NULL, 'w' }, { "help", no_argument, NULL, 'h' },
-        { "idle", required_argument, NULL, 'z' },    { "compare", no_argument, NULL, 'c' },
-        { "plot", required_argument, NULL, 'p' },    { NULL, 0, NULL, 0 },
+        { "model", required_argument, NULL, 'm' },
+        { "threads", required_argument, NULL, 't' },
+        { "isa", required_argument, NULL, 'i' },
+        { "repeats", required_argument, NULL, 'r' },
+        { "steps", required_argument, NULL, 's' },
+        { "json", required_argument, NULL, 'j' },
+        { "workers", required_argument, NULL, 'w' },
+        { "help", no_argument, NULL, 'h' },
+        { "idle", required_argument, NULL, 'z' },
+        { "compare", no_argument, NULL, 'c' },
+        { "plot", required_argument, NULL, 'p' },
+        { "transport", required_argument, NULL, 'x' },
+        { NULL, 0, NULL, 0 },
     };
     int c;
 
@@ -160,9 +170,10 @@ static tr_status parse(int argc, char **argv, bench_options *o, bool *done)
 static tr_status open_engine(bench *b)
 {
     tr_engine_options e = tr_engine_defaults();
+    tr_job_options job = { .join_timeout = e.join_timeout, .by_zmq = b->o.by_zmq };
     tr_model_config config;
 
-    tr_status st = tr_job_exists() ? tr_job_open(NULL, e.join_timeout, &b->transport) : TR_OK;
+    tr_status st = tr_job_exists() ? tr_job_open(&job, &b->job) : TR_OK;
     if (st == TR_OK)
         st = tr_gguf_open(b->o.model, &b->gguf);
     if (st == TR_OK)
@@ -180,8 +191,9 @@ static tr_status open_engine(bench *b)
     e.n_sequences = MAX_BATCH;
     e.context = FAR + MAX_ROWS + (size_t)b->o.steps;
     e.kv_positions = MAX_BATCH * (MAX_ROWS / 8 + (size_t)b->o.steps) + N_FAR * 2 * e.context;
-    e.transport = b->transport;
-    e.n_workers = b->transport ? b->transport->n_peers : 0;
+    e.transport = b->job.data;
+    e.inviter = b->job.inviter;
+    e.n_workers = b->job.data ? b->job.data->n_peers : 0;
     e.progress = isatty(STDERR_FILENO) != 0;
     e.on_picks = tr_measure_picks;
     e.ctx = &b->measure;
@@ -352,7 +364,7 @@ static void close_all(bench *b, tr_status st)
     tr_engine_close(&b->engine);
     tr_gguf_close(&b->gguf);
     free(b->measure.seen);
-    tr_job_close(&b->transport, st, had_engine);
+    tr_job_close(&b->job, st, had_engine);
 }
 
 /* ---- with workers ---------------------------------------------------------------------------- */
@@ -361,7 +373,7 @@ static void close_all(bench *b, tr_status st)
 static tr_status launch(const bench_options *o)
 {
     char threads[32], repeats[32], steps[32], idle[32];
-    const char *words[17] = { "-m",    o->model,  "--threads", threads,  "--repeats",
+    const char *words[19] = { "-m",    o->model,  "--threads", threads,  "--repeats",
                               repeats, "--steps", steps,       "--idle", idle };
     size_t n = 10;
     int exit_code = 0;
@@ -373,6 +385,10 @@ static tr_status launch(const bench_options *o)
     if (o->isa) {
         words[n++] = "--isa";
         words[n++] = o->isa;
+    }
+    if (o->by_zmq) {
+        words[n++] = "--transport";
+        words[n++] = "zmq";
     }
     if (o->json) {
         words[n++] = "--json";

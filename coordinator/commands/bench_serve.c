@@ -29,7 +29,7 @@ typedef struct {
 
 typedef struct {
     options o;
-    tr_transport *transport;
+    tr_job job;
     tr_gguf *gguf;
     tr_engine *engine;
 } bench;
@@ -145,8 +145,9 @@ static tr_status parse(int argc, char **argv, options *o, bool *done)
 static tr_status open_engine(bench *b)
 {
     tr_engine_options e = tr_engine_defaults();
+    tr_job_options job = { .join_timeout = e.join_timeout };
 
-    tr_status st = tr_job_exists() ? tr_job_open(NULL, e.join_timeout, &b->transport) : TR_OK;
+    tr_status st = tr_job_exists() ? tr_job_open(&job, &b->job) : TR_OK;
     if (st == TR_OK)
         st = tr_gguf_open(b->o.model, &b->gguf);
     if (st != TR_OK)
@@ -157,8 +158,9 @@ static tr_status open_engine(bench *b)
     e.max_logits = (size_t)b->o.concurrent;
     e.n_sequences = (size_t)b->o.concurrent;
     e.context = (size_t)b->o.ctx;
-    e.transport = b->transport;
-    e.n_workers = b->transport ? b->transport->n_peers : 0;
+    e.transport = b->job.data;
+    e.inviter = b->job.inviter;
+    e.n_workers = b->job.data ? b->job.data->n_peers : 0;
     e.progress = isatty(STDERR_FILENO) != 0;
     return tr_engine_open(&e, &b->engine);
 }
@@ -289,6 +291,6 @@ tr_status tr_command_bench_serve(int argc, char **argv)
     bool had_engine = b.engine != NULL;
     tr_engine_close(&b.engine);
     tr_gguf_close(&b.gguf);
-    tr_job_close(&b.transport, st, had_engine);
+    tr_job_close(&b.job, st, had_engine);
     return st;
 }

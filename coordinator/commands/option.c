@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 tr_status tr_option_number(const char *name, const char *text, uint64_t low, uint64_t high,
                            uint64_t *out)
@@ -28,4 +29,12 @@ tr_status tr_option_type(const char *what, const char *text, tr_type *out)
                        what, text);
     *out = t;
     return TR_OK;
+}
+
+tr_status tr_option_transport(const char *text, bool *by_zmq)
+{
+    *by_zmq = strcmp(text, "zmq") == 0;
+    return *by_zmq || strcmp(text, "mpi") == 0 || strcmp(text, "auto") == 0
+               ? TR_OK
+               : tr_fail(TR_E_USAGE, "--transport %.40s: must be auto, mpi or zmq", text);
 }

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "compute/types.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Digits alone, within low..high; TR_E_USAGE names the option (without its dashes), the text and
@@ -15,5 +16,8 @@ tr_status tr_option_number(const char *name, const char *text, uint64_t low, uin
 
 /* The name of a computable type; what is the option with its dashes, or the argument. */
 tr_status tr_option_type(const char *what, const char *text, tr_type *out);
+
+/* How workers get their rows: auto and mpi, or zmq. */
+tr_status tr_option_transport(const char *text, bool *by_zmq);
 
 #endif

@@ -20,7 +20,7 @@ enum { TALK_CONTEXT = 8192 }; /* tokens of a conversation, unless told */
 
 typedef struct {
     tr_run_options o;
-    tr_transport *transport; /* NULL when alone */
+    tr_job job; /* without transports when alone */
     uint32_t n_workers;
     tr_gguf *gguf;
     tr_tokenizer *tokenizer;
@@ -34,15 +34,25 @@ typedef struct {
 
 static tr_status open_transport(run *r)
 {
+    static const char *const names[] = {
+        [TR_RUN_TRANSPORT_MPI] = "mpi",
+        [TR_RUN_TRANSPORT_ZMQ] = "zmq",
+    };
+    tr_job_options o = { .listen = r->o.listen,
+                         .join_timeout = (tr_time)r->o.join_timeout_ms * TR_MS,
+                         .by_zmq = r->o.transport == TR_RUN_TRANSPORT_ZMQ || r->o.outside > 0,
+                         .n_outside = (uint32_t)r->o.outside };
+
     if (r->o.transport == TR_RUN_TRANSPORT_INPROC && tr_job_exists())
-        return tr_fail(TR_E_USAGE, "--transport inproc: the workers of this job need mpi");
-    if (!tr_job_exists())
-        return r->o.transport == TR_RUN_TRANSPORT_MPI
-                   ? tr_fail(TR_E_USAGE, "--transport mpi: not started by mpirun: use -w N")
+        return tr_fail(TR_E_USAGE, "--transport inproc: the workers of this job need mpi or zmq");
+    if (!tr_job_exists() && r->o.outside == 0)
+        return r->o.transport == TR_RUN_TRANSPORT_MPI || r->o.transport == TR_RUN_TRANSPORT_ZMQ
+                   ? tr_fail(TR_E_USAGE, "--transport %s: not started by mpirun: use -w N",
+                             names[r->o.transport])
                    : TR_OK;
-    tr_status st = tr_job_open(r->o.listen, (tr_time)r->o.join_timeout_ms * TR_MS, &r->transport);
+    tr_status st = tr_job_open(&o, &r->job);
     if (st == TR_OK)
-        r->n_workers = r->transport->n_peers;
+        r->n_workers = r->job.data->n_peers;
     return st;
 }
 
@@ -119,7 +129,10 @@ static tr_status open_engine(run *r)
     e.kv_type = kv_type_of(r->o.kv);
     e.max_rows = (size_t)r->o.batch;
     e.context = r->context;
-    e.transport = r->transport;
+    e.transport = r->job.data;
+    e.inviter = r->job.inviter;
+    e.invite_dir = r->o.invite_dir;
+    e.n_outside = (uint32_t)r->o.outside;
     e.n_workers = r->n_workers;
     e.listen = r->o.listen;
     e.placement = r->o.n_experts                          ? TR_PLACE_COUNTS
@@ -241,7 +254,7 @@ static void close_all(run *r, tr_status st)
     tr_prompt_fini(&r->prompt);
     tr_tokenizer_free(&r->tokenizer);
     tr_gguf_close(&r->gguf);
-    tr_job_close(&r->transport, st, had_engine);
+    tr_job_close(&r->job, st, had_engine);
 }
 
 static tr_status coordinate(run *r)

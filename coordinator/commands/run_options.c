@@ -37,7 +37,7 @@ typedef struct {
     size_t at, has_at;
     uint64_t low, high;         /* KIND_COUNT */
     double real_low, real_high; /* KIND_REAL */
-    const char *choice[4];      /* KIND_CHOICE: the value is the index */
+    const char *choice[5];      /* KIND_CHOICE: the value is the index; NULL-terminated */
 } spec;
 
 #define AT(field)  .at = offsetof(tr_run_options, field)
@@ -118,8 +118,12 @@ static const spec specs[] = {
       .kind = KIND_CHOICE, AT(placement), .choice = { "even", "rotate" } },
     { "experts", "LIST", "experts of each layer on worker 1, 2, ..., such as 16,8,8",
       .kind = KIND_EXPERTS },
-    { "transport", "auto|mpi|inproc", "how workers are reached: mpi, or inproc for none (auto)",
-      .kind = KIND_CHOICE, AT(transport), .choice = { "auto", "mpi", "inproc" } },
+    { "transport", "NAME", "how workers get rows: mpi, zmq, inproc (no workers) or auto (auto)",
+      .kind = KIND_CHOICE, AT(transport), .choice = { "auto", "mpi", "zmq", "inproc" } },
+    { "outside", "N", "N workers more come from elsewhere: troupe-worker --join (0)",
+      .kind = KIND_COUNT, AT(outside), .low = 0, .high = TR_MAX_WORKERS },
+    { "invite-dir", "DIR", "with --outside: where their invitations are written", .kind = KIND_TEXT,
+      AT(invite_dir) },
     { "listen", "HOST[:PORT]", "where the coordinator listens for its workers", .kind = KIND_LISTEN,
       AT(listen) },
     { "timeout-ms", "N", "longest wait for a worker's answer (30000)", .kind = KIND_COUNT,
@@ -451,12 +455,19 @@ static tr_status cluster_check(const tr_run_options *o)
         return tr_fail(TR_E_USAGE, "--dry-run: shows what -w N or --cluster FILE would launch; "
                                    "give one of them");
     if (launches && o->transport == TR_RUN_TRANSPORT_INPROC)
-        return tr_fail(TR_E_USAGE, "--transport inproc: workers of other processes need mpi");
+        return tr_fail(TR_E_USAGE, "--transport inproc: workers of other processes need mpi "
+                                   "or zmq");
     if (o->n_experts > 0 && o->placement != TR_RUN_PLACE_EVEN)
         return tr_fail(TR_E_USAGE, "--experts and --placement rotate: give only one of them");
-    if (o->n_experts > 0 && o->has_workers && o->n_experts != o->workers)
+    if (o->n_experts > 0 && o->has_workers && o->n_experts != o->workers + o->outside)
         return tr_fail(TR_E_USAGE, "--experts: %zu numbers for %llu workers; give one for each",
-                       o->n_experts, (unsigned long long)o->workers);
+                       o->n_experts, (unsigned long long)(o->workers + o->outside));
+    if ((o->outside > 0) != (o->invite_dir != NULL))
+        return tr_fail(TR_E_USAGE, "--outside and --invite-dir: give both or none of them");
+    if (o->outside > 0 && o->transport != TR_RUN_TRANSPORT_AUTO &&
+        o->transport != TR_RUN_TRANSPORT_ZMQ)
+        return tr_fail(TR_E_USAGE, "--outside: such workers are reached by zmq only; leave "
+                                   "--transport out");
     return TR_OK;
 }
 

@@ -39,7 +39,8 @@ typedef enum { TR_RUN_BOS_AUTO, TR_RUN_BOS_ON, TR_RUN_BOS_OFF } tr_run_bos;
 typedef enum {
     TR_RUN_TRANSPORT_AUTO,
     TR_RUN_TRANSPORT_MPI,
-    TR_RUN_TRANSPORT_INPROC
+    TR_RUN_TRANSPORT_ZMQ,
+    TR_RUN_TRANSPORT_INPROC,
 } tr_run_transport;
 typedef enum { TR_RUN_PLACE_EVEN, TR_RUN_PLACE_ROTATE } tr_run_placement;
 
@@ -84,6 +85,8 @@ typedef struct tr_run_options {
     uint32_t experts[TR_MAX_WORKERS];
     size_t n_experts; /* 0: as placement says, else of each layer on each worker */
     const char *listen;
+    uint64_t outside;       /* workers that come from elsewhere, */
+    const char *invite_dir; /* their invitations; NULL if there are none */
     const char *worker_binary;
     uint64_t worker_threads;                                      /* 0: the worker decides */
     uint64_t timeout_ms, suspect_ms, silence_ms, join_timeout_ms; /* share, heartbeat, start-up */

@@ -25,7 +25,7 @@ enum {
 
 typedef struct {
     tr_serve_options o;
-    tr_transport *transport;
+    tr_job job;
     tr_gguf *gguf;
     tr_model_config config;
     tr_tokenizer *tokenizer;
@@ -153,8 +153,11 @@ static tr_status open_engine(server *s)
     e.n_sequences = (size_t)s->o.parallel;
     e.context = s->context;
     e.kv_positions = cache_positions(s);
-    e.transport = s->transport;
-    e.n_workers = s->transport ? s->transport->n_peers : 0;
+    e.transport = s->job.data;
+    e.inviter = s->job.inviter;
+    e.invite_dir = s->o.invite_dir;
+    e.n_outside = (uint32_t)s->o.outside;
+    e.n_workers = s->job.data ? s->job.data->n_peers : 0;
     e.listen = s->o.listen;
     e.placement = s->o.n_experts         ? TR_PLACE_COUNTS
                   : s->o.places_rotating ? TR_PLACE_ROTATE
@@ -265,16 +268,19 @@ static void close_all(server *s, tr_status st)
     tr_keys_free(&s->keys);
     free(s->cert);
     free(s->cert_key);
-    tr_job_close(&s->transport, st, had_engine);
+    tr_job_close(&s->job, st, had_engine);
 }
 
 static tr_status coordinate(server *s)
 {
-    tr_status st = TR_OK;
+    tr_job_options job = { .listen = s->o.listen,
+                           .join_timeout = (tr_time)s->o.join_ms * TR_MS,
+                           .by_zmq = s->o.by_zmq || s->o.outside > 0,
+                           .n_outside = (uint32_t)s->o.outside };
 
     tr_interrupt_watch();
-    if (tr_job_exists())
-        st = tr_job_open(s->o.listen, (tr_time)s->o.join_ms * TR_MS, &s->transport);
+    bool has_workers = tr_job_exists() || s->o.outside > 0;
+    tr_status st = has_workers ? tr_job_open(&job, &s->job) : TR_OK;
     if (st == TR_OK)
         st = open_text(s);
     if (st == TR_OK)

@@ -86,7 +86,12 @@ static const option_info options[] = {
       NUMBER, AT(coordinator_memory_mib), 0, 1 << 30, 0, false },
     { "timeout-ms", "N", "until a worker has answered a share (30000)", NUMBER, AT(share_ms), 1, MS,
       0, false },
-    { "transport", "auto|mpi", NULL, TRANSPORT, 0, 0, 0, 0, false },
+    { "outside", "N", "N workers more come from elsewhere: troupe-worker --join (0)", NUMBER,
+      AT(outside), 0, TR_MAX_WORKERS, 0, false },
+    { "invite-dir", "DIR", "with --outside: where their invitations are written", TEXT,
+      AT(invite_dir), 0, 0, 0, false },
+    { "transport", "NAME", "how workers get their rows: mpi, zmq or auto (auto: mpi)", TRANSPORT,
+      AT(by_zmq), 0, 0, 0, false },
     { "help", NULL, "show this", HELP, 0, 0, 0, 'h', true },
 };
 
@@ -152,7 +157,6 @@ static tr_status set_word(const option_info *info, const char *text, const char 
 static tr_status set(const option_info *info, const char *text, tr_serve_options *o, bool *done)
 {
     void *at = (char *)o + info->offset;
-    bool ignored;
 
     switch (info->kind) {
     case TEXT:
@@ -170,7 +174,7 @@ static tr_status set(const option_info *info, const char *text, tr_serve_options
     case EXPERTS:
         return set_experts(text, o);
     case TRANSPORT:
-        return set_word(info, text, "auto", "mpi", &ignored);
+        return tr_option_transport(text, at);
     case HELP:
         break;
     }
@@ -252,6 +256,8 @@ static tr_status check(const tr_serve_options *o)
         return tr_fail(TR_E_USAGE, "--experts and --placement rotate: give only one of them");
     if (o->workers > 0 && o->cluster)
         return tr_fail(TR_E_USAGE, "--workers and --cluster: give only one of them");
+    if ((o->outside > 0) != (o->invite_dir != NULL))
+        return tr_fail(TR_E_USAGE, "--outside and --invite-dir: give both or none of them");
     return TR_OK;
 }
 

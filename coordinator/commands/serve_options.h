@@ -27,8 +27,11 @@ typedef struct {
     tr_type kv;
     const char *isa, *listen;
     uint64_t workers;
+    uint64_t outside;       /* workers that come from elsewhere, */
+    const char *invite_dir; /* their invitations; NULL if there are none */
     const char *cluster;
     bool places_rotating;
+    bool by_zmq; /* how workers get their rows; else by MPI */
     uint32_t experts[TR_MAX_WORKERS];
     size_t n_experts;
     uint64_t join_ms, suspect_ms, silence_ms, share_ms;

@@ -37,6 +37,9 @@ typedef struct {
     size_t kv_positions; /* of all sequences together; 0: context for each */
 
     tr_transport *transport; /* to workers; NULL if n_workers is 0; must outlive the engine */
+    tr_transport *inviter;   /* carries their invitations; NULL: transport does */
+    const char *invite_dir;  /* where invitations for workers from elsewhere go */
+    uint32_t n_outside;      /* of the n_workers: the last ones */
     uint32_t n_workers;      /* 0: all experts are hosted here */
     const char *listen;      /* control plane's address; NULL: loopback */
     tr_placement_rule placement;

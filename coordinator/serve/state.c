@@ -482,7 +482,7 @@ static void put_engine(FILE *f, const tr_serve_state *s)
     count(f, "bytes_sent_total", "Bytes of shares to workers.", e->transport.bytes_sent);
     count(f, "bytes_received_total", "Bytes of answers from workers.", e->transport.bytes_received);
     count(f, "frames_dropped_total", "Frames that nobody waited for.", e->dispatch.frames_dropped);
-    count(f, "answers_refused_total", "Answers that were no finite numbers.",
+    count(f, "answers_refused_total", "Answers that were damaged or no finite numbers.",
           e->dispatch.answers_refused);
     count(f, "workers_lost_total", "Workers that died, hung or were cut off.", e->recovery.lost);
     count(f, "workers_suspected_total", "Times that a worker was passed over.",

@@ -1,6 +1,8 @@
-/* bench_transport.c - how long a round trip between MPI ranks takes.
+/* bench_transport.c - how long a round trip between processes takes.
  *
- * USE     mpirun -n 4 bench_transport [rounds]
+ * USE     mpirun -n 4 bench_transport [rounds [zmq]]
+ *
+ * With zmq MPI only carries the tickets.
  *
  * Per size: the median and mean of a round trip with one worker, and of a round in which all
  * workers get a message and answer it (what a layer costs before any computing).  Before
@@ -8,9 +10,11 @@
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "transport/mpi.h"
+#include "transport/zmq.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { MAX_SIZE = 1 << 20, MAX_ROUNDS = 1000000 };
@@ -115,8 +119,62 @@ static tr_status run_worker(tr_transport *t)
     }
 }
 
+static tr_status send_ticket(tr_transport *mpi, tr_transport *data, tr_peer worker)
+{
+    tr_zmq_ticket ticket;
+    tr_msg *m = NULL;
+
+    tr_status st = tr_zmq_invite(data, worker, &ticket);
+    if (st == TR_OK)
+        st = tr_transport_reserve(mpi, worker, sizeof ticket, &m);
+    if (st != TR_OK)
+        return st;
+    memcpy(m->data, &ticket, sizeof ticket);
+    st = tr_transport_send(mpi, worker, &m);
+    tr_msg_free(&m);
+    return st;
+}
+
+/* Until all have come. */
+static tr_status open_coordinator(tr_transport *mpi, tr_transport **out)
+{
+    tr_time deadline = tr_now() + PATIENCE;
+    tr_status st = tr_zmq_serve(NULL, mpi->n_peers, MAX_SIZE, out);
+
+    for (tr_peer p = 1; p <= mpi->n_peers && st == TR_OK; p++)
+        st = send_ticket(mpi, *out, p);
+    for (tr_peer p = 1; p <= mpi->n_peers && st == TR_OK; p++) {
+        while (!tr_zmq_has_come(*out, p) && st == TR_OK) {
+            tr_msg *m = NULL;
+            tr_peer from;
+            st = tr_transport_recv(*out, tr_now() + TR_MS, &from, &m);
+            if (st == TR_E_DEADLINE && tr_now() < deadline)
+                st = tr_transport_recv(mpi, 0, &from, &m); /* MPI sends only while it is called */
+            if (st == TR_E_DEADLINE && tr_now() < deadline)
+                st = TR_OK;
+        }
+    }
+    return st;
+}
+
+static tr_status open_worker(tr_transport *mpi, tr_transport **out)
+{
+    tr_zmq_ticket ticket;
+    tr_msg *m = NULL;
+    tr_peer from;
+
+    tr_status st = tr_transport_recv(mpi, tr_now() + PATIENCE, &from, &m);
+    if (st != TR_OK)
+        return st;
+    memcpy(&ticket, m->data, sizeof ticket);
+    tr_msg_free(&m);
+    return tr_zmq_join(&ticket, mpi->self, MAX_SIZE, out);
+}
+
 int main(int argc, char **argv)
 {
+    bool by_zmq = argc > 2 && strcmp(argv[2], "zmq") == 0;
+    tr_transport *mpi = NULL;
     unsigned long rounds = argc > 1 ? strtoul(argv[1], NULL, 10) : 4000;
     tr_transport *t = NULL;
 
@@ -124,14 +182,18 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_transport: rounds from 1 to %d\n", MAX_ROUNDS);
         _exit(2);
     }
-    tr_status st = tr_mpi_open(MAX_SIZE, 60 * TR_SECOND, abort, &t);
+    tr_status st = tr_mpi_open(MAX_SIZE, 60 * TR_SECOND, abort, &mpi);
     if (st != TR_OK)
         _exit(tr_status_exit_code(st));
-    if (t->self == 0)
-        st = run_coordinator(t, rounds);
+    if (by_zmq)
+        st = mpi->self == 0 ? open_coordinator(mpi, &t) : open_worker(mpi, &t);
     else
-        st = run_worker(t);
-    tr_transport_close(&t);
+        t = mpi;
+    if (st == TR_OK)
+        st = mpi->self == 0 ? run_coordinator(t, rounds) : run_worker(t);
+    if (by_zmq)
+        tr_transport_close(&t);
+    tr_transport_close(&mpi);
     fflush(NULL);
     _exit(tr_status_exit_code(st));
 }

@@ -116,6 +116,27 @@ for command in "run -p hello -n 4" "bench --repeats 1 --steps 1"; do
   expect_nothing_left "two coordinators"
 done
 
+# Rows over ZeroMQ: the port after the one that is given must be free, and workers from elsewhere
+# must come.
+by_zmq=(run -m "$MODEL" -p hello --transport zmq)
+expect_error "no next port" 2 'data takes the next port' \
+  "$TROUPE" "${by_zmq[@]}" -w 1 --listen 127.0.0.1:65535
+port=$((20000 + $$ % 20000))
+python3 -c "import socket, sys, time
+s = socket.socket(); s.bind(('127.0.0.1', $port + 1)); s.listen()
+print('bound', flush=True); time.sleep(60)" >"$WORK/bound" &
+holder=$!
+until [ -s "$WORK/bound" ] || ! kill -0 "$holder" 2>/dev/null; do sleep 0.05; done
+expect_error "the next port is taken" 7 "data plane: can't listen on 127.0.0.1:$((port + 1))" \
+  "$TROUPE" "${by_zmq[@]}" -w 1 --listen "127.0.0.1:$port"
+kill "$holder"
+expect_error "nobody comes from elsewhere" 5 'worker 1 did not join' \
+  "$TROUPE" "${by_zmq[@]}" --outside 1 --invite-dir "$WORK" --join-timeout-ms 300
+ls "$WORK"/*.invite >/dev/null 2>&1 && fail "nobody comes from elsewhere: an invitation is left"
+expect_error "no place for invitations" 6 'invitation in .*nowhere' \
+  "$TROUPE" "${by_zmq[@]}" --outside 1 --invite-dir "$WORK/nowhere"
+expect_error "no invitation" 6 'nowhere' "$BIN/troupe-worker" --join "$WORK/nowhere"
+
 # A worker of another version: both sides say so.
 run "another version" mpirun --oversubscribe -n 1 "$TROUPE" run -m "$MODEL" -p hello \
   : -n 1 "$BIN/troupe-worker" : -n 1 "$OTHER_WORKER"

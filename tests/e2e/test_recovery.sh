@@ -66,6 +66,9 @@ survive "one stopped" 'worker [1-4] .* is silent for' STOP 1 -- "${launched[@]}"
 back='worker [1-4] .* is back after'
 survive "two stopped for a while" "$back" STOP 2 1.5 CONT -- "${launched[@]}"
 survive "one stopped, later killed" "$died" STOP 1 1 KILL -- "${launched[@]}"
+survive "zmq, one killed" "$died" KILL 1 -- "${launched[@]}" --transport zmq
+survive "zmq, three stopped" 'worker [1-4] .* is silent for' STOP 3 -- "${launched[@]}" \
+  --transport zmq
 
 # mpirun must be told to survive; then it does not matter who composed its line.
 line=(--enable-recovery)

@@ -40,6 +40,34 @@ for temperature in 0 0.8; do
   printf 'hosts: [{name: localhost, slots: 3}]\nmpirun: {arguments: [--mca, btl, "self,tcp"]}\n' \
     >"$WORK/tcp.yaml"
   check "over TCP" "$TROUPE" run "${common[@]}" --cluster "$WORK/tcp.yaml"
+  # Rows over encrypted connections; a port that is given is the control plane's, data has the next.
+  check "over ZeroMQ" "$TROUPE" run "${common[@]}" -w 3 --transport zmq
+  check "over ZeroMQ, one worker" "$TROUPE" run "${common[@]}" -w 1 --transport zmq --batch 7 \
+    --listen 127.0.0.1:$((20000 + $$ % 20000))
+  printf 'hosts: [{name: localhost, slots: 2}]\ntransport: zmq\n' >"$WORK/zmq.yaml"
+  check "over ZeroMQ, cluster file" "$TROUPE" run "${common[@]}" --cluster "$WORK/zmq.yaml"
+  # Workers that mpirun did not start: by an invitation in a file.  Two alone, one beside others.
+  for outside in 2 1; do
+    mkdir -p "$WORK/invites"
+    options=(--outside $outside --invite-dir "$WORK/invites")
+    [ $outside = 1 ] && options+=(-w 2)
+    [ $outside = 1 ] && names=(worker-3) || names=(worker-1 worker-2)
+    joiners=()
+    for name in "${names[@]}"; do
+      (
+        until [ -e "$WORK/invites/$name.invite" ]; do sleep 0.05; done
+        [ "$(stat -c %a "$WORK/invites/$name.invite")" = 600 ] || exit 99
+        exec "$BIN/troupe-worker" --join "$WORK/invites/$name.invite"
+      ) &
+      joiners+=($!)
+    done
+    check "$outside from elsewhere" "$TROUPE" run "${common[@]}" "${options[@]}"
+    for joiner in "${joiners[@]}"; do
+      [ "$status" = 0 ] || kill "$joiner" 2>/dev/null
+      wait "$joiner" || fail "$outside from elsewhere: the worker ended with $?"
+    done
+    [ -z "$(ls -A "$WORK/invites")" ] || fail "$outside from elsewhere: invitations are left"
+  done
   run "dry run" "$TROUPE" run "${common[@]}" -w 2 --dry-run
   cp "$WORK/out" "$WORK/line.sh"
   check "the line of a dry run" bash "$WORK/line.sh"

@@ -43,6 +43,7 @@ static void invite(tr_bytes bytes)
         return;
     TR_CHECK(i.worker >= 1);
     TR_CHECK(i.heartbeat_ms <= i.silence_ms);
+    TR_CHECK(memchr(i.data.endpoint, '\0', sizeof i.data.endpoint) != NULL);
     TR_CHECK(tr_wire_pack_invite(&i, first, sizeof first, &n) == TR_OK);
     TR_CHECK(tr_wire_unpack_invite((tr_bytes){ first, n }, &again) == TR_OK);
     TR_CHECK(tr_wire_pack_invite(&again, second, sizeof second, &n_again) == TR_OK);

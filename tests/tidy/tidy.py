@@ -30,11 +30,10 @@ LAYERS = {
 # foreign header -> the only files (prefixes) that may include it
 CONFINED = {
     "mpi.h": ["common/transport/mpi.c"],
-    "zmq.h": ["common/transport/link.c", "common/transport/zmq.c"],
+    "zmq.h": ["common/transport/curve.c", "common/transport/link.c", "common/transport/zmq.c"],
     "control.pb-c.h": ["proto/wire.c"],
     "protobuf-c/protobuf-c.h": ["proto/wire.c"],
     "yaml.h": ["coordinator/cluster/config.c"],
-    "sodium.h": ["common/transport/link.c"],
     "cmocka.h": ["tests/"],
     "immintrin.h": ["common/compute/kernels_"],
     "arm_neon.h": ["common/compute/kernels_"],

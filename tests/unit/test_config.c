@@ -110,6 +110,25 @@ static void every_key_reaches_its_field(void **state)
 
 #define HOSTS "hosts: [{name: a, slots: 2}]\n"
 
+static void every_transport_has_its_name(void **state)
+{
+    static const struct {
+        const char *text;
+        uint32_t transport;
+    } names[] = {
+        { HOSTS "transport: auto\n", TR_CLUSTER_TRANSPORT_AUTO },
+        { HOSTS "transport: mpi\n", TR_CLUSTER_TRANSPORT_MPI },
+        { HOSTS "transport: zmq\n", TR_CLUSTER_TRANSPORT_ZMQ },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        tr_cluster_config *c = good(names[i].text);
+        assert_int_equal(c->transport, names[i].transport);
+        tr_cluster_config_free(&c);
+    }
+}
+
 static void what_is_wrong_is_named_with_its_key(void **state)
 {
     static const struct {
@@ -163,7 +182,7 @@ static void what_is_wrong_is_named_with_its_key(void **state)
         { HOSTS "workers: {experts: even}\n", { "c.yaml:2", "experts" } },
         { HOSTS "workers: {placement: odd}\n", { "workers.placement \"odd\"", "even or rotate" } },
         { HOSTS "workers: {placement: rotate, experts: [1, 1]}\n", { "exclude" } },
-        { HOSTS "transport: smoke\n", { "transport \"smoke\"", "auto or mpi" } },
+        { HOSTS "transport: smoke\n", { "transport \"smoke\"", "auto, mpi or zmq" } },
         { HOSTS "timeouts: {join_ms: 5}\n", { "timeouts.join_ms \"5\"", "100..86400000" } },
         { HOSTS "timeouts: {share_ms: 0}\n", { "timeouts.share_ms \"0\"" } },
         { HOSTS "mpirun: {path: '--help'}\n", { "mpirun.path" } },
@@ -266,6 +285,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_short_file_gets_its_defaults),
         cmocka_unit_test(every_key_reaches_its_field),
+        cmocka_unit_test(every_transport_has_its_name),
         cmocka_unit_test(what_is_wrong_is_named_with_its_key),
         cmocka_unit_test(what_is_too_large_is_refused),
         cmocka_unit_test(a_file_that_cannot_be_read_is_said),

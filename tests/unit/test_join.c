@@ -20,7 +20,7 @@
 typedef struct {
     tr_inproc *net;
     tr_transport *transport; /* the coordinator's end */
-    tr_link_keys server, client;
+    tr_curve_keys server, client;
     tr_link *link;
     pthread_t thread;
     /* the worker's outcome, valid once it is joined */
@@ -77,12 +77,12 @@ static int set_up(void **state)
     fixture *f = calloc(1, sizeof *f);
 
     assert_non_null(f);
-    assert_int_equal(tr_link_keys_new(&f->server), TR_OK);
-    assert_int_equal(tr_link_keys_new(&f->client), TR_OK);
+    assert_int_equal(tr_curve_keys_new(&f->server), TR_OK);
+    assert_int_equal(tr_curve_keys_new(&f->client), TR_OK);
     assert_int_equal(tr_inproc_new(1, 1 << 20, &f->net), TR_OK);
     assert_int_equal(tr_inproc_open(f->net, 0, &f->transport), TR_OK);
     assert_int_equal(tr_link_serve(NULL, &f->server,
-                                   (const uint8_t(*)[TR_LINK_KEY])f->client.public_key, 1,
+                                   (const uint8_t(*)[TR_CURVE_KEY])f->client.public_key, 1,
                                    &f->link),
                      TR_OK);
     assert_int_equal(pthread_create(&f->thread, NULL, worker_thread, f), 0);
@@ -290,7 +290,7 @@ static void another_version_or_protocol_is_refused_and_told(void **state)
     invite(f, &i);
     tr_control c = hear(f, TR_CONTROL_FAILURE);
     assert_non_null(strstr(c.reason, "protocol 2"));
-    assert_non_null(strstr(c.reason, "protocol 2"));
+    assert_non_null(strstr(c.reason, "protocol 3"));
     assert_int_equal(await_worker(f), TR_E_REFUSED);
     assert_non_null(strstr(f->reason, c.reason));
 }

@@ -7,25 +7,25 @@
 enum { N = 2 };
 
 typedef struct {
-    tr_link_keys server_keys, client_keys[N], stranger_keys;
+    tr_curve_keys server_keys, client_keys[N], stranger_keys;
     tr_link *server, *client[N];
 } fixture;
 
 static int set_up(void **state)
 {
     fixture *f = calloc(1, sizeof *f);
-    uint8_t publics[N][TR_LINK_KEY];
+    uint8_t publics[N][TR_CURVE_KEY];
 
     assert_non_null(f);
-    assert_int_equal(tr_link_keys_new(&f->server_keys), TR_OK);
-    assert_int_equal(tr_link_keys_new(&f->stranger_keys), TR_OK);
+    assert_int_equal(tr_curve_keys_new(&f->server_keys), TR_OK);
+    assert_int_equal(tr_curve_keys_new(&f->stranger_keys), TR_OK);
     for (int i = 0; i < N; i++) {
-        assert_int_equal(tr_link_keys_new(&f->client_keys[i]), TR_OK);
-        memcpy(publics[i], f->client_keys[i].public_key, TR_LINK_KEY);
+        assert_int_equal(tr_curve_keys_new(&f->client_keys[i]), TR_OK);
+        memcpy(publics[i], f->client_keys[i].public_key, TR_CURVE_KEY);
     }
-    assert_int_equal(
-        tr_link_serve(NULL, &f->server_keys, (const uint8_t(*)[TR_LINK_KEY])publics, N, &f->server),
-        TR_OK);
+    assert_int_equal(tr_link_serve(NULL, &f->server_keys, (const uint8_t(*)[TR_CURVE_KEY])publics,
+                                   N, &f->server),
+                     TR_OK);
     *state = f;
     return 0;
 }
@@ -41,7 +41,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-static tr_link *connect_with(fixture *f, const tr_link_keys *keys)
+static tr_link *connect_with(fixture *f, const tr_curve_keys *keys)
 {
     tr_link *l = NULL;
 

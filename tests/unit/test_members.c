@@ -1,7 +1,8 @@
 /* test_members.c - whoever joins wrongly, late or not at all is named, and so is whoever is lost.
  *
  * Method: the coordinator's members against real joins and a hand-made one, as threads over the
- * inproc transport.  Timeouts are short only where one must pass.
+ * inproc transport, and ZeroMQ for rows where that is the subject.  Timeouts are short only where
+ * one must pass.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tests/support/tr_test.h"
@@ -11,6 +12,7 @@
 #include "proto/frame.h"
 #include "transport/inproc.h"
 #include "transport/link.h"
+#include "transport/zmq.h"
 #include "worker/join.h"
 
 #include <pthread.h>
@@ -33,6 +35,7 @@ typedef enum {
     DIE_AT_ONCE,
     TALK_NONSENSE, /* beside what it should say */
     LIE,           /* about its number */
+    NO_DATA,       /* says hello, but does not connect for its rows */
 } conduct;
 
 typedef struct {
@@ -50,6 +53,7 @@ typedef struct {
 typedef struct {
     tr_inproc *net;
     tr_transport *transport;
+    tr_transport *data; /* NULL: the same */
     tr_members *members;
     tr_members_options options;
     uint32_t n;
@@ -81,6 +85,17 @@ static void wait_for_the_coordinator(const fake_worker *w)
         tr_sleep(TR_MS);
 }
 
+/* What comes over a data plane of its own goes back. */
+static void echo(tr_transport *data)
+{
+    tr_peer from;
+    tr_msg *m = NULL;
+
+    if (tr_zmq_is(data) && tr_transport_recv(data, 0, &from, &m) == TR_OK)
+        tr_transport_send(data, 0, &m);
+    tr_msg_free(&m);
+}
+
 static tr_status serve(fake_worker *w, tr_join *j, bool is_over)
 {
     const tr_worker_stats stats = { .shares = N_SHARES };
@@ -92,6 +107,7 @@ static tr_status serve(fake_worker *w, tr_join *j, bool is_over)
         tr_sleep(600 * TR_MS);
     while (st == TR_OK && !is_over && w->conduct != VANISH && w->conduct != FALL_SILENT) {
         st = tr_join_pump(j, &stats, &is_over);
+        echo(tr_join_transport(j));
         tr_sleep(2 * TR_MS);
     }
     w->job_failed = tr_join_job_failed(j);
@@ -171,7 +187,7 @@ static tr_link *link_of_invitation(tr_transport *t)
     tr_msg *m = NULL;
     tr_frame_view v;
     tr_invite i;
-    tr_link_keys keys;
+    tr_curve_keys keys;
     tr_link *l = NULL;
 
     if (tr_transport_recv(t, tr_now() + 10 * TR_SECOND, &from, &m) != TR_OK ||
@@ -179,8 +195,8 @@ static tr_link *link_of_invitation(tr_transport *t)
         tr_wire_unpack_invite(v.text, &i) != TR_OK)
         abort();
     tr_msg_free(&m);
-    memcpy(keys.public_key, i.worker_public, TR_LINK_KEY);
-    memcpy(keys.secret_key, i.worker_secret, TR_LINK_KEY);
+    memcpy(keys.public_key, i.worker_public, TR_CURVE_KEY);
+    memcpy(keys.secret_key, i.worker_secret, TR_CURVE_KEY);
     if (tr_link_connect(i.endpoint, i.server_public, &keys, &l) != TR_OK)
         abort();
     return l;
@@ -196,6 +212,9 @@ static void misbehave(fake_worker *w, tr_transport *t)
     if (w->conduct == LIE) {
         say_hello(l, w->self + 1);
         w->st = hear(l, TR_CONTROL_REFUSE, w->reason) ? TR_OK : TR_E_PEER_LOST;
+    } else if (w->conduct == NO_DATA) {
+        say_hello(l, w->self);
+        w->st = hear(l, TR_CONTROL_SHUTDOWN, NULL) ? TR_OK : TR_E_PEER_LOST;
     } else {
         tr_link_send(l, 0, tr_bytes_of("no message at all"));
         say(l, &early);
@@ -224,7 +243,7 @@ static void *worker_thread(void *ctx)
     tr_fail_capture_begin(line, sizeof line);
     if (w->conduct == NEVER_COME)
         wait_for_the_coordinator(w);
-    else if (w->conduct == LIE || w->conduct == TALK_NONSENSE)
+    else if (w->conduct == LIE || w->conduct == TALK_NONSENSE || w->conduct == NO_DATA)
         misbehave(w, t);
     else if (w->conduct != DIE_AT_ONCE)
         w->st = behave(w, t);
@@ -267,13 +286,20 @@ static void prepare(job *j, uint32_t n)
         };
 }
 
+/* Rows by ZeroMQ; inproc only carries the invitations. */
+static void take_zmq(job *j)
+{
+    assert_int_equal(tr_zmq_serve(NULL, j->n, 1 << 20, &j->data), TR_OK);
+    j->options.inviter = j->transport;
+}
+
 static tr_status open_members(job *j)
 {
     for (uint32_t i = 0; i < j->n; i++)
         assert_int_equal(pthread_create(&j->worker[i].thread, NULL, worker_thread, &j->worker[i]),
                          0);
     tr_fail_capture_begin(j->reason, sizeof j->reason);
-    return tr_members_open(&j->options, j->transport, &j->members);
+    return tr_members_open(&j->options, j->data ? j->data : j->transport, &j->members);
 }
 
 static void finish(job *j)
@@ -283,6 +309,7 @@ static void finish(job *j)
     atomic_store(&j->is_done, true);
     for (uint32_t i = 0; i < j->n; i++)
         pthread_join(j->worker[i].thread, NULL);
+    tr_transport_close(&j->data);
     tr_transport_close(&j->transport);
     tr_inproc_free(&j->net);
 }
@@ -371,6 +398,51 @@ static void a_worker_that_obeys_joins_serves_and_leaves(void **state)
     assert_int_equal(j.worker[0].st, TR_OK);
     assert_false(j.worker[0].job_failed);
     assert_string_equal(j.reason, "");
+}
+
+static void an_invitation_can_name_another_way_for_the_rows(void **state)
+{
+    tr_peer from = 0;
+    tr_msg *m = NULL;
+    job j;
+
+    (void)state;
+    prepare(&j, 2);
+    take_zmq(&j);
+    assert_int_equal(open_members(&j), TR_OK);
+    for (uint32_t peer = 1; peer <= 2; peer++)
+        assert_true(tr_zmq_has_come(j.data, peer));
+    assert_int_equal(assign_nothing(&j), TR_OK);
+    assert_int_equal(await_ready(&j), TR_OK);
+    for (uint32_t peer = 1; peer <= 2; peer++) {
+        assert_int_equal(tr_transport_reserve(j.data, peer, 100, &m), TR_OK);
+        memset(m->data, (int)peer, 100);
+        assert_int_equal(tr_transport_send(j.data, peer, &m), TR_OK);
+        assert_int_equal(tr_transport_recv(j.data, tr_now() + 20 * TR_SECOND, &from, &m), TR_OK);
+        assert_int_equal(from, peer);
+        assert_int_equal(m->size, 100);
+        assert_int_equal(m->data[99], peer);
+        tr_msg_free(&m);
+    }
+    finish(&j);
+    assert_int_equal(j.worker[0].st, TR_OK);
+    assert_int_equal(j.worker[1].st, TR_OK);
+    assert_string_equal(j.reason, "");
+}
+
+static void a_worker_that_does_not_connect_for_its_rows_is_named(void **state)
+{
+    job j;
+
+    (void)state;
+    prepare(&j, 2);
+    take_zmq(&j);
+    j.worker[1].conduct = NO_DATA;
+    j.options.join_timeout = 500 * TR_MS;
+    assert_int_equal(open_members(&j), TR_E_DEADLINE);
+    finish(&j);
+    assert_non_null(strstr(j.reason, "worker 2 did not connect for its data"));
+    assert_null(strstr(j.reason, "worker 1"));
 }
 
 static void another_version_is_refused_with_the_reason_on_both_sides(void **state)
@@ -631,6 +703,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_worker_that_obeys_joins_serves_and_leaves),
+        cmocka_unit_test(an_invitation_can_name_another_way_for_the_rows),
+        cmocka_unit_test(a_worker_that_does_not_connect_for_its_rows_is_named),
         cmocka_unit_test(another_version_is_refused_with_the_reason_on_both_sides),
         cmocka_unit_test(another_model_is_refused_with_the_reason_on_both_sides),
         cmocka_unit_test(a_worker_that_calls_itself_another_is_refused),

@@ -154,6 +154,27 @@ static void every_option_reaches_its_field(void **state)
     assert_true(o.timeout_ms == 5 && o.silence_ms == 200 && o.join_timeout_ms == 300);
 }
 
+static void every_transport_has_its_name(void **state)
+{
+    static const struct {
+        const char *name;
+        uint32_t transport;
+    } names[] = {
+        { "auto", TR_RUN_TRANSPORT_AUTO },
+        { "mpi", TR_RUN_TRANSPORT_MPI },
+        { "zmq", TR_RUN_TRANSPORT_ZMQ },
+        { "inproc", TR_RUN_TRANSPORT_INPROC },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const char *argv[] = { "run", BASE, "--transport", names[i].name, NULL };
+        tr_run_options o;
+        good(argv, &o);
+        assert_int_equal(o.transport, names[i].transport);
+    }
+}
+
 static void exact_activations_bring_an_exact_cache(void **state)
 {
     const char *argv[] = { "run", BASE, "--activations", "f32", NULL };
@@ -234,6 +255,7 @@ static void what_is_wrong_is_named_with_value_and_range(void **state)
         { { BASE, "-w", "2", "--cluster", "c" }, { "--workers", "--cluster" } },
         { { BASE, "--dry-run" }, { "--dry-run", "-w" } },
         { { BASE, "-w", "2", "--transport", "inproc" }, { "--transport inproc" } },
+        { { BASE, "--transport", "smoke" }, { "--transport", "\"smoke\"" } },
         { { BASE, "--experts", "1,,0" }, { "--experts", "is 0", "1..4096" } },
         { { BASE, "--experts", "," }, { "--experts", "no number" } },
         { { BASE, "--experts", "3-4" }, { "--experts", "\"3-4\"" } },
@@ -395,6 +417,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_what_the_help_promises),
         cmocka_unit_test(every_option_reaches_its_field),
+        cmocka_unit_test(every_transport_has_its_name),
         cmocka_unit_test(exact_activations_bring_an_exact_cache),
         cmocka_unit_test(the_last_of_a_repeated_option_counts),
         cmocka_unit_test(what_is_wrong_is_named_with_value_and_range),

@@ -150,6 +150,13 @@ static void an_invite_survives(void **state)
     assert_int_equal(tr_wire_pack_invite(&i, buffer, sizeof buffer, &size), TR_OK);
     assert_int_equal(tr_wire_unpack_invite((tr_bytes){ buffer, size }, &out), TR_OK);
     assert_memory_equal(&out, &i, sizeof i);
+    snprintf(i.data.endpoint, sizeof i.data.endpoint, "tcp://127.0.0.1:4001");
+    memset(i.data.server_public, 4, TR_KEY_SIZE);
+    memset(i.data.worker_public, 5, TR_KEY_SIZE);
+    memset(i.data.worker_secret, 6, TR_KEY_SIZE);
+    assert_int_equal(tr_wire_pack_invite(&i, buffer, sizeof buffer, &size), TR_OK);
+    assert_int_equal(tr_wire_unpack_invite((tr_bytes){ buffer, size }, &out), TR_OK);
+    assert_memory_equal(&out, &i, sizeof i);
     i.heartbeat_ms = 2000; /* longer than the silence that it is to break */
     assert_int_equal(tr_wire_pack_invite(&i, buffer, sizeof buffer, &size), TR_OK);
     char reason[256];
@@ -157,6 +164,42 @@ static void an_invite_survives(void **state)
     assert_int_equal(tr_wire_unpack_invite((tr_bytes){ buffer, size }, &out), TR_E_PROTOCOL);
     tr_fail_capture_end();
     assert_non_null(strstr(reason, "heartbeat_ms"));
+}
+
+/* The last three fields are the keys of the data plane, 2 bytes and 32 each. */
+static void an_invite_has_all_keys_of_the_data_plane_or_none(void **state)
+{
+    enum { FIELD = 2 + TR_KEY_SIZE };
+    tr_invite i = { .protocol = 2,
+                    .program = "1.2.3",
+                    .worker = 3,
+                    .endpoint = "tcp://127.0.0.1:4000",
+                    .model = "m.gguf",
+                    .heartbeat_ms = 100,
+                    .silence_ms = 1000,
+                    .data.endpoint = "tcp://127.0.0.1:4001" };
+    tr_invite out;
+    char reason[256];
+    size_t size;
+
+    (void)state;
+    assert_int_equal(tr_wire_pack_invite(&i, buffer, sizeof buffer, &size), TR_OK);
+    assert_int_equal(tr_wire_unpack_invite((tr_bytes){ buffer, size }, &out), TR_OK);
+    for (size_t n = 1; n <= 3; n++) {
+        tr_fail_capture_begin(reason, sizeof reason);
+        tr_status st = tr_wire_unpack_invite((tr_bytes){ buffer, size - n * FIELD }, &out);
+        tr_fail_capture_end();
+        assert_int_equal(st, TR_E_PROTOCOL);
+        assert_non_null(strstr(reason, "a key of the data plane"));
+    }
+    size_t fields = 3 * FIELD;
+    size_t endpoint = 2 + strlen(i.data.endpoint);
+    memmove(buffer + size - fields - endpoint, buffer + size - fields, fields); /* keys alone */
+    tr_fail_capture_begin(reason, sizeof reason);
+    tr_status st = tr_wire_unpack_invite((tr_bytes){ buffer, size - endpoint }, &out);
+    tr_fail_capture_end();
+    assert_int_equal(st, TR_E_PROTOCOL);
+    assert_non_null(strstr(reason, "data_endpoint"));
 }
 
 /* In memory of just that size, so that a sanitizer sees a read past the end. */
@@ -428,6 +471,7 @@ int main(void)
         cmocka_unit_test(small_messages_survive),
         cmocka_unit_test(an_assignment_survives_in_runs),
         cmocka_unit_test(an_invite_survives),
+        cmocka_unit_test(an_invite_has_all_keys_of_the_data_plane_or_none),
         cmocka_unit_test(every_cut_is_refused),
         cmocka_unit_test(values_out_of_their_limits_are_refused),
         cmocka_unit_test(only_printable_utf8_comes_in),
