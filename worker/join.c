@@ -153,17 +153,19 @@ static tr_status read_file(tr_join *j, const char *path)
     size_t size = 0;
     ssize_t n = 1;
 
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool is_input = strcmp(path, "-") == 0;
+    int fd = is_input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return tr_fail(TR_E_IO, "invitation %.256s: %s", path, strerror(errno));
-    tr_status st = check_file(fd, path);
+    tr_status st = is_input ? TR_OK : check_file(fd, path);
     while (st == TR_OK && n > 0 && size < sizeof bytes) {
         n = read(fd, bytes + size, sizeof bytes - size);
         size += n > 0 ? (size_t)n : 0;
     }
     if (st == TR_OK && n < 0)
         st = tr_fail(TR_E_IO, "invitation %.256s: %s", path, strerror(errno));
-    close(fd);
+    if (!is_input)
+        close(fd);
     if (st == TR_OK)
         st = read_invite_of(j, path, (tr_bytes){ bytes, size });
     explicit_bzero(bytes, sizeof bytes);

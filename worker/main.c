@@ -35,7 +35,8 @@ static const char help[] =
     "  -m, --model FILE    the model's path on this host (default: the coordinator's)\n"
     "  -t, --threads N     threads, 1..512 (default: all cores, fewer where many ranks share a "
     "host)\n"
-    "      --join FILE     without mpirun: the invitation that troupe --invite-dir wrote\n"
+    "      --join FILE     without mpirun: the invitation that troupe --invite-dir wrote; -: on\n"
+    "                      standard input\n"
     "      --version       print the version\n"
     "  -h, --help          show this\n";
 

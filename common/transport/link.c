@@ -25,6 +25,7 @@ typedef struct {
     size_t routing_size; /* 0: never heard */
     int fd;              /* of its connection; -1: unknown */
     uint64_t since;      /* orders when the descriptors became known */
+    uint32_t n_before;   /* who had its place before */
 } client;
 
 struct tr_link {
@@ -177,14 +178,30 @@ tr_status tr_link_send(tr_link *l, uint32_t peer, tr_bytes message)
     return TR_OK;
 }
 
+/* Connections keep the number that they came in with, so a client's changes with its key. */
+static uint32_t number_of(const tr_link *l, uint32_t i)
+{
+    return i + 1 + l->clients[i].n_before * l->n;
+}
+
 static uint32_t client_of(const void *ctx, const uint8_t *key)
 {
     const tr_link *l = ctx;
 
     for (uint32_t i = 0; i < l->n; i++)
         if (memcmp(l->clients[i].public_key, key, TR_CURVE_KEY) == 0)
-            return i + 1;
+            return number_of(l, i);
     return 0;
+}
+
+void tr_link_admit(tr_link *l, uint32_t peer, const uint8_t *public_key)
+{
+    client *c = &l->clients[peer - 1];
+
+    memcpy(c->public_key, public_key, TR_CURVE_KEY);
+    c->n_before++;
+    c->routing_size = 0;
+    c->fd = -1;
 }
 
 /* ---- events --------------------------------------------------------------------------- */
@@ -201,18 +218,21 @@ static void drop_rest(tr_link *l)
 static uint32_t sender_of(tr_link *l, const uint8_t *routing_id, size_t routing_size)
 {
     const char *user = zmq_msg_gets(&l->message, "User-Id");
-    unsigned long peer = user ? strtoul(user, NULL, 10) : 0;
+    unsigned long number = user ? strtoul(user, NULL, 10) : 0;
 
-    if (peer < 1 || peer > l->n || routing_size > MAX_ROUTING_ID)
+    if (number < 1 || routing_size > MAX_ROUTING_ID)
         return 0;
-    client *c = &l->clients[peer - 1];
+    uint32_t i = (uint32_t)((number - 1) % l->n);
+    if (number != number_of(l, i))
+        return 0;
+    client *c = &l->clients[i];
     memcpy(c->routing_id, routing_id, routing_size);
     c->routing_size = routing_size;
     int fd = zmq_msg_get(&l->message, ZMQ_SRCFD);
     if (fd != c->fd)
         c->since = ++l->n_connections;
     c->fd = fd;
-    return (uint32_t)peer;
+    return i + 1;
 }
 
 static bool take_message(tr_link *l, tr_link_event *out)

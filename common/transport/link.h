@@ -40,6 +40,10 @@ tr_status tr_link_serve(const char *address, const tr_curve_keys *keys,
 tr_status tr_link_connect(const char *endpoint, const uint8_t *server_public,
                           const tr_curve_keys *keys, tr_link **out);
 
+/* The client's place is another process's from now on, with this key; whoever had it is a stranger.
+ */
+void tr_link_admit(tr_link *l, uint32_t peer, const uint8_t *public_key);
+
 /* Waits up to 200 ms for what was sent to leave. */
 void tr_link_close(tr_link **l);
 

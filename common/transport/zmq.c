@@ -469,6 +469,9 @@ tr_status tr_zmq_invite(tr_transport *t, tr_peer worker, tr_zmq_ticket *out)
     memcpy(ticket.server_public, e->server_public, TR_CURVE_KEY);
     routing_id_of(ticket.keys.public_key, e->peer[worker].routing_id);
     e->peer[worker].has_come = false;
+    if (e->peer[worker].state == PEER_FAILED)
+        e->n_failed--;
+    e->peer[worker].state = PEER_LIVE;
     *out = ticket;
     tr_zmq_ticket_forget(&ticket);
     return TR_OK;

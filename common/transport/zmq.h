@@ -31,7 +31,8 @@ typedef struct {
 /* address as in tr_curve_bind.  max_size: as in tr_mpi_open. */
 tr_status tr_zmq_serve(const char *address, tr_peer n_workers, size_t max_size, tr_transport **out);
 
-/* A new ticket; an earlier one of that worker is void from now on, and so is its connection. */
+/* A new ticket; an earlier one of that worker is void from now on, and so is its connection.  For a
+ * worker that was dropped this brings its place back to life, for another process. */
 tr_status tr_zmq_invite(tr_transport *t, tr_peer worker, tr_zmq_ticket *out);
 tr_status tr_zmq_join(const tr_zmq_ticket *ticket, tr_peer self, size_t max_size,
                       tr_transport **out);

@@ -15,6 +15,7 @@ struct tr_cluster {
     tr_cluster_options o;
     tr_members *members;
     tr_recovery *recovery;
+    tr_replacement *replacement;
     const tr_kernels *kernels;
 };
 
@@ -109,9 +110,14 @@ static tr_status open_recovery(tr_cluster *c)
         .n_workers = c->o.transport->n_peers,
         .worker_memory = c->o.worker_memory,
         .coordinator_memory = c->o.coordinator_memory,
+        .replaces_here = c->o.replaces_here,
     };
 
-    return tr_recovery_new(&o, &c->recovery);
+    tr_status st = TR_OK;
+    if (c->o.replacement)
+        st = tr_replacement_new(c->o.replacement, o.n_workers, &c->replacement);
+    o.replacement = c->replacement;
+    return st == TR_OK ? tr_recovery_new(&o, &c->recovery) : st;
 }
 
 /* A heartbeat must be late many times before a worker is suspected. */
@@ -199,6 +205,7 @@ void tr_cluster_close(tr_cluster **c)
         return;
     tr_recovery_free(&(*c)->recovery);
     tr_members_close(&(*c)->members);
+    tr_replacement_free(&(*c)->replacement);
     free(*c);
     *c = NULL;
 }

@@ -37,6 +37,8 @@ typedef struct {
     size_t max_rows;
     tr_time join_timeout, suspect_timeout, silence_timeout;
     uint64_t worker_memory, coordinator_memory; /* as in tr_recovery_options */
+    const char *replacement; /* command of a lost worker's replacement; NULL: none */
+    bool replaces_here;      /* as in tr_recovery_options */
 } tr_cluster_options;
 
 tr_status tr_cluster_open(const tr_cluster_options *o, tr_cluster **out);

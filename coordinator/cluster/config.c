@@ -32,7 +32,7 @@ typedef struct {
 } yaml_coordinator;
 
 typedef struct {
-    char *count, *threads, *placement, *binary, *memory_mib;
+    char *count, *threads, *placement, *binary, *memory_mib, *replacement;
     char **experts;
     unsigned experts_count;
 } yaml_workers;
@@ -96,6 +96,7 @@ static const cyaml_schema_field_t workers_fields[] = {
     NAME(yaml_workers, placement),
     PATH(yaml_workers, binary),
     NUMBER(yaml_workers, memory_mib),
+    PATH(yaml_workers, replacement),
     CYAML_FIELD_SEQUENCE("experts", OPTIONAL_TEXT, yaml_workers, experts, &number_entry, 0,
                          TR_MAX_WORKERS),
     CYAML_FIELD_END,
@@ -482,6 +483,9 @@ static tr_status workers_get(const char *file, const yaml_workers *y, tr_cluster
     if (st == TR_OK)
         st = number_get((place){ file, "workers", "memory_mib", 0 }, y->memory_mib, 1, 1 << 30,
                         &c->worker_memory_mib);
+    if (st == TR_OK)
+        st =
+            text_get((place){ file, "workers", "replacement", 0 }, y->replacement, &c->replacement);
     if (st != TR_OK)
         return st;
     return experts_get(file, y, c);

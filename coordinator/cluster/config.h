@@ -59,6 +59,7 @@ typedef struct {
     uint32_t placement;        /* tr_cluster_placement */
     uint32_t *experts;         /* [n_workers] experts of each layer, or NULL */
     const char *worker_binary; /* NULL: beside troupe */
+    const char *replacement;   /* command that starts one for a lost worker; NULL: not given */
     uint32_t transport;        /* tr_cluster_transport */
 
     uint32_t join_ms, suspect_ms, silence_ms, share_ms; /* 0: not given */

@@ -21,6 +21,7 @@ static const tr_time look_period = TR_MS;
  * busy machine may hold a process up for long. */
 enum { LATE_FACTOR = 10, ROW_CLASSES = 16 };
 static const tr_time late_floor = TR_SECOND;
+static const tr_time first_patience = 5 * TR_SECOND; /* nothing is known yet */
 
 /* Between two questions to those who were late. */
 static const tr_time probe_period = TR_SECOND;
@@ -205,9 +206,10 @@ static tr_time patience(const tr_dispatch *d)
     tr_time slowest = d->slowest[row_class(d->n_rows)];
     tr_time t = slowest * LATE_FACTOR;
 
-    if (slowest == 0 || t > d->o.share_timeout)
-        return d->o.share_timeout;
-    return t > late_floor ? t : late_floor;
+    if (slowest == 0)
+        t = first_patience;
+    t = t > late_floor ? t : late_floor;
+    return t < d->o.share_timeout / 4 ? t : d->o.share_timeout / 4;
 }
 
 static tr_status send_share(tr_dispatch *d, const tr_share *s, answer *a)
@@ -537,9 +539,10 @@ static tr_status recover(tr_dispatch *d)
             tr_plan_split(&d->plan, i, d->picks, d->o.placement, d->layer);
         d->resent++;
         d->deadline = tr_deadline_after(tr_now(), d->o.share_timeout);
-        st = send_out(d, i, d->o.share_timeout);
+        /* A substitute may have to load first. */
+        st = send_out(d, i, d->o.share_timeout / 4);
         for (size_t k = before; k < d->plan.n_shares && st == TR_OK; k++)
-            st = send_out(d, k, d->o.share_timeout);
+            st = send_out(d, k, d->o.share_timeout / 4);
     }
     return st;
 }

@@ -7,6 +7,7 @@
 #include "coordinator/cluster/launch.h"
 #include "proto/limits.h"
 #include "transport/mpi.h"
+#include "transport/route.h"
 #include "transport/zmq.h"
 
 #include <stdio.h>
@@ -62,59 +63,53 @@ static tr_status data_address(const char *listen, char *out, size_t size)
     return TR_OK;
 }
 
+static tr_status serve_zmq(void *ctx, tr_peer n_workers, tr_transport **out)
+{
+    const tr_job *job = ctx;
+
+    return tr_zmq_serve(job->data_address[0] ? job->data_address : NULL, n_workers, TR_MAX_MESSAGE,
+                        out);
+}
+
 static tr_status open_zmq(const tr_job_options *o, tr_job *job)
 {
-    char address[300];
-    tr_transport *data = NULL;
+    uint32_t n = o->n_outside + (job->mpi ? job->mpi->n_peers : 0);
 
-    uint32_t n = o->n_outside + (job->data ? job->data->n_peers : 0);
     if (n > TR_MAX_WORKERS)
         return tr_fail(TR_E_USAGE, "%u workers in all; there can be %d", n, TR_MAX_WORKERS);
-    tr_status st = o->listen ? data_address(o->listen, address, sizeof address) : TR_OK;
-    if (st == TR_OK)
-        st = tr_zmq_serve(o->listen ? address : NULL, n, TR_MAX_MESSAGE, &data);
-    if (st != TR_OK)
-        return st;
-    job->inviter = job->data;
-    job->data = data;
-    return TR_OK;
+    job->inviter = job->mpi;
+    return serve_zmq(job, n, &job->data);
 }
 
 tr_status tr_job_open(const tr_job_options *o, tr_job *out)
 {
     uint32_t n_ranks = 0;
     uint32_t n_local = 0;
+    tr_status st = TR_OK;
 
     TR_CHECK(o->by_zmq || o->n_outside == 0);
-    if (!tr_mpi_launched(&n_ranks, &n_local))
-        return open_zmq(o, out);
-    tr_status st = tr_mpi_open(TR_MAX_MESSAGE, o->join_timeout, end_now, &out->data);
-    if (st == TR_OK)
-        st = check_place(o, out->data->self, n_ranks - n_local);
-    return st == TR_OK && o->by_zmq ? open_zmq(o, out) : st;
-}
-
-/* NULL if no launcher started this process. */
-static tr_transport **mpi_of(tr_job *job)
-{
-    if (job->inviter)
-        return &job->inviter;
-    return tr_zmq_is(job->data) ? NULL : &job->data;
+    if (tr_mpi_launched(&n_ranks, &n_local)) {
+        st = tr_mpi_open(TR_MAX_MESSAGE, o->join_timeout, end_now, &out->mpi);
+        if (st == TR_OK)
+            st = check_place(o, out->mpi->self, n_ranks - n_local);
+    }
+    if (st == TR_OK && o->listen)
+        st = data_address(o->listen, out->data_address, sizeof out->data_address);
+    if (st != TR_OK)
+        return st;
+    return o->by_zmq ? open_zmq(o, out) : tr_route_new(out->mpi, serve_zmq, out, &out->data);
 }
 
 void tr_job_close(tr_job *job, tr_status st, bool had_engine)
 {
-    if (!job->data)
+    if (!job->data && !job->mpi)
         return;
-    tr_transport **mpi = mpi_of(job);
-    if (mpi && !had_engine && (*mpi)->self == 0)
-        tr_cluster_call_off(*mpi);
+    if (job->mpi && !had_engine && job->mpi->self == 0)
+        tr_cluster_call_off(job->mpi);
     if (st != TR_OK)
         tr_launch_report_status(tr_status_exit_code(st));
-    if (mpi && tr_status_scope(st) == TR_SCOPE_PEER)
-        tr_mpi_abandon(*mpi);
-    if (mpi != &job->data)
-        tr_transport_close(&job->data);
-    if (mpi)
-        tr_transport_close(mpi);
+    if (job->mpi && tr_status_scope(st) == TR_SCOPE_PEER)
+        tr_mpi_abandon(job->mpi);
+    tr_transport_close(&job->data);
+    tr_transport_close(&job->mpi);
 }

@@ -1,6 +1,6 @@
 /* job.h - the job that this process is in: its transports, and who may be what in it.
  *
- * USE     tr_job job = { NULL, NULL };
+ * USE     tr_job job = { NULL };                    stays where it is until it is closed
  *         if (tr_job_exists() || options.n_outside > 0) st = tr_job_open(&options, &job);
  *         ... shares over job.data, invitations over job.inviter if there is one ...
  *         tr_job_close(&job, st, had_engine);
@@ -22,8 +22,10 @@
 bool tr_job_exists(void);
 
 typedef struct {
-    tr_transport *data;    /* shares and answers */
-    tr_transport *inviter; /* MPI, where it only carries invitations; else NULL */
+    tr_transport *data;     /* shares and answers */
+    tr_transport *inviter;  /* MPI, where it only carries invitations; else NULL */
+    tr_transport *mpi;      /* NULL if no launcher started this process */
+    char data_address[300]; /* where workers that MPI does not reach connect; "": loopback */
 } tr_job;
 
 typedef struct {

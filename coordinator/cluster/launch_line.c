@@ -190,6 +190,8 @@ static void put_from_file(writer *w, const tr_run_options *o, const tr_cluster_c
         put(w, "--timeout-ms=%u", c->share_ms);
     if (c->suspect_ms > 0)
         put(w, "--suspect-ms=%u", c->suspect_ms);
+    if (c->replacement)
+        put(w, "--replacement=%s", c->replacement);
     if (c->worker_memory_mib > 0)
         put(w, "--worker-memory-mib=%u", c->worker_memory_mib);
     if (c->coordinator_memory_mib > 0)

@@ -3,12 +3,15 @@
 #include "coordinator/cluster/members.h"
 
 #include "coordinator/cluster/invite_file.h"
+#include "base/check.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "proto/frame.h"
 #include "transport/link.h"
+#include "transport/route.h"
 #include "transport/zmq.h"
 
+#include <stdalign.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +32,7 @@ struct tr_members {
     tr_transport *transport;
     tr_link *link;
     uint64_t job;
+    uint8_t server_public[TR_CURVE_KEY];
     uint32_t n;
     tr_member *member; /* [n], of peers 1..n */
     tr_status lost;    /* sticky */
@@ -39,6 +43,7 @@ struct tr_members {
     tr_time attentive; /* looking often enough since then to know who is silent */
     uint64_t n_dropped;
     uint8_t *buffer; /* [TR_MAX_CONTROL] for messages to send */
+    char *model_path;
 };
 
 uint64_t tr_members_job(const tr_members *m)
@@ -65,9 +70,9 @@ static tr_status send(tr_members *m, uint32_t peer, const tr_control *c)
 
 bool tr_members_is_usable(const tr_members *m, uint32_t peer)
 {
-    tr_member_state s = m->member[peer - 1].state;
+    const tr_member *w = &m->member[peer - 1];
 
-    return s == TR_MEMBER_LOADING || s == TR_MEMBER_READY;
+    return w->state == TR_MEMBER_READY || (w->state == TR_MEMBER_LOADING && !w->is_replacement);
 }
 
 uint64_t tr_members_changes(const tr_members *m)
@@ -110,7 +115,7 @@ static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format,
 static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format, va_list args)
 {
     tr_member *w = &m->member[peer - 1];
-    bool is_needed = w->state == TR_MEMBER_JOINING;
+    bool is_needed = w->state == TR_MEMBER_JOINING && !w->is_accepted && !w->is_replacement;
     char name[2 * TR_MAX_NAME];
 
     if (w->state == TR_MEMBER_LOST || w->state == TR_MEMBER_LEFT)
@@ -249,8 +254,20 @@ static void on_hello(tr_members *m, uint32_t peer, const tr_hello *h)
                  (unsigned long long)h->model, (unsigned long long)m->o.model, m->o.model_path);
     if (reason[0])
         refuse(m, peer, reason);
-    else
+    else {
         w->is_accepted = true;
+        m->changes++;
+    }
+}
+
+static void become_ready(tr_members *m, uint32_t peer)
+{
+    char name[2 * TR_MAX_NAME];
+
+    enter(m, peer, TR_MEMBER_READY);
+    name_of(m, peer, name, sizeof name);
+    if (m->member[peer - 1].is_replacement)
+        tr_log(TR_LOG_WARN, "%s has taken the place of the one that was lost", name);
 }
 
 static void on_message(tr_members *m, uint32_t peer, tr_control *c)
@@ -270,7 +287,7 @@ static void on_message(tr_members *m, uint32_t peer, tr_control *c)
         w->to_load = c->progress.total;
     } else if (c->kind == TR_CONTROL_READY && is_loading) {
         if (w->state == TR_MEMBER_LOADING)
-            enter(m, peer, TR_MEMBER_READY);
+            become_ready(m, peer);
         w->is_adopting = false;
         w->n_experts = c->ready.experts;
         w->loaded = w->to_load = c->ready.bytes;
@@ -390,14 +407,23 @@ static tr_transport *inviter_of(const tr_members *m)
     return m->o.inviter ? m->o.inviter : m->transport;
 }
 
-/* A data plane with connections of its own needs a ticket for each worker. */
+/* The part of the data plane with connections of its own; NULL if there is none. */
+static tr_transport *connected_part(const tr_members *m)
+{
+    tr_transport *t = tr_route_is(m->transport) ? tr_route_second(m->transport) : m->transport;
+
+    return t && tr_zmq_is(t) ? t : NULL;
+}
+
+/* Such a part needs a ticket for each worker. */
 static tr_status add_ticket(tr_members *m, uint32_t peer, tr_invite *i)
 {
+    tr_transport *t = connected_part(m);
     tr_zmq_ticket ticket;
 
-    if (!tr_zmq_is(m->transport))
+    if (!t)
         return TR_OK;
-    tr_status st = tr_zmq_invite(m->transport, peer, &ticket);
+    tr_status st = tr_zmq_invite(t, peer, &ticket);
     if (st != TR_OK)
         return st;
     snprintf(i->data.endpoint, sizeof i->data.endpoint, "%s", ticket.endpoint);
@@ -445,11 +471,10 @@ static void remove_invite_files(const tr_members *m)
             tr_invite_file_remove(m->o.invite_dir, peer);
 }
 
-static tr_status invite(tr_members *m, uint32_t peer, const tr_curve_keys *server,
-                        const tr_curve_keys *worker)
+/* What a worker must know, as a message. */
+static tr_status pack_invite(tr_members *m, uint32_t peer, const tr_curve_keys *worker,
+                             uint8_t *text, size_t room, size_t *size)
 {
-    uint8_t text[4096];
-    size_t size = 0;
     tr_invite i = {
         .protocol = TR_PROTOCOL,
         .job = m->job,
@@ -466,13 +491,22 @@ static tr_status invite(tr_members *m, uint32_t peer, const tr_curve_keys *serve
     snprintf(i.program, sizeof i.program, "%s", m->o.version);
     snprintf(i.endpoint, sizeof i.endpoint, "%s", tr_link_endpoint(m->link));
     snprintf(i.model, sizeof i.model, "%s", m->o.model_path);
-    memcpy(i.server_public, server->public_key, TR_KEY_SIZE);
+    memcpy(i.server_public, m->server_public, TR_KEY_SIZE);
     memcpy(i.worker_public, worker->public_key, TR_KEY_SIZE);
     memcpy(i.worker_secret, worker->secret_key, TR_KEY_SIZE);
     tr_status st = add_ticket(m, peer, &i);
     if (st == TR_OK)
-        st = tr_wire_pack_invite(&i, text, sizeof text, &size);
+        st = tr_wire_pack_invite(&i, text, room, size);
     explicit_bzero(&i, sizeof i);
+    return st;
+}
+
+static tr_status invite(tr_members *m, uint32_t peer, const tr_curve_keys *worker)
+{
+    uint8_t text[4096];
+    size_t size = 0;
+
+    tr_status st = pack_invite(m, peer, worker, text, sizeof text, &size);
     if (st == TR_OK)
         st = send_invite(m, peer, (tr_bytes){ text, size });
     explicit_bzero(text, sizeof text);
@@ -487,6 +521,8 @@ static tr_status invite_all(tr_members *m)
     tr_status st = worker && publics ? tr_curve_keys_new(&server)
                                      : tr_fail(TR_E_MEMORY, "members: no memory for keys");
 
+    if (st == TR_OK)
+        memcpy(m->server_public, server.public_key, TR_CURVE_KEY);
     for (uint32_t i = 0; i < m->n && st == TR_OK; i++) {
         st = tr_curve_keys_new(&worker[i]);
         memcpy(publics[i], worker[i].public_key, TR_CURVE_KEY);
@@ -495,7 +531,7 @@ static tr_status invite_all(tr_members *m)
         st = tr_link_serve(m->o.listen, &server, (const uint8_t(*)[TR_CURVE_KEY])publics, m->n,
                            &m->link);
     for (uint32_t i = 0; i < m->n && st == TR_OK; i++)
-        st = invite(m, i + 1, &server, &worker[i]);
+        st = invite(m, i + 1, &worker[i]);
     if (st == TR_OK && m->o.n_outside > 0)
         tr_log(TR_LOG_INFO,
                "workers from elsewhere that are waited for: %u, each by troupe-worker --join with "
@@ -507,6 +543,41 @@ static tr_status invite_all(tr_members *m)
     free(publics);
     free(worker);
     return st;
+}
+
+tr_status tr_members_invite_again(tr_members *m, uint32_t peer, uint8_t out[TR_MEMBERS_INVITATION],
+                                  size_t *size)
+{
+    tr_member *w = &m->member[peer - 1];
+    alignas(TR_FRAME_ALIGN) uint8_t frame[TR_MEMBERS_INVITATION];
+    uint8_t text[TR_MEMBERS_INVITATION - 256];
+    tr_frame_header h = { .kind = TR_FRAME_INVITE, .job = m->job };
+    tr_curve_keys keys;
+    size_t n = 0;
+
+    TR_CHECK(w->state == TR_MEMBER_LOST);
+    tr_status st = tr_curve_keys_new(&keys);
+    if (st == TR_OK && tr_route_is(m->transport))
+        st = tr_route_move(m->transport, peer);
+    if (st == TR_OK)
+        st = pack_invite(m, peer, &keys, text, sizeof text, &n);
+    if (st != TR_OK)
+        return st;
+    tr_link_admit(m->link, peer, keys.public_key);
+    tr_curve_keys_forget(&keys);
+    tr_frame_begin(frame, &h, n);
+    memcpy(tr_frame_text(frame), text, n);
+    tr_frame_seal(frame);
+    *size = tr_frame_text_size(n);
+    memcpy(out, frame, *size);
+    explicit_bzero(text, sizeof text);
+    explicit_bzero(frame, sizeof frame);
+    tr_member fresh = { .is_replacement = true };
+    snprintf(fresh.why, sizeof fresh.why, "%.200s; its replacement is on its way",
+             w->is_replacement ? "was lost" : w->why);
+    *w = fresh;
+    enter(m, peer, TR_MEMBER_JOINING);
+    return TR_OK;
 }
 
 /* "worker 2, worker 5" for those that are not in the state; false if there is none. */
@@ -530,7 +601,7 @@ static bool has_joined(const tr_member *w)
 
 static bool has_loaded(const tr_member *w)
 {
-    return w->state > TR_MEMBER_LOADING && !w->is_adopting;
+    return w->is_replacement || (w->state > TR_MEMBER_LOADING && !w->is_adopting);
 }
 
 /* The transport says that a worker is gone: does it still say why? */
@@ -635,7 +706,9 @@ tr_status tr_members_open(const tr_members_options *o, tr_transport *t, tr_membe
     m->n = t->n_peers;
     m->member = calloc(m->n, sizeof *m->member);
     m->buffer = malloc(TR_MAX_CONTROL);
-    if (!m->member || !m->buffer)
+    m->model_path = strdup(o->model_path); /* replacements are told later */
+    m->o.model_path = m->model_path;
+    if (!m->member || !m->buffer || !m->model_path)
         st = tr_fail(TR_E_MEMORY, "members: no memory for %u workers", m->n);
     if (st == TR_OK && getrandom(&m->job, sizeof m->job, 0) != (ssize_t)sizeof m->job)
         st = tr_fail(TR_E_SYSTEM, "members: no random job number to be had");
@@ -661,7 +734,7 @@ tr_status tr_members_assign(tr_members *m, uint32_t peer, const tr_assignment *a
     tr_control c = { .kind = TR_CONTROL_ASSIGN, .assign = *a };
     tr_member *w = &m->member[peer - 1];
 
-    if (m->lost != TR_OK)
+    if (m->lost != TR_OK || w->state >= TR_MEMBER_LOST)
         return m->lost;
     if (w->state == TR_MEMBER_JOINING) {
         w->heard = tr_now();
@@ -759,6 +832,7 @@ void tr_members_close(tr_members **members)
     }
     tr_link_close(&m->link);
     free(m->buffer);
+    free(m->model_path);
     free(m->member);
     free(m);
     *members = NULL;

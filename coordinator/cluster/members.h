@@ -4,6 +4,7 @@
  *         st = tr_members_assign(m, peer, &assignment);
  *         st = tr_members_await_ready(m, deadline, watch, ctx);
  *         st = tr_members_pump(m);                           inside every other wait
+ *         st = tr_members_invite_again(m, peer, ...);        another process in a lost one's place
  *         tr_members_close(&m);                              tells the living to stop
  *
  * STATE   A worker is JOINING until its hello was accepted, LOADING once it was assigned its
@@ -46,17 +47,18 @@ typedef struct {
     tr_time heard;            /* when it last said anything */
     bool is_late;             /* SUSPECT for a share: only an answer clears it */
     bool is_adopting;         /* loads what a lost worker held */
-    char why[256];            /* it is SUSPECT or LOST */
-    tr_time changed;          /* when it got into its state */
+    bool is_replacement; /* of one that was lost: the job goes on without it until it is ready */
+    char why[256];       /* it is SUSPECT or LOST */
+    tr_time changed;     /* when it got into its state */
 } tr_member;
 
 typedef struct tr_members tr_members;
 
 typedef struct {
-    const char *listen;  /* NULL: loopback */
-    const char *version; /* of this program */
-    const char *model_path;
-    uint64_t model; /* identity */
+    const char *listen;     /* NULL: loopback */
+    const char *version;    /* of this program */
+    const char *model_path; /* copied */
+    uint64_t model;         /* identity */
     tr_time join_timeout;
     tr_time suspect_timeout; /* silence of a ready worker that makes it SUSPECT; 0: never */
     tr_time silence_timeout; /* and that makes it LOST */
@@ -75,7 +77,7 @@ uint64_t tr_members_job(const tr_members *m);
 /* peer 1..n_workers. */
 const tr_member *tr_members_get(const tr_members *m, uint32_t peer);
 
-/* True for a worker that takes shares: it is LOADING or READY. */
+/* True for a worker that takes shares: it is READY, or LOADING before the job begins. */
 bool tr_members_is_usable(const tr_members *m, uint32_t peer);
 
 /* Counts whatever makes a worker usable or not. */
@@ -83,6 +85,14 @@ uint64_t tr_members_changes(const tr_members *m);
 
 /* The first assignment is what the worker loads before it is READY; a later one adds experts. */
 tr_status tr_members_assign(tr_members *m, uint32_t peer, const tr_assignment *a);
+
+/* The place of a lost worker for another process, which is JOINING from now on: new keys, a new
+ * ticket for the data plane, and in out, *size bytes, the frame that it must get on a secret way.
+ * Its loss ends nothing.  Only where the data plane, or a part of it, can take it (tr_zmq,
+ * tr_route). */
+enum { TR_MEMBERS_INVITATION = 4096 };
+tr_status tr_members_invite_again(tr_members *m, uint32_t peer, uint8_t out[TR_MEMBERS_INVITATION],
+                                  size_t *size);
 
 /* For whoever notices first.  A lost worker is never sent anything but the order to end. */
 void tr_members_lose(tr_members *m, uint32_t peer, const char *format, ...)

@@ -15,6 +15,10 @@ enum { TOLD_NOTHING, TOLD_LAZY, TOLD_ALL };
 
 enum { NOBODY = UINT32_MAX };
 
+/* Between two looks after replacements, and how long one may take to say hello. */
+static const tr_time replacement_period = 5 * TR_MS;
+static const tr_time join_patience = 60 * TR_SECOND;
+
 /* As the state of each worker was when it was last looked at. */
 typedef enum { AT_HOME, AWAY, GONE } presence;
 
@@ -29,6 +33,12 @@ struct tr_recovery {
     uint32_t *substitute; /* [n_layers][n_experts] who loaded it beside its home, or NOBODY */
     uint8_t *told;        /* [n_layers][n_experts] */
     uint64_t *room;       /* [n_peers] bytes left */
+    uint64_t *home_bytes; /* [n_peers] of those that are at home there */
+    uint64_t *first_room; /* [n_peers] of a worker that holds no more than these */
+    tr_time *retry;       /* [n_peers] when a lost worker may be replaced (again) */
+    uint32_t *n_tries;    /* [n_peers] */
+    tr_time replaced;     /* when it was last looked who needs a replacement */
+    bool some_gone;       /* somebody is lost or not yet replaced */
     bool *is_full;        /* [n_peers] */
     presence *presence;   /* [n_peers] */
     bool *is_due;         /* [n_layers][n_experts] to be told in this round */
@@ -70,8 +80,11 @@ static void measure_room(tr_recovery *r)
     for (uint32_t l = 0; l < p->n_layers; l++)
         for (uint32_t e = 0; e < r->o.map->layer[l].n_experts; e++) {
             uint32_t home = tr_placement_home(p, l, e);
-            r->room[home] = less(r->room[home], tr_expert_map_bytes(r->o.map, l));
+            uint64_t bytes = tr_expert_map_bytes(r->o.map, l);
+            r->room[home] = less(r->room[home], bytes);
+            r->home_bytes[home] += bytes;
         }
+    memcpy(r->first_room, r->room, r->n_peers * sizeof *r->room);
 }
 
 /* ---- new, free ------------------------------------------------------------------------- */
@@ -91,9 +104,14 @@ tr_status tr_recovery_new(const tr_recovery_options *o, tr_recovery **out)
     r->told = calloc(n, sizeof *r->told);
     r->is_due = calloc(n, sizeof *r->is_due);
     r->room = calloc(r->n_peers, sizeof *r->room);
+    r->home_bytes = calloc(r->n_peers, sizeof *r->home_bytes);
+    r->first_room = calloc(r->n_peers, sizeof *r->first_room);
+    r->retry = calloc(r->n_peers, sizeof *r->retry);
+    r->n_tries = calloc(r->n_peers, sizeof *r->n_tries);
     r->is_full = calloc(r->n_peers, sizeof *r->is_full);
     r->presence = calloc(r->n_peers, sizeof *r->presence);
-    if (!r->substitute || !r->told || !r->is_due || !r->room || !r->is_full || !r->presence) {
+    if (!r->substitute || !r->told || !r->is_due || !r->room || !r->home_bytes || !r->first_room ||
+        !r->retry || !r->n_tries || !r->is_full || !r->presence) {
         tr_recovery_free(&r);
         return tr_fail(TR_E_MEMORY, "recovery: no memory");
     }
@@ -114,6 +132,10 @@ void tr_recovery_free(tr_recovery **recovery)
     free(r->told);
     free(r->is_due);
     free(r->room);
+    free(r->home_bytes);
+    free(r->first_room);
+    free(r->retry);
+    free(r->n_tries);
     free(r->is_full);
     free(r->presence);
     free(r);
@@ -218,9 +240,13 @@ static tr_status tell(tr_recovery *r, uint32_t peer, bool lazy)
 
 static void count_presence(tr_recovery *r)
 {
+    r->some_gone = false;
     for (uint32_t w = 1; w < r->n_peers; w++) {
-        tr_member_state s = tr_members_get(r->o.members, w)->state;
-        presence now = s >= TR_MEMBER_LOST ? GONE : s == TR_MEMBER_SUSPECT ? AWAY : AT_HOME;
+        presence now = tr_members_is_usable(r->o.members, w)                         ? AT_HOME
+                       : tr_members_get(r->o.members, w)->state == TR_MEMBER_SUSPECT ? AWAY
+                                                                                     : GONE;
+        r->some_gone = r->some_gone || now == GONE;
+        r->stats.replaced += now == AT_HOME && r->presence[w] == GONE;
         r->stats.lost += now == GONE && r->presence[w] != GONE;
         r->stats.suspected += now == AWAY && r->presence[w] == AT_HOME;
         r->stats.returned += now == AT_HOME && r->presence[w] == AWAY;
@@ -247,13 +273,133 @@ static tr_status place_all(tr_recovery *r)
     return st;
 }
 
+/* ---- replacements ---------------------------------------------------------------------- */
+
+/* Seconds between tries: 1, 2, 4, ... 64. */
+static tr_time pause_after(uint32_t n_tries)
+{
+    return TR_SECOND << (n_tries < 6 ? n_tries : 6);
+}
+
+/* What the lost process held beside its own is nowhere now. */
+static void forget_holdings(tr_recovery *r, uint32_t w)
+{
+    size_t n = (size_t)r->o.placement->n_layers * r->o.placement->n_experts;
+
+    for (size_t i = 0; i < n; i++)
+        if (r->substitute[i] == w)
+            r->substitute[i] = NOBODY;
+    r->room[w] = r->first_room[w];
+    r->is_full[w] = false;
+}
+
+static tr_status start_replacement(tr_recovery *r, uint32_t w)
+{
+    uint8_t invitation[TR_MEMBERS_INVITATION];
+    size_t size = 0;
+
+    r->retry[w] = tr_deadline_after(tr_now(), pause_after(r->n_tries[w]++));
+    if (r->o.replaces_here && r->home_bytes[w] > tr_memory_available() / 10 * 9) {
+        tr_log(TR_LOG_WARN, "worker %u is not replaced: its experts need %llu bytes, more than %s",
+               w, (unsigned long long)r->home_bytes[w], "this machine has left");
+        return TR_OK;
+    }
+    tr_status st = tr_members_invite_again(r->o.members, w, invitation, &size);
+    if (st != TR_OK)
+        return st;
+    forget_holdings(r, w);
+    st = tr_replacement_start(r->o.replacement, w, (tr_bytes){ invitation, size });
+    explicit_bzero(invitation, sizeof invitation);
+    if (st != TR_OK) /* said; the job goes on without */
+        tr_members_lose(r->o.members, w, "has no replacement: it can't be started");
+    return TR_OK;
+}
+
+static bool has_table(const tr_hello *h, const char *name)
+{
+    for (uint32_t i = 0; i < h->n_kernels; i++)
+        if (strcmp(h->kernels[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* A replacement that has said hello gets what the lost worker had. */
+static tr_status assign_home(tr_recovery *r, uint32_t w)
+{
+    const tr_placement *p = r->o.placement;
+    tr_assignment a;
+
+    if (!has_table(&tr_members_get(r->o.members, w)->hello, r->first.kernels)) {
+        tr_members_lose(r->o.members, w, "has no kernel table %s, which this job computes with",
+                        r->first.kernels);
+        return TR_OK;
+    }
+    tr_status st = tr_assignment_init(&a, p->n_layers);
+    memcpy(a.kernels, r->first.kernels, sizeof a.kernels);
+    a.exact = r->first.exact;
+    a.max_rows = r->first.max_rows;
+    a.epoch = p->epoch;
+    for (uint32_t l = 0; l < p->n_layers && st == TR_OK; l++) {
+        a.layer[l].expert = malloc(p->n_experts * sizeof(uint32_t));
+        if (!a.layer[l].expert)
+            st = tr_fail(TR_E_MEMORY, "recovery: no memory");
+        for (uint32_t e = 0; e < r->o.map->layer[l].n_experts && st == TR_OK; e++)
+            if (tr_placement_home(p, l, e) == w)
+                a.layer[l].expert[a.layer[l].n++] = e;
+    }
+    if (st == TR_OK)
+        st = tr_members_assign(r->o.members, w, &a);
+    tr_assignment_fini(&a);
+    return st;
+}
+
+static tr_status look_after_replacement(tr_recovery *r, uint32_t w, tr_time now)
+{
+    const tr_member *m = tr_members_get(r->o.members, w);
+
+    if (m->state == TR_MEMBER_LOST)
+        return now >= r->retry[w] ? start_replacement(r, w) : TR_OK;
+    if (!m->is_replacement || m->state > TR_MEMBER_LOADING)
+        return TR_OK;
+    if (tr_replacement_has_ended(r->o.replacement, w))
+        tr_members_lose(r->o.members, w, "has no replacement: its process ended");
+    else if (m->state == TR_MEMBER_JOINING && now - m->changed > join_patience)
+        tr_members_lose(r->o.members, w, "has no replacement: it did not join within %.0f s",
+                        (double)join_patience / (double)TR_SECOND);
+    else if (m->state == TR_MEMBER_JOINING && m->is_accepted)
+        return assign_home(r, w);
+    return TR_OK;
+}
+
+static tr_status replace_lost(tr_recovery *r)
+{
+    tr_status st = TR_OK;
+    tr_time now;
+
+    if (!r->o.replacement || !r->some_gone)
+        return TR_OK;
+    now = tr_now();
+    if (now - r->replaced < replacement_period)
+        return TR_OK;
+    r->replaced = now;
+    for (uint32_t w = 1; w < r->n_peers && st == TR_OK; w++)
+        st = look_after_replacement(r, w, now);
+    return st;
+}
+
 tr_status tr_recovery_look(tr_recovery *r)
 {
+    tr_status st = replace_lost(r);
+
+    if (st != TR_OK)
+        return st;
     /* Telling a substitute may find it gone, which is another change. */
     while (r->seen != tr_members_changes(r->o.members)) {
         r->seen = tr_members_changes(r->o.members);
         count_presence(r);
-        tr_status st = place_all(r);
+        st = replace_lost(r);
+        if (st == TR_OK)
+            st = place_all(r);
         if (st != TR_OK)
             return st;
         if (r->missing > 0 && !r->is_short) {

@@ -5,7 +5,8 @@
  * most memory left, or, if no worker has enough, the coordinator.  A substitute loads first what a
  * share waits for and the rest when it is idle; for a worker that is only suspected it loads
  * nothing else.  When the home is back, its experts are its own again, and what substitutes have
- * loaded stays with them for the next time.
+ * loaded stays with them for the next time.  A lost worker's place is given to a new process, which
+ * is the home when it is ready.
  *
  * USE     st = tr_recovery_new(&options, &r);
  *         st = tr_recovery_look(r);         whenever shares are about to go out, or one came to
@@ -23,6 +24,7 @@
 
 #include "coordinator/cluster/members.h"
 #include "coordinator/cluster/placement.h"
+#include "coordinator/cluster/replacement.h"
 #include "experts/expert_map.h"
 
 typedef struct tr_recovery tr_recovery;
@@ -36,12 +38,14 @@ typedef struct {
     uint64_t worker_memory;      /* bytes of experts a worker may hold; 0: what its host has, but a
                                   * tenth, divided by the processes there */
     uint64_t coordinator_memory; /* the same for the coordinator */
+    tr_replacement *replacement; /* NULL: lost workers are not replaced */
+    bool replaces_here;          /* on this machine, whose memory must suffice */
 } tr_recovery_options;
 
 /* What happened since new. */
 typedef struct {
-    uint64_t lost, suspected, returned; /* workers */
-    uint64_t experts_moved;             /* that got another holder */
+    uint64_t lost, suspected, returned, replaced; /* workers */
+    uint64_t experts_moved;                       /* that got another holder */
     uint64_t shares_resent;
     tr_time stalled, longest_stall; /* of layers in which something was sent again */
 } tr_recovery_stats;
@@ -49,7 +53,7 @@ typedef struct {
 tr_status tr_recovery_new(const tr_recovery_options *o, tr_recovery **out);
 void tr_recovery_free(tr_recovery **r);
 
-/* Costs next to nothing while nobody's state changes. */
+/* To be called often; costs next to nothing while nobody's state changes. */
 tr_status tr_recovery_look(tr_recovery *r);
 
 /* peer could not load what it was given in addition: it gets no more, others do it. */

@@ -8,6 +8,7 @@
 #include "coordinator/cluster/config.h"
 #include "coordinator/cluster/job.h"
 #include "coordinator/cluster/launch.h"
+#include "coordinator/cluster/replacement.h"
 #include "coordinator/commands/answer.h"
 #include "coordinator/commands/talk.h"
 
@@ -143,6 +144,7 @@ static tr_status open_engine(run *r)
     e.join_timeout = (tr_time)r->o.join_timeout_ms * TR_MS;
     e.suspect_timeout = (tr_time)r->o.suspect_ms * TR_MS;
     e.silence_timeout = (tr_time)r->o.silence_ms * TR_MS;
+    e.replacement = tr_replacement_choice(r->o.replacement, &e.replaces_here);
     e.worker_memory = r->o.worker_memory_mib << 20;
     e.coordinator_memory = r->o.coordinator_memory_mib << 20;
     e.share_timeout = (tr_time)r->o.timeout_ms * TR_MS;
@@ -195,14 +197,15 @@ static void sum_up(const run *r, const tr_generate_result *g, const tr_engine_st
            (double)s->transport.bytes_received / (double)n);
     sum_up_workers(r, s);
     if (s->recovery.lost + s->recovery.suspected > 0)
-        tr_log(TR_LOG_INFO,
-               "%llu workers lost, %llu suspected, %llu back; %llu experts moved, %llu shares sent "
-               "again, longest stall %.0f ms",
-               (unsigned long long)s->recovery.lost, (unsigned long long)s->recovery.suspected,
-               (unsigned long long)s->recovery.returned,
-               (unsigned long long)s->recovery.experts_moved,
-               (unsigned long long)s->recovery.shares_resent,
-               (double)s->recovery.longest_stall / (double)TR_MS);
+        tr_log(
+            TR_LOG_INFO,
+            "%llu workers lost, %llu replaced, %llu suspected, %llu back; %llu experts moved, %llu "
+            "shares sent again, longest stall %.0f ms",
+            (unsigned long long)s->recovery.lost, (unsigned long long)s->recovery.replaced,
+            (unsigned long long)s->recovery.suspected, (unsigned long long)s->recovery.returned,
+            (unsigned long long)s->recovery.experts_moved,
+            (unsigned long long)s->recovery.shares_resent,
+            (double)s->recovery.longest_stall / (double)TR_MS);
 }
 
 static tr_status generate(run *r)

@@ -90,6 +90,7 @@ typedef struct tr_run_options {
     const char *worker_binary;
     uint64_t worker_threads;                                      /* 0: the worker decides */
     uint64_t timeout_ms, suspect_ms, silence_ms, join_timeout_ms; /* share, heartbeat, start-up */
+    const char *replacement;                                      /* NULL: auto */
     uint64_t worker_memory_mib, coordinator_memory_mib;           /* for experts */
 } tr_run_options;
 

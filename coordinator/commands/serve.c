@@ -8,6 +8,7 @@
 #include "coordinator/cluster/config.h"
 #include "coordinator/cluster/job.h"
 #include "coordinator/cluster/launch.h"
+#include "coordinator/cluster/replacement.h"
 #include "coordinator/commands/serve_options.h"
 #include "coordinator/serve/http.h"
 
@@ -167,6 +168,7 @@ static tr_status open_engine(server *s)
     e.join_timeout = (tr_time)s->o.join_ms * TR_MS;
     e.suspect_timeout = (tr_time)s->o.suspect_ms * TR_MS;
     e.silence_timeout = (tr_time)s->o.silence_ms * TR_MS;
+    e.replacement = tr_replacement_choice(s->o.replacement, &e.replaces_here);
     e.worker_memory = s->o.worker_memory_mib << 20;
     e.coordinator_memory = s->o.coordinator_memory_mib << 20;
     e.share_timeout = (tr_time)s->o.share_ms * TR_MS;

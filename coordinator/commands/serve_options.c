@@ -80,6 +80,8 @@ static const option_info options[] = {
       AT(suspect_ms), 20, MS, 0, false },
     { "silence-ms", "N", "a worker silent for longer is lost (10000)", NUMBER, AT(silence_ms), 100,
       MS, 0, false },
+    { "replacement", "COMMAND", "starts one for a lost worker; none; auto: troupe-worker here",
+      TEXT, AT(replacement), 0, 0, 0, false },
     { "worker-memory-mib", "N", "of experts in each worker, lost ones' too (0: 90% of its share)",
       NUMBER, AT(worker_memory_mib), 0, 1 << 30, 0, false },
     { "coordinator-memory-mib", "N", "of lost workers' experts in the coordinator (0: the same)",

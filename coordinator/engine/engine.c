@@ -133,6 +133,8 @@ static tr_status join_and_load(tr_engine *e)
             .silence_timeout = e->o.silence_timeout,
             .worker_memory = e->o.worker_memory,
             .coordinator_memory = e->o.coordinator_memory,
+            .replacement = e->o.replacement,
+            .replaces_here = e->o.replaces_here,
         };
         st = tr_cluster_open(&c, &e->cluster);
         if (st != TR_OK)
@@ -411,7 +413,12 @@ tr_status tr_engine_step(tr_engine *e, const tr_row *rows, size_t n_rows, float 
 
 tr_status tr_engine_pump(tr_engine *e)
 {
-    return e->cluster ? tr_members_pump(tr_cluster_members(e->cluster)) : TR_OK;
+    if (!e->cluster)
+        return TR_OK;
+    tr_status st = tr_members_pump(tr_cluster_members(e->cluster));
+    if (st == TR_OK)
+        st = tr_recovery_look(tr_cluster_recovery(e->cluster));
+    return st == TR_E_BUSY ? TR_OK : st; /* memory is short: a step will wait, or say so */
 }
 
 tr_worker_view tr_engine_worker(const tr_engine *e, uint32_t worker)
@@ -429,7 +436,8 @@ tr_worker_view tr_engine_worker(const tr_engine *e, uint32_t worker)
                          .n_experts = m->n_experts,
                          .expert_bytes = m->loaded,
                          .stats = m->stats };
-    if (m->state == TR_MEMBER_SUSPECT || m->state == TR_MEMBER_LOST)
+    if (m->state == TR_MEMBER_SUSPECT || m->state == TR_MEMBER_LOST ||
+        (m->is_replacement && m->state != TR_MEMBER_READY))
         memcpy(v.why, m->why, sizeof v.why);
     return v;
 }

@@ -49,6 +49,10 @@ typedef struct {
     uint64_t worker_memory, coordinator_memory; /* bytes for experts, those of lost workers among
                                                  * them; 0: what the host has, but a tenth */
 
+    const char *replacement; /* command of a lost worker's replacement, as in replacement.h; NULL:
+                              * none.  Only where the transport is a job's */
+    bool replaces_here;      /* the command starts it on this machine */
+
     bool progress; /* draw a bar on stderr while loading */
     void (*on_picks)(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows, size_t top_k);
     void *ctx;

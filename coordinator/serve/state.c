@@ -485,6 +485,8 @@ static void put_engine(FILE *f, const tr_serve_state *s)
     count(f, "answers_refused_total", "Answers that were damaged or no finite numbers.",
           e->dispatch.answers_refused);
     count(f, "workers_lost_total", "Workers that died, hung or were cut off.", e->recovery.lost);
+    count(f, "workers_replaced_total", "New processes in the place of lost workers.",
+          e->recovery.replaced);
     count(f, "workers_suspected_total", "Times that a worker was passed over.",
           e->recovery.suspected);
     count(f, "workers_returned_total", "Times that one was taken back.", e->recovery.returned);

@@ -216,7 +216,8 @@ static void answers_are_those_of_a_request_alone(void **state)
         assert_int_equal(stats.finished + stats.cancelled, N_REQUESTS);
         assert_int_equal(stats.generated_tokens, tokens);
         assert_int_equal(stats.first_token.n + stats.between_tokens.n, tokens);
-        assert_true(stats.prefix_hits > 0);
+        if (!variants[v].cancels) /* what is begun alike may be cancelled before it is shared */
+            assert_true(stats.prefix_hits > 0);
     }
     free(list);
 }
