@@ -33,7 +33,8 @@ typedef struct {
     uint64_t since;      /* orders when the descriptors became known */
 } client;
 
-struct tr_link {
+typedef struct {
+    tr_link base;
     void *context, *socket, *monitor, *door;
     bool is_server;
     char endpoint[MAX_ENDPOINT];
@@ -41,7 +42,9 @@ struct tr_link {
     uint32_t n;
     uint64_t n_connections; /* counted for client.since */
     zmq_msg_t message;      /* that the last event points into */
-};
+} zmq_link;
+
+static const tr_link_ops zmq_link_ops; /* at the end */
 
 static tr_status zmq_failed(const char *what)
 {
@@ -71,14 +74,34 @@ static bool set_int(void *socket, int option, int value)
     return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
 }
 
-/* What both ends have in common. */
-static tr_status new_link(int type, uint32_t n, tr_link **out)
+static void zmq_link_close(tr_link *link)
 {
-    tr_link *l = calloc(1, sizeof *l);
+    zmq_link *l = (zmq_link *)link;
+
+    zmq_msg_close(&l->message);
+    if (l->monitor) {
+        zmq_socket_monitor(l->socket, NULL, 0);
+        zmq_close(l->monitor);
+    }
+    if (l->socket)
+        zmq_close(l->socket);
+    if (l->door)
+        zmq_close(l->door);
+    while (l->context && zmq_ctx_term(l->context) != 0 && zmq_errno() == EINTR)
+        continue; /* a signal came; what lingers has its own limit */
+    free(l->clients);
+    free(l);
+}
+
+/* What both ends have in common. */
+static tr_status new_link(int type, uint32_t n, zmq_link **out)
+{
+    zmq_link *l = calloc(1, sizeof *l);
     int64_t max_size = TR_LINK_MAX_MESSAGE;
 
     if (!l)
         return tr_fail(TR_E_MEMORY, "control plane: no memory");
+    l->base.ops = &zmq_link_ops;
     l->n = n;
     l->clients = calloc(n ? n : 1, sizeof *l->clients);
     zmq_msg_init(&l->message);
@@ -94,14 +117,14 @@ static tr_status new_link(int type, uint32_t n, tr_link **out)
                         zmq_setsockopt(l->socket, ZMQ_MAXMSGSIZE, &max_size, sizeof max_size) != 0))
         st = zmq_failed("socket options");
     if (st != TR_OK) {
-        tr_link_close(&l);
+        zmq_link_close(&l->base);
         return st;
     }
     *out = l;
     return TR_OK;
 }
 
-static tr_status watch(tr_link *l)
+static tr_status watch(zmq_link *l)
 {
     if (zmq_socket_monitor(l->socket, "inproc://monitor", ZMQ_EVENT_DISCONNECTED) != 0)
         return zmq_failed("monitor");
@@ -112,7 +135,7 @@ static tr_status watch(tr_link *l)
     return TR_OK;
 }
 
-static tr_status open_door(tr_link *l)
+static tr_status open_door(zmq_link *l)
 {
     l->door = zmq_socket(l->context, ZMQ_REP);
     if (!l->door || !set_int(l->door, ZMQ_LINGER, 0) ||
@@ -123,7 +146,7 @@ static tr_status open_door(tr_link *l)
 
 /* The text to bind and, for an address that means "all interfaces", this host's name to give
  * out. */
-static tr_status bind_to(tr_link *l, const char *address)
+static tr_status bind_to(zmq_link *l, const char *address)
 {
     char text[MAX_ENDPOINT];
     size_t size = sizeof l->endpoint;
@@ -155,7 +178,7 @@ static tr_status bind_to(tr_link *l, const char *address)
 tr_status tr_link_serve(const char *address, const tr_link_keys *keys,
                         const uint8_t (*clients)[TR_LINK_KEY], uint32_t n, tr_link **out)
 {
-    tr_link *l = NULL;
+    zmq_link *l = NULL;
 
     tr_status st = new_link(ZMQ_ROUTER, n, &l);
     if (st != TR_OK)
@@ -174,17 +197,17 @@ tr_status tr_link_serve(const char *address, const tr_link_keys *keys,
     if (st == TR_OK)
         st = bind_to(l, address);
     if (st != TR_OK) {
-        tr_link_close(&l);
+        zmq_link_close(&l->base);
         return st;
     }
-    *out = l;
+    *out = &l->base;
     return TR_OK;
 }
 
 tr_status tr_link_connect(const char *endpoint, const uint8_t *server_public,
                           const tr_link_keys *keys, tr_link **out)
 {
-    tr_link *l = NULL;
+    zmq_link *l = NULL;
 
     tr_status st = new_link(ZMQ_DEALER, 1, &l);
     if (st != TR_OK)
@@ -201,48 +224,22 @@ tr_status tr_link_connect(const char *endpoint, const uint8_t *server_public,
         st = tr_fail(TR_E_SYSTEM, "control plane: %s is no address to connect to: %s", endpoint,
                      zmq_strerror(zmq_errno()));
     if (st != TR_OK) {
-        tr_link_close(&l);
+        zmq_link_close(&l->base);
         return st;
     }
-    *out = l;
+    *out = &l->base;
     return TR_OK;
 }
 
-void tr_link_close(tr_link **link)
+static const char *zmq_link_endpoint(const tr_link *link)
 {
-    tr_link *l = *link;
-
-    if (!l)
-        return;
-    zmq_msg_close(&l->message);
-    if (l->monitor) {
-        zmq_socket_monitor(l->socket, NULL, 0);
-        zmq_close(l->monitor);
-    }
-    if (l->socket)
-        zmq_close(l->socket);
-    if (l->door)
-        zmq_close(l->door);
-    while (l->context && zmq_ctx_term(l->context) != 0 && zmq_errno() == EINTR)
-        continue; /* a signal came; what lingers has its own limit */
-    free(l->clients);
-    free(l);
-    *link = NULL;
+    return ((const zmq_link *)link)->endpoint;
 }
 
-const char *tr_link_endpoint(const tr_link *l)
+static tr_status zmq_link_send(tr_link *link, uint32_t peer, tr_bytes message)
 {
-    return l->endpoint;
-}
+    zmq_link *l = (zmq_link *)link;
 
-bool tr_link_is_loopback(const tr_link *l)
-{
-    return strncmp(l->endpoint, "tcp://127.", 10) == 0 ||
-           strncmp(l->endpoint, "tcp://[::1]", 11) == 0;
-}
-
-tr_status tr_link_send(tr_link *l, uint32_t peer, tr_bytes message)
-{
     if (l->is_server) {
         const client *c = peer >= 1 && peer <= l->n ? &l->clients[peer - 1] : NULL;
         if (!c || c->routing_size == 0 ||
@@ -257,7 +254,7 @@ tr_status tr_link_send(tr_link *l, uint32_t peer, tr_bytes message)
 /* ---- the door-keeper ------------------------------------------------------------------ */
 
 /* The number of the client with this key, 0 for a stranger. */
-static uint32_t client_of(const tr_link *l, const uint8_t *key)
+static uint32_t client_of(const zmq_link *l, const uint8_t *key)
 {
     for (uint32_t i = 0; i < l->n; i++)
         if (memcmp(l->clients[i].public_key, key, TR_LINK_KEY) == 0)
@@ -266,7 +263,7 @@ static uint32_t client_of(const tr_link *l, const uint8_t *key)
 }
 
 /* One ZAP request: version, id, domain, address, identity, mechanism, key. */
-static void answer_door(tr_link *l)
+static void answer_door(zmq_link *l)
 {
     enum { FRAMES = 7, FRAME = 256 };
     uint8_t frame[FRAMES][FRAME];
@@ -302,7 +299,7 @@ static void answer_door(tr_link *l)
 /* ---- events --------------------------------------------------------------------------- */
 
 /* Throw away what is left of a message of several parts. */
-static void drop_rest(tr_link *l)
+static void drop_rest(zmq_link *l)
 {
     while (zmq_msg_more(&l->message))
         if (zmq_msg_recv(&l->message, l->socket, ZMQ_DONTWAIT) < 0)
@@ -310,7 +307,7 @@ static void drop_rest(tr_link *l)
 }
 
 /* Who a message is from, by the key that its connection was authenticated with. */
-static uint32_t sender_of(tr_link *l, const uint8_t *routing_id, size_t routing_size)
+static uint32_t sender_of(zmq_link *l, const uint8_t *routing_id, size_t routing_size)
 {
     const char *user = zmq_msg_gets(&l->message, "User-Id");
     unsigned long peer = user ? strtoul(user, NULL, 10) : 0;
@@ -327,7 +324,7 @@ static uint32_t sender_of(tr_link *l, const uint8_t *routing_id, size_t routing_
     return (uint32_t)peer;
 }
 
-static bool take_message(tr_link *l, tr_link_event *out)
+static bool take_message(zmq_link *l, tr_link_event *out)
 {
     uint8_t routing_id[MAX_ROUTING_ID];
     int routing_size = 0;
@@ -360,7 +357,7 @@ static bool take_message(tr_link *l, tr_link_event *out)
 
 /* Whose connection ended with this descriptor?  The system gives the lowest free number to the next
  * connection at once, so two may claim it: the end is that of the older. */
-static client *owner_of(tr_link *l, int fd)
+static client *owner_of(zmq_link *l, int fd)
 {
     client *owner = NULL;
 
@@ -374,7 +371,7 @@ static client *owner_of(tr_link *l, int fd)
     return owner;
 }
 
-static bool take_end(tr_link *l, tr_link_event *out)
+static bool take_end(zmq_link *l, tr_link_event *out)
 {
     uint8_t event[6]; /* u16 event, u32 value: the descriptor */
     uint8_t address[MAX_ENDPOINT];
@@ -394,8 +391,9 @@ static bool take_end(tr_link *l, tr_link_event *out)
     return true;
 }
 
-tr_status tr_link_poll(tr_link *l, tr_time timeout, tr_link_event *out)
+static tr_status zmq_link_poll(tr_link *link, tr_time timeout, tr_link_event *out)
 {
+    zmq_link *l = (zmq_link *)link;
     tr_time deadline = tr_deadline_after(tr_now(), timeout);
 
     for (;;) {
@@ -422,4 +420,31 @@ tr_status tr_link_poll(tr_link *l, tr_time timeout, tr_link_event *out)
         if (!items[0].revents && items[1].revents && take_end(l, out))
             return TR_OK;
     }
+}
+
+static const tr_link_ops zmq_link_ops = { zmq_link_close, zmq_link_endpoint, zmq_link_send,
+                                          zmq_link_poll };
+
+/* ---- links of any make ------------------------------------------------------------------- */
+
+tr_status tr_link_serve_beside(tr_transport *t, const char *address, const tr_link_keys *keys,
+                               const uint8_t (*clients)[TR_LINK_KEY], tr_link **out)
+{
+    return t->links ? t->links->serve(t, out)
+                    : tr_link_serve(address, keys, clients, t->n_peers, out);
+}
+
+tr_status tr_link_connect_beside(tr_transport *t, const char *endpoint,
+                                 const uint8_t *server_public, const tr_link_keys *keys,
+                                 tr_link **out)
+{
+    return t->links ? t->links->connect(t, out)
+                    : tr_link_connect(endpoint, server_public, keys, out);
+}
+
+bool tr_link_is_loopback(const tr_link *l)
+{
+    const char *endpoint = tr_link_endpoint(l);
+
+    return strncmp(endpoint, "tcp://127.", 10) == 0 || strncmp(endpoint, "tcp://[::1]", 11) == 0;
 }

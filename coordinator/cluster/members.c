@@ -303,8 +303,8 @@ static tr_status invite_all(tr_members *m)
         memcpy(publics[i], worker[i].public_key, TR_LINK_KEY);
     }
     if (st == TR_OK)
-        st = tr_link_serve(m->o.listen, &server, (const uint8_t(*)[TR_LINK_KEY])publics, m->n,
-                           &m->link);
+        st = tr_link_serve_beside(m->transport, m->o.listen, &server,
+                                  (const uint8_t(*)[TR_LINK_KEY])publics, &m->link);
     for (uint32_t i = 0; i < m->n && st == TR_OK; i++)
         st = invite(m, i + 1, &server, &worker[i]);
     for (uint32_t i = 0; worker && i < m->n; i++)
