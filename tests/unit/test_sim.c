@@ -187,6 +187,13 @@ static void without_faults_all_is_answered_soon(void **state)
     assert_false(r.is_dead || r.was_ended);
 }
 
+static bool is_same(const tr_sim_fault *a, const tr_sim_fault *b)
+{
+    return a->what == b->what && a->from == b->from && a->to == b->to && a->nth == b->nth &&
+           a->is_control == b->is_control && a->at == b->at && a->duration == b->duration &&
+           a->byte == b->byte;
+}
+
 static void each_fault_does_what_it_says_and_is_recorded(void **state)
 {
     enum { NEITHER, DEAD, ENDED };
@@ -278,7 +285,7 @@ static void each_fault_does_what_it_says_and_is_recorded(void **state)
         assert_int_equal(r.was_ended, table[i].end == ENDED);
         assert_int_equal(r.n_recorded, happens);
         if (happens)
-            assert_memory_equal(&r.first.fault, fault, sizeof *fault);
+            assert_true(is_same(&r.first.fault, fault));
     }
 }
 
