@@ -47,6 +47,10 @@ typedef struct {
     /* of data messages; but late: of both planes */
     tr_sim_rate late, lost, twice, corrupt;
     tr_time late_max;
+    uint64_t spared; /* data messages of each direction, from the first: MPI loses no invitation */
+
+    /* of the blocks of memory (base/memory.h) that workers take */
+    tr_sim_rate no_block;
 
     /* of workers, some time before horizon */
     tr_sim_rate killed, vanished, hung, slow_disk, short_of_memory;
@@ -66,6 +70,8 @@ typedef enum {
     TR_SIM_LOST,
     TR_SIM_TWICE,
     TR_SIM_CORRUPT, /* a bit of byte number `byte`, modulo its size, is flipped */
+    /* a block of memory that process `from` asks for, its nth */
+    TR_SIM_NO_BLOCK,
     /* a process */
     TR_SIM_KILL,            /* its connections end */
     TR_SIM_VANISH,          /* with its host: nobody is told */
@@ -81,7 +87,7 @@ typedef struct {
     tr_sim_what what;
     tr_peer from, to; /* a message's direction; the process (from); the way's ends */
     bool is_control;  /* the message's plane */
-    uint64_t nth;     /* the message's number in its direction and plane, from 0 */
+    uint64_t nth;     /* the message's number in its direction and plane, or the block's; from 0 */
     tr_time at;       /* process or way: since the world began; or TR_SIM_AT_MESSAGE */
     tr_time duration; /* TR_FOREVER: it never ends */
     uint64_t byte;

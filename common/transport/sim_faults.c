@@ -72,6 +72,17 @@ const tr_sim_event *tr_sim_record(const tr_sim *s, size_t *n)
 
 /* ---- messages ------------------------------------------------------------------------------ */
 
+static bool is_of_message(tr_sim_what what)
+{
+    return what <= TR_SIM_CORRUPT;
+}
+
+/* Of a process or a way, at a time or before a message. */
+static bool is_timed(tr_sim_what what)
+{
+    return what > TR_SIM_NO_BLOCK;
+}
+
 static void apply_to_message(tr_world_fate *fate, const tr_sim_fault *f)
 {
     if (f->what == TR_SIM_LATE)
@@ -97,6 +108,8 @@ static tr_sim_rate rate_of(const tr_sim_rules *r, tr_sim_what what)
         return r->twice;
     case TR_SIM_CORRUPT:
         return r->corrupt;
+    case TR_SIM_NO_BLOCK:
+        return r->no_block;
     case TR_SIM_KILL:
         return r->killed;
     case TR_SIM_VANISH:
@@ -133,6 +146,8 @@ static void draw_message(tr_sim *s, tr_world_fate *fate, const tr_sim_fault *pla
 {
     tr_sim_what last = place->is_control ? TR_SIM_LATE : TR_SIM_CORRUPT; /* TCP is reliable */
 
+    if (!place->is_control && place->nth < s->o.rules.spared)
+        return;
     for (tr_sim_what what = TR_SIM_LATE; what <= last; what++) {
         tr_sim_fault f = *place;
         f.what = what;
@@ -143,12 +158,17 @@ static void draw_message(tr_sim *s, tr_world_fate *fate, const tr_sim_fault *pla
     }
 }
 
+static bool is_at(const tr_sim_fault *f, const tr_sim_fault *place)
+{
+    return f->from == place->from && f->to == place->to && f->is_control == place->is_control &&
+           f->nth == place->nth;
+}
+
 static void look_up_message(tr_sim *s, tr_world_fate *fate, const tr_sim_fault *place)
 {
     for (size_t i = 0; i < s->o.n_schedule; i++) {
         const tr_sim_fault *f = &s->o.schedule[i];
-        if (f->what > TR_SIM_CORRUPT || f->from != place->from || f->to != place->to ||
-            f->is_control != place->is_control || f->nth != place->nth)
+        if (!is_of_message(f->what) || !is_at(f, place))
             continue;
         apply_to_message(fate, f);
         write_down(s, f);
@@ -208,7 +228,7 @@ void tr_world_plan_faults(tr_sim *s)
         const tr_sim_fault *f = &s->o.schedule[i];
         TR_CHECK(f->from <= s->o.n_workers);
         TR_CHECK(f->to <= s->o.n_workers);
-        if (f->what > TR_SIM_CORRUPT && f->at != TR_SIM_AT_MESSAGE)
+        if (is_timed(f->what) && f->at != TR_SIM_AT_MESSAGE)
             push_fault(s, f);
     }
     for (tr_peer worker = 1; !s->o.has_schedule && worker <= s->o.n_workers; worker++)
@@ -273,7 +293,7 @@ void tr_world_faults_before_message(tr_world_process *p)
 
     for (size_t i = 0; s->o.has_schedule && i < s->o.n_schedule && !p->is_dead; i++) {
         const tr_sim_fault *f = &s->o.schedule[i];
-        if (f->what > TR_SIM_CORRUPT && f->at == TR_SIM_AT_MESSAGE && f->from == p->base.self &&
+        if (is_timed(f->what) && f->at == TR_SIM_AT_MESSAGE && f->from == p->base.self &&
             f->nth == p->n_sent)
             tr_world_fault_happens(s, f);
     }
@@ -293,11 +313,27 @@ static tr_status before_read(void *ctx, size_t size)
     return p->is_dead ? TR_E_INTERRUPTED : TR_OK;
 }
 
+/* Whether the block that a process asks for is one that it does not get. */
+static bool is_refused(tr_world_process *p)
+{
+    tr_sim *s = p->sim;
+    tr_sim_fault place = { TR_SIM_NO_BLOCK, .from = p->base.self, .nth = p->n_blocks++ };
+    bool is = !s->o.has_schedule && place.from != 0 && is_drawn(s, &place);
+
+    for (size_t i = 0; s->o.has_schedule && i < s->o.n_schedule; i++)
+        is = is || (s->o.schedule[i].what == TR_SIM_NO_BLOCK && is_at(&s->o.schedule[i], &place));
+    if (is)
+        write_down(s, &place);
+    return is;
+}
+
 static tr_status before_memory(void *ctx, size_t size)
 {
-    const tr_world_process *p = ctx;
+    tr_world_process *p = ctx;
 
-    return size > p->memory_limit ? TR_E_MEMORY : TR_OK;
+    if (p->is_dead)
+        return TR_OK;
+    return is_refused(p) || size > p->memory_limit ? TR_E_MEMORY : TR_OK;
 }
 
 void tr_world_faults_of_process(tr_world_process *p)
@@ -326,7 +362,10 @@ static void describe_rest(const tr_sim_fault *f, char *out, size_t size)
 
     if (f->duration != TR_FOREVER)
         snprintf(how_long, sizeof how_long, "for %.6f s", seconds);
-    if (f->what == TR_SIM_KILL)
+    if (f->what == TR_SIM_NO_BLOCK)
+        snprintf(out, size, "process %u does not get its block of memory number %llu", f->from,
+                 (unsigned long long)f->nth);
+    else if (f->what == TR_SIM_KILL)
         snprintf(out, size, "process %u is killed", f->from);
     else if (f->what == TR_SIM_VANISH)
         snprintf(out, size, "process %u vanishes with its host", f->from);
@@ -347,7 +386,7 @@ void tr_sim_describe(tr_time time, const tr_sim_fault *f, char *out, size_t size
 {
     char text[160];
 
-    if (f->what <= TR_SIM_CORRUPT)
+    if (is_of_message(f->what))
         describe_message(f, text, sizeof text);
     else
         describe_rest(f, text, sizeof text);

@@ -90,7 +90,7 @@ typedef struct {
     uint64_t wake; /* the number of the event that ends the wait; 0: none */
     tr_time hung_until;
     tr_time ghost; /* the time of a dead one */
-    uint64_t n_sent;
+    uint64_t n_sent, n_blocks;
     tr_time read_time;
     uint64_t memory_limit; /* of one block */
 

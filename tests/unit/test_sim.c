@@ -317,16 +317,18 @@ static void disks_get_slow_and_memory_short(void **state)
     static const tr_sim_fault schedule[] = {
         { TR_SIM_SLOW_DISK, .from = 1, .duration = 3 * TR_SECOND },
         { TR_SIM_SHORT_OF_MEMORY, .from = 2, .byte = 1 << 20 },
+        { TR_SIM_NO_BLOCK, .from = 3 },
     };
     tr_sim_options o = options(1);
-    hardware h[2] = { { 0 } };
+    hardware h[N_WORKERS] = { { 0 } };
+    size_t n;
     tr_sim *sim = NULL;
 
     (void)state;
     o.schedule = schedule;
     o.n_schedule = LENGTH(schedule);
     assert_int_equal(tr_sim_new(&o, &sim), TR_OK);
-    for (tr_peer p = 1; p <= 2; p++)
+    for (tr_peer p = 1; p <= N_WORKERS; p++)
         assert_int_equal(tr_sim_start(sim, p, hardware_main, &h[p - 1]), TR_OK);
     tr_sim_enter(sim);
     assert_int_equal(tr_sim_leave(sim), TR_OK);
@@ -335,6 +337,9 @@ static void disks_get_slow_and_memory_short(void **state)
     assert_true(h[1].read < TR_MS);
     assert_int_equal(h[1].small, TR_OK);
     assert_int_equal(h[1].large, TR_E_MEMORY);
+    assert_int_equal(h[2].small, TR_E_MEMORY);
+    assert_int_equal(h[2].large, TR_OK);
+    assert_int_equal((tr_sim_record(sim, &n), n), 3);
     assert_non_null(strstr(tr_sim_process(sim, 2).last_words, "large"));
     assert_string_equal(tr_sim_process(sim, 1).last_words, "");
     tr_sim_free(&sim);
@@ -506,6 +511,8 @@ static tr_sim_rules wild(void)
 
     r.late = r.lost = r.twice = r.corrupt = 50;
     r.late_max = 50 * TR_MS;
+    r.spared = 2;
+    r.no_block = 20;
     r.killed = r.vanished = r.hung = r.slow_disk = r.cut = r.unlinked = 200;
     r.horizon = r.hang_max = r.cut_max = TR_SECOND;
     r.read_max = 10 * TR_MS;
@@ -557,6 +564,9 @@ static void a_run_is_its_seed_and_its_record(void **state)
         assert_true(hash != last);
         last = hash;
         n_faults += n;
+        for (size_t k = 0; k < n; k++)
+            if (record[k].what <= TR_SIM_CORRUPT && !record[k].is_control)
+                assert_true(record[k].nth >= o.rules.spared);
 
         o.has_schedule = true;
         o.schedule = record;
@@ -590,6 +600,9 @@ static void faults_are_told_in_plain_words(void **state)
         { -1,
           { TR_SIM_SLOW_DISK, .from = 1, .duration = TR_SECOND },
           "process 1 takes 1.000000 s for each read" },
+        { -1,
+          { TR_SIM_NO_BLOCK, .from = 1, .nth = 4 },
+          "process 1 does not get its block of memory number 4" },
     };
     char text[256];
 

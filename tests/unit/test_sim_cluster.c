@@ -228,6 +228,7 @@ static tr_sim_rules rough(void)
 
     r.late = r.lost = r.twice = r.corrupt = 2;
     r.late_max = TR_SECOND;
+    r.no_block = 5;
     r.killed = r.vanished = r.hung = r.slow_disk = r.short_of_memory = r.cut = r.unlinked = 40;
     r.horizon = 40 * TR_MS;
     r.hang_max = r.cut_max = 5 * TR_SECOND;
@@ -268,13 +269,14 @@ static void whatever_happens_ends_in_the_same_bytes_or_in_a_line(void **state)
     assert_in_range(n_hit, N / 4, N - 1);
 }
 
-static void a_failing_run_fails_again_from_its_record(void **state)
+static void a_run_with_faults_is_repeated_by_its_record(void **state)
 {
+    enum { N = 15 };
     uint64_t seed = tr_test_seed();
-    size_t n_failed = 0;
+    size_t n_hit = 0;
 
     (void)state;
-    for (uint64_t i = 0; n_failed < 5; i++) {
+    for (uint64_t i = 0; i < N; i++) {
         world a = world_of(seed + i, TR_MS);
         a.rules = rough();
         a.rules.killed = 500;
@@ -291,12 +293,12 @@ static void a_failing_run_fails_again_from_its_record(void **state)
         assert_string_equal(a.line, b.line);
         assert_true(a.hash == b.hash);
         assert_memory_equal(a.logits, b.logits, (size_t)N_TOKENS * n_vocab * sizeof(float));
-        n_failed += a.st != TR_OK;
+        n_hit += a.n_faults > 0;
         free(a.faults);
         free(a.logits);
         free(b.logits);
-        assert_true(i < 100);
     }
+    assert_true(n_hit > 0);
 }
 
 /* ---- the model ------------------------------------------------------------------------------ */
@@ -334,7 +336,7 @@ int main(void)
         cmocka_unit_test(the_same_seed_is_the_same_run),
         cmocka_unit_test(worlds_run_beside_each_other),
         cmocka_unit_test(whatever_happens_ends_in_the_same_bytes_or_in_a_line),
-        cmocka_unit_test(a_failing_run_fails_again_from_its_record),
+        cmocka_unit_test(a_run_with_faults_is_repeated_by_its_record),
     };
     tr_log_set_level(TR_LOG_ERROR); /* of frames dropped there would be many lines */
     return cmocka_run_group_tests(tests, open_model, close_model);
