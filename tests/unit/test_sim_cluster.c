@@ -301,6 +301,38 @@ static void a_run_with_faults_is_repeated_by_its_record(void **state)
     assert_true(n_hit > 0);
 }
 
+/* Its connections' ends are seen at once, its host's by silence alone. */
+static void workers_end_by_themselves_when_the_coordinator_is_gone(void **state)
+{
+    static const struct {
+        tr_sim_what what;
+        uint64_t nth; /* of its messages: an invitation, a share */
+        tr_time longest;
+    } table[] = {
+        { TR_SIM_KILL, 1, 130 * TR_SECOND }, /* those not yet invited wait for that long */
+        { TR_SIM_KILL, 8, TR_SECOND },
+        { TR_SIM_VANISH, 8, 60 * TR_SECOND },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        tr_sim_fault fault = { table[i].what, .at = TR_SIM_AT_MESSAGE, .nth = table[i].nth };
+        world w = world_of(1, TR_MS);
+        w.faults = &fault;
+        w.n_faults = 1;
+        w.has_schedule = true;
+        run_world(&w);
+        assert_int_equal(w.left, TR_OK);
+        assert_true(w.st != TR_OK);
+        for (size_t k = 0; k < N_WORKERS; k++) {
+            assert_false(w.worker[k].was_ended);
+            assert_int_equal(tr_status_scope(w.worker[k].st), TR_SCOPE_PEER);
+        }
+        assert_true(w.elapsed < table[i].longest);
+        free(w.logits);
+    }
+}
+
 /* ---- the model ------------------------------------------------------------------------------ */
 
 static int open_model(void **state)
@@ -337,6 +369,7 @@ int main(void)
         cmocka_unit_test(worlds_run_beside_each_other),
         cmocka_unit_test(whatever_happens_ends_in_the_same_bytes_or_in_a_line),
         cmocka_unit_test(a_run_with_faults_is_repeated_by_its_record),
+        cmocka_unit_test(workers_end_by_themselves_when_the_coordinator_is_gone),
     };
     tr_log_set_level(TR_LOG_ERROR); /* of frames dropped there would be many lines */
     return cmocka_run_group_tests(tests, open_model, close_model);
