@@ -106,7 +106,8 @@ int main(int argc, char **argv)
     tr_launch_report_start();
 
     tr_status st = dispatch(argc, argv);
-    if (fflush(stdout) != 0 && st == TR_OK)
+    errno = EIO; /* should an earlier write have failed, whose reason is gone */
+    if ((fflush(stdout) != 0 || ferror(stdout)) && st == TR_OK)
         st = tr_fail(TR_E_IO, "standard output: %s", strerror(errno));
     int code = tr_status_exit_code(st);
     /* A launcher that was told ends with the code; mpirun would only add a complaint to it. */

@@ -177,6 +177,7 @@ static tr_status unpack_assign(const Troupe__Control__Assign *p, tr_assignment *
         return st;
     a.epoch = p->epoch;
     a.exact = p->exact;
+    a.lazy = p->lazy;
     a.max_rows = p->max_rows;
     if (!copy_name(a.kernels, sizeof a.kernels, p->kernels))
         st = bad("assign", "kernels");
@@ -272,7 +273,8 @@ static tr_status unpack_any(const envelope *e, tr_control *out)
         return unpack_reason("failure", e->failure->reason, out->reason);
     case TROUPE__CONTROL__ENVELOPE__MESSAGE_SHUTDOWN:
         out->kind = TR_CONTROL_SHUTDOWN;
-        out->job_failed = e->shutdown->failed;
+        out->shutdown.failed = e->shutdown->failed;
+        out->shutdown.had_losses = e->shutdown->had_losses;
         return TR_OK;
     case TROUPE__CONTROL__ENVELOPE__MESSAGE_BYE:
         out->kind = TR_CONTROL_BYE;
@@ -444,6 +446,7 @@ static tr_status pack_assign(const tr_assignment *a, uint8_t *buffer, size_t siz
         p.epoch = a->epoch;
         p.kernels = (char *)(uintptr_t)a->kernels;
         p.exact = a->exact;
+        p.lazy = a->lazy;
         p.max_rows = a->max_rows;
         p.n_layers = a->n_layers;
         p.n_experts = n;
@@ -521,7 +524,8 @@ static tr_status pack_small(const tr_control *m, uint8_t *buffer, size_t size, s
         e.alive = &alive;
         break;
     case TR_CONTROL_SHUTDOWN:
-        shutdown.failed = m->job_failed;
+        shutdown.failed = m->shutdown.failed;
+        shutdown.had_losses = m->shutdown.had_losses;
         e.message_case = TROUPE__CONTROL__ENVELOPE__MESSAGE_SHUTDOWN;
         e.shutdown = &shutdown;
         break;

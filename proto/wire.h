@@ -23,7 +23,7 @@
 #include "proto/limits.h"
 
 enum {
-    TR_PROTOCOL = 1, /* version of the conversation; see PROTOCOL.md */
+    TR_PROTOCOL = 2, /* version of the conversation; see PROTOCOL.md */
     TR_KEY_SIZE = 32,
     TR_MAX_NAME = 64, /* bytes of a version, host or kernel name, final zero included */
     TR_MAX_KERNEL_TABLES = 16,
@@ -63,6 +63,7 @@ typedef struct {
     uint32_t epoch;
     char kernels[TR_MAX_NAME];
     bool exact;
+    bool lazy; /* load an expert when a share asks for it */
     uint32_t max_rows;
     uint32_t n_layers;
     tr_layer_experts *layer; /* [n_layers] */
@@ -100,7 +101,9 @@ typedef struct {
             uint64_t bytes;
         } ready;
         tr_worker_stats heartbeat;
-        bool job_failed; /* SHUTDOWN */
+        struct {
+            bool failed, had_losses;
+        } shutdown;
     };
 } tr_control;
 

@@ -1,5 +1,6 @@
 #!/bin/bash
-# deps.sh GROUP... - see that what Troupe needs is installed; groups: build, test, browser, fuzz.
+# deps.sh GROUP... - see that what Troupe needs is installed; groups: build, test, browser,
+# fuzz, arm.
 #
 # On Debian and its relatives only what is missing is installed, with apt-get as root or through
 # sudo, and said before. On other systems nothing is installed: what is missing is listed.
@@ -22,8 +23,12 @@ packages_of() {
     command -v gnuplot >/dev/null || echo gnuplot-nox
     ;;
   fuzz) echo clang libclang-rt-dev ;;
+  arm) # the tests of kernels for another processor: a compiler, libraries, an emulator
+    echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user libcmocka-dev:arm64 \
+      libxxhash-dev:arm64
+    ;;
   *)
-    echo "deps.sh: unknown group \"$1\"; give build, test, browser or fuzz" >&2
+    echo "deps.sh: unknown group \"$1\"; give build, test, browser, fuzz or arm" >&2
     exit 2
     ;;
   esac
@@ -36,6 +41,7 @@ commands_of() {
   test) echo python3 curl ;;
   browser) echo chromium node npm gnuplot ;;
   fuzz) echo clang ;;
+  arm) echo aarch64-linux-gnu-gcc qemu-aarch64 ;;
   esac
 }
 modules_of() {
@@ -45,12 +51,25 @@ modules_of() {
       "libedit"
     ;;
   test) echo cmocka ;;
-  browser | fuzz) ;;
+  browser | fuzz | arm) ;;
   esac
 }
 
+# For this machine, or for the architecture that the name ends with.
 is_installed() {
-  [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+  local architecture
+  case $1 in
+  *:*) architecture=${1#*:} ;;
+  *) architecture=$(dpkg --print-architecture) ;;
+  esac
+  dpkg-query -W -f '${Architecture} ${db:Status-Status}\n' "$1" 2>/dev/null |
+    grep -qxE "($architecture|all) installed"
+}
+
+# Packages for arm64 are wanted, and dpkg has not been told that it may take such.
+needs_arm64() {
+  [[ "$* " == *:arm64\ * ]] || return 1
+  ! { dpkg --print-architecture && dpkg --print-foreign-architectures; } | grep -qx arm64
 }
 
 install_debian() {
@@ -62,12 +81,18 @@ install_debian() {
   if [ "$(id -u)" -ne 0 ]; then
     if ! command -v sudo >/dev/null; then
       echo "These packages are missing, and neither are you root nor is there sudo." >&2
+      needs_arm64 "${missing[@]}" &&
+        echo "As root:  dpkg --add-architecture arm64; apt-get update" >&2
       echo "As root:  apt-get install --no-install-recommends ${missing[*]}" >&2
       exit 1
     fi
     as_root=(sudo)
   fi
   echo "Installing ${#missing[@]} packages with ${as_root[*]:+sudo }apt-get: ${missing[*]}"
+  if needs_arm64 "${missing[@]}"; then
+    echo "Letting packages for arm64 stand beside this machine's: dpkg --add-architecture arm64"
+    "${as_root[@]}" dpkg --add-architecture arm64
+  fi
   "${as_root[@]}" apt-get update -q
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install -q -y --no-install-recommends "${missing[@]}"

@@ -24,13 +24,19 @@ static const tr_time progress_period = 100 * TR_MS;
 
 enum { SILENCES = 15 }; /* of a worker's, that the coordinator may be silent */
 
+/* Assignments that nobody has taken, oldest first. */
+typedef struct pending {
+    tr_assignment assignment;
+    struct pending *next;
+} pending;
+
 struct tr_join {
     tr_transport *transport;
     tr_link *link;
     tr_gguf *gguf;
     tr_invite invite; /* without the keys */
-    tr_assignment assignment;
-    bool is_assigned, is_over, job_failed, may_say_bye;
+    pending *assignments;
+    bool is_over, job_failed, had_losses, may_say_bye;
     tr_status failed; /* sticky */
     tr_time looked, heard, said;
     uint8_t *buffer; /* [TR_MAX_CONTROL] for messages to send */
@@ -117,23 +123,34 @@ static tr_status connect_link(tr_join *j)
 
 /* ---- what the coordinator says ---------------------------------------------------------- */
 
+static tr_status on_assign(tr_join *j, tr_control *c)
+{
+    pending **last = &j->assignments;
+    pending *p = calloc(1, sizeof *p);
+
+    if (!p)
+        return tr_fail(TR_E_MEMORY, "join: no memory");
+    p->assignment = c->assign;
+    p->assignment.job = j->invite.job;
+    c->kind = TR_CONTROL_NONE; /* taken over */
+    while (*last)
+        last = &(*last)->next;
+    *last = p;
+    return TR_OK;
+}
+
 static tr_status on_message(tr_join *j, tr_control *c)
 {
     switch (c->kind) {
     case TR_CONTROL_REFUSE:
         return tr_fail(TR_E_REFUSED, "the coordinator refuses this worker: %s", c->reason);
     case TR_CONTROL_ASSIGN:
-        if (j->is_assigned)
-            return TR_OK;
-        j->assignment = c->assign;
-        j->assignment.job = j->invite.job;
-        j->is_assigned = true;
-        c->kind = TR_CONTROL_NONE; /* taken over */
-        return TR_OK;
+        return on_assign(j, c);
     case TR_CONTROL_SHUTDOWN:
         j->is_over = true;
         j->may_say_bye = true;
-        j->job_failed = c->job_failed;
+        j->job_failed = c->shutdown.failed;
+        j->had_losses = c->shutdown.had_losses;
         return TR_OK;
     default:
         return TR_OK; /* ALIVE, or what a worker has no use for */
@@ -191,7 +208,7 @@ static tr_status say_hello(tr_join *j, const char *version, size_t threads)
     if (gethostname(h->host, sizeof h->host - 1) != 0 || h->host[0] == '\0')
         snprintf(h->host, sizeof h->host, "unknown");
     h->model = tr_gguf_identity(j->gguf);
-    h->memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    h->memory = tr_memory_physical();
     h->cores = (uint32_t)tr_cpu_cores();
     h->threads = (uint32_t)threads;
     for (const char *const *name = tr_kernels_names(); *name; name++)
@@ -277,7 +294,8 @@ void tr_join_close(tr_join **join)
         send(j, &(tr_control){ .kind = TR_CONTROL_BYE });
     tr_link_close(&j->link);
     tr_gguf_close(&j->gguf);
-    tr_assignment_fini(&j->assignment);
+    for (tr_assignment a; tr_join_next_assignment(j, &a);)
+        tr_assignment_fini(&a);
     explicit_bzero(&j->invite, sizeof j->invite);
     free(j->buffer);
     free(j);
@@ -289,23 +307,38 @@ bool tr_join_job_failed(const tr_join *j)
     return j->job_failed;
 }
 
+bool tr_join_had_losses(const tr_join *j)
+{
+    return j->had_losses;
+}
+
 const tr_gguf *tr_join_model(const tr_join *j)
 {
     return j->gguf;
 }
 
+bool tr_join_next_assignment(tr_join *j, tr_assignment *out)
+{
+    pending *p = j->assignments;
+
+    if (!p)
+        return false;
+    *out = p->assignment;
+    j->assignments = p->next;
+    free(p);
+    return true;
+}
+
 tr_status tr_join_await_assignment(tr_join *j, tr_assignment *out, bool *is_over)
 {
-    while (!j->is_assigned && !j->is_over) {
+    while (!j->assignments && !j->is_over) {
         tr_status st = tr_interrupted() ? TR_E_INTERRUPTED : look(j, wait_period);
         if (st != TR_OK)
             return st;
     }
     *is_over = j->is_over;
-    if (j->is_over)
-        return TR_OK;
-    *out = j->assignment;
-    j->assignment = (tr_assignment){ 0 };
+    if (!j->is_over)
+        tr_join_next_assignment(j, out);
     return TR_OK;
 }
 

@@ -2,6 +2,7 @@
  *
  * USE     st = tr_join_open(transport, version, model, threads, &j);   NULL *j: called off, go home
  *         st = tr_join_await_assignment(j, &assignment, &is_over);
+ *         if (tr_join_next_assignment(j, &more)) ...                   what a lost worker held
  *         st = tr_join_progress(j, done, total, &is_over);             while loading
  *         st = tr_join_ready(j, n_experts, bytes);
  *         st = tr_join_pump(j, &stats, &is_over);                      often
@@ -34,11 +35,17 @@ void tr_join_close(tr_join **j);
 /* After the coordinator ended the job: did another peer's loss end it? */
 bool tr_join_job_failed(const tr_join *j);
 
+/* And was any lost, so that MPI's own farewell could hang? */
+bool tr_join_had_losses(const tr_join *j);
+
 /* Opened, header only; belongs to the join. */
 const tr_gguf *tr_join_model(const tr_join *j);
 
 /* *is_over: the coordinator ended the job first; out is then untouched. */
 tr_status tr_join_await_assignment(tr_join *j, tr_assignment *out, bool *is_over);
+
+/* The oldest of those that came after the first and was not taken yet. */
+bool tr_join_next_assignment(tr_join *j, tr_assignment *out);
 
 /* Also keeps the connection alive, and looks at what the coordinator said as tr_join_pump does;
  * cheap when called often. */

@@ -102,7 +102,7 @@ static size_t default_threads(uint32_t local_ranks)
     return n < all ? n : all;
 }
 
-static tr_status run(int argc, char **argv)
+static tr_status run(int argc, char **argv, bool *has_losses)
 {
     tr_worker_options o = { .version = TR_WORKER_VERSION };
     tr_transport *transport = NULL;
@@ -129,9 +129,9 @@ static tr_status run(int argc, char **argv)
         char name[32];
         snprintf(name, sizeof name, "worker %u", transport->self);
         tr_log_init(name, TR_LOG_INFO);
-        st = tr_worker_run(transport, &o);
+        st = tr_worker_run(transport, &o, has_losses);
     }
-    if (st != TR_OK)
+    if (st != TR_OK || *has_losses)
         tr_mpi_abandon(transport);
     tr_transport_close(&transport);
     return st;
@@ -143,10 +143,12 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     tr_log_init("troupe-worker", TR_LOG_INFO);
     tr_interrupt_watch();
-    tr_status st = run(argc, argv);
-    if (fflush(stdout) != 0 && st == TR_OK)
+    bool has_losses = false;
+    tr_status st = run(argc, argv, &has_losses);
+    errno = EIO; /* should an earlier write have failed, whose reason is gone */
+    if ((fflush(stdout) != 0 || ferror(stdout)) && st == TR_OK)
         st = tr_fail(TR_E_IO, "standard output: %s", strerror(errno));
-    if (st == TR_OK)
+    if (st == TR_OK && !has_losses)
         return 0;
     _exit(tr_status_exit_code(st)); /* MPI was abandoned: its exit handlers could hang */
 }

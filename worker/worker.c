@@ -7,6 +7,7 @@
 #include "compute/cpu.h"
 #include "experts/apply.h"
 #include "proto/frame.h"
+#include "worker/hosting.h"
 #include "worker/join.h"
 
 #include <assert.h>
@@ -14,6 +15,9 @@
 
 /* How long an idle worker waits for a share before it looks after its heartbeat. */
 static const tr_time idle_period = 20 * TR_MS;
+
+/* How long a share for experts that were not assigned waits for the assignment. */
+static const tr_time assignment_patience = TR_SECOND;
 
 /* How long a worker that was told to end by a signal waits for the coordinator to say so. */
 static const tr_time interrupt_patience = 700 * TR_MS;
@@ -28,63 +32,48 @@ typedef struct {
     tr_assignment assignment;
     tr_compute compute;
     tr_expert_map map;
-    tr_shards *shards;
+    tr_hosting *hosting;
     tr_apply *apply;
     tr_frame_limits limits;
     tr_worker_stats stats;
     tr_status pumped; /* what looking after the control plane gave; sticky */
     bool is_over;
+    bool is_adopting;    /* loads in the background what it got after the first assignment */
     tr_time interrupted; /* when a signal was seen; 0: none */
 } worker;
 
+static const tr_share_pick *picks_of(const tr_frame_view *v)
+{
+    return (const tr_share_pick *)(const void *)v->picks;
+}
+
+static uint64_t loaded_bytes(const worker *w)
+{
+    return tr_shards_bytes(tr_hosting_shards(w->hosting));
+}
+
 /* ---- loading ------------------------------------------------------------------------ */
-
-static uint64_t assigned_bytes(const worker *w)
-{
-    uint64_t sum = 0;
-
-    for (uint32_t l = 0; l < w->assignment.n_layers; l++)
-        if (w->assignment.layer[l].n > 0)
-            sum += tr_expert_map_bytes(&w->map, l) * w->assignment.layer[l].n;
-    return sum;
-}
-
-/* An assignment comes from outside: every layer and expert of it must be in this model. */
-static tr_status check_assignment(const worker *w)
-{
-    const tr_assignment *a = &w->assignment;
-
-    if (a->n_layers != w->map.n_layers)
-        return tr_fail(TR_E_PROTOCOL, "assignment for %u layers, the model has %u", a->n_layers,
-                       w->map.n_layers);
-    for (uint32_t l = 0; l < a->n_layers; l++) {
-        if (a->layer[l].n > 0 && !tr_expert_map_has(&w->map, l))
-            return tr_fail(TR_E_PROTOCOL, "assignment of experts in layer %u, which has none", l);
-        for (uint32_t i = 0; i < a->layer[l].n; i++)
-            if (a->layer[l].expert[i] >= w->map.layer[l].n_experts)
-                return tr_fail(TR_E_PROTOCOL, "assignment of expert %u in layer %u of %u experts",
-                               a->layer[l].expert[i], l, w->map.layer[l].n_experts);
-    }
-    return TR_OK;
-}
 
 static tr_status load_experts(worker *w)
 {
-    const tr_assignment *a = &w->assignment;
-    uint64_t total = assigned_bytes(w);
+    uint64_t total = tr_hosting_bytes(w->hosting);
+    tr_status st = TR_OK;
 
-    for (uint32_t l = 0; l < a->n_layers; l++) {
-        for (uint32_t i = 0; i < a->layer[l].n; i++) {
-            tr_status st = tr_shards_load(w->shards, l, a->layer[l].expert[i]);
-            if (st == TR_OK)
-                st = tr_join_progress(w->join, tr_shards_bytes(w->shards), total, &w->is_over);
-            if (st == TR_OK && tr_interrupted())
-                st = TR_E_INTERRUPTED;
-            if (st != TR_OK || w->is_over)
-                return st;
-        }
+    while (st == TR_OK && !w->is_over && tr_hosting_is_behind(w->hosting)) {
+        st = tr_hosting_load_next(w->hosting);
+        if (st == TR_OK)
+            st = tr_join_progress(w->join, loaded_bytes(w), total, &w->is_over);
+        if (st == TR_OK && tr_interrupted())
+            st = TR_E_INTERRUPTED;
     }
-    return TR_OK;
+    return st;
+}
+
+static tr_status say_ready(worker *w)
+{
+    const tr_shards *s = tr_hosting_shards(w->hosting);
+
+    return tr_join_ready(w->join, (uint32_t)tr_shards_count(s), tr_shards_bytes(s));
 }
 
 static tr_status prepare(worker *w, const tr_worker_options *o)
@@ -92,8 +81,6 @@ static tr_status prepare(worker *w, const tr_worker_options *o)
     const tr_gguf *g = tr_join_model(w->join);
 
     tr_status st = tr_expert_map_read(g, &w->map);
-    if (st == TR_OK)
-        st = check_assignment(w);
     if (st != TR_OK)
         return st;
     w->compute.exact = w->assignment.exact;
@@ -103,11 +90,13 @@ static tr_status prepare(worker *w, const tr_worker_options *o)
                        w->assignment.kernels);
     st = tr_pool_new(o->threads, &w->compute.pool);
     if (st == TR_OK)
-        st = tr_shards_new(&w->compute, g, &w->map, &w->shards);
+        st = tr_hosting_new(&w->compute, g, &w->map, &w->hosting);
+    if (st == TR_OK)
+        st = tr_hosting_add(w->hosting, &w->assignment);
     if (st == TR_OK)
         st = load_experts(w);
     if (st == TR_OK)
-        st = tr_apply_new(&w->compute, w->shards, &w->apply);
+        st = tr_apply_new(&w->compute, tr_hosting_shards(w->hosting), &w->apply);
     if (st != TR_OK || w->is_over)
         return st;
     w->limits = (tr_frame_limits){
@@ -118,7 +107,7 @@ static tr_status prepare(worker *w, const tr_worker_options *o)
         .max_picks = w->assignment.max_rows * w->map.top_k,
         .dim = w->map.dim,
     };
-    return tr_join_ready(w->join, (uint32_t)tr_shards_count(w->shards), tr_shards_bytes(w->shards));
+    return say_ready(w);
 }
 
 /* As prepare; what goes wrong is said on both sides. */
@@ -145,6 +134,51 @@ static void tick(void *ctx)
 
     if (w->pumped == TR_OK)
         w->pumped = tr_join_pump(w->join, &w->stats, &w->is_over);
+}
+
+/* What a lost worker held and this one is to hold from now on. */
+static tr_status take_assignments(worker *w)
+{
+    tr_assignment a;
+    tr_status st = TR_OK;
+
+    while (st == TR_OK && tr_join_next_assignment(w->join, &a)) {
+        st = tr_hosting_add(w->hosting, &a);
+        w->is_adopting = w->is_adopting || !a.lazy;
+        tr_assignment_fini(&a);
+    }
+    return st;
+}
+
+/* An expert at a time, while no share waits. */
+static tr_status adopt_next(worker *w)
+{
+    char reason[512];
+
+    if (!tr_hosting_is_behind(w->hosting)) {
+        w->is_adopting = false;
+        return say_ready(w);
+    }
+    tr_fail_capture_begin(reason, sizeof reason);
+    tr_status st = tr_hosting_load_next(w->hosting);
+    tr_fail_capture_end();
+    if (st != TR_OK) /* a share that needs it will say so */
+        tr_log(TR_LOG_WARN, "an expert of a lost worker is not loaded: %s", reason);
+    return TR_OK;
+}
+
+/* The news of what this worker is to hold takes another way than the share that needs it. */
+static void await_assignment_of(worker *w, const tr_frame_view *v)
+{
+    tr_time until = tr_now() + assignment_patience;
+
+    while (!tr_hosting_has_all(w->hosting, v->header.layer, picks_of(v), v->header.n_picks) &&
+           w->pumped == TR_OK && !w->is_over && tr_now() < until) {
+        tick(w);
+        if (w->pumped == TR_OK)
+            w->pumped = take_assignments(w);
+        tr_sleep(50 * TR_US);
+    }
 }
 
 static tr_status send_patiently(worker *w, tr_msg **m)
@@ -209,7 +243,7 @@ static tr_status compute(worker *w, const tr_frame_view *v, tr_msg *answer)
         .act = (tr_act)h->act,
         .n_rows = h->n_rows,
         .n_picks = h->n_picks,
-        .picks = (const tr_share_pick *)(const void *)v->picks,
+        .picks = picks_of(v),
         .rows = v->rows,
         .row_size = h->row_size,
     };
@@ -248,8 +282,11 @@ static tr_status answer_share(worker *w, const tr_frame_view *v)
                                         tr_frame_answer_size(v->header.n_picks, w->map.dim), &m);
     if (st != TR_OK)
         return st;
+    await_assignment_of(w, v);
     tr_fail_capture_begin(reason, sizeof reason);
     st = check_share(w, &v->header);
+    if (st == TR_OK)
+        st = tr_hosting_load_for(w->hosting, v->header.layer, picks_of(v), v->header.n_picks);
     if (st == TR_OK)
         st = compute(w, v, m);
     tr_fail_capture_end();
@@ -300,7 +337,7 @@ static tr_status handle(worker *w, tr_msg *m)
     }
     if (v.header.kind == TR_FRAME_STOP)
         w->is_over = true;
-    else if (v.header.kind == TR_FRAME_SHARE && v.header.epoch == w->assignment.epoch)
+    else if (v.header.kind == TR_FRAME_SHARE)
         return answer_share(w, &v);
     else if (v.header.kind == TR_FRAME_ECHO)
         return send_echo(w, &v);
@@ -328,18 +365,21 @@ static tr_status serve(worker *w)
 
         if (has_waited_after_signal(w))
             return TR_E_INTERRUPTED;
-        tr_status st = tr_transport_recv(w->transport, tr_now() + idle_period, &from, &m);
+        tr_time patience = w->is_adopting ? 0 : idle_period;
+        tr_status st = tr_transport_recv(w->transport, tr_now() + patience, &from, &m);
         if (st == TR_OK) {
             st = handle(w, m);
             tr_msg_free(&m);
         } else if (st == TR_E_DEADLINE) {
-            st = TR_OK;
+            st = w->is_adopting ? adopt_next(w) : TR_OK;
         } else if (st == TR_E_PEER_LOST) {
             return tr_fail(st, "the coordinator is gone");
         }
         tick(w);
         if (st == TR_OK)
             st = w->pumped;
+        if (st == TR_OK)
+            st = take_assignments(w);
         if (st != TR_OK)
             return st;
     }
@@ -349,14 +389,14 @@ static tr_status serve(worker *w)
 static void close_all(worker *w)
 {
     tr_apply_free(&w->apply);
-    tr_shards_free(&w->shards);
+    tr_hosting_free(&w->hosting);
     tr_pool_free(&w->compute.pool);
     tr_expert_map_fini(&w->map);
     tr_assignment_fini(&w->assignment);
     tr_join_close(&w->join);
 }
 
-tr_status tr_worker_run(tr_transport *transport, const tr_worker_options *o)
+tr_status tr_worker_run(tr_transport *transport, const tr_worker_options *o, bool *had_losses)
 {
     worker w = { .transport = transport };
 
@@ -368,6 +408,7 @@ tr_status tr_worker_run(tr_transport *transport, const tr_worker_options *o)
         st = prepare_or_tell(&w, o);
     if (st == TR_OK && !w.is_over)
         st = serve(&w);
+    *had_losses = w.join && tr_join_had_losses(w.join);
     if (st == TR_OK && w.join && tr_join_job_failed(w.join))
         st = TR_E_PEER_LOST; /* the coordinator has said which */
     close_all(&w);

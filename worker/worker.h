@@ -3,8 +3,8 @@
  * USE     st = tr_worker_run(transport, &options);      returns when the job is over
  *
  * The worker joins (worker/join.h), loads the experts that it is assigned and no others, and
- * answers shares one after the other.  It keeps nothing of a request: whatever it computed can
- * be computed again elsewhere.
+ * answers shares one after the other; when another worker is lost, it may be assigned more.  It
+ * keeps nothing of a request: whatever it computed can be computed again elsewhere.
  *
  * FAILS   TR_E_PEER_LOST   the coordinator is gone
  *         TR_E_REFUSED     the coordinator does not want this worker, or it not the coordinator
@@ -22,6 +22,7 @@ typedef struct {
     size_t threads;         /* at least 1 */
 } tr_worker_options;
 
-tr_status tr_worker_run(tr_transport *transport, const tr_worker_options *o);
+/* *had_losses: the coordinator lost a worker, so that MPI's own farewell could hang. */
+tr_status tr_worker_run(tr_transport *transport, const tr_worker_options *o, bool *had_losses);
 
 #endif

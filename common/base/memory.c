@@ -91,3 +91,8 @@ uint64_t tr_memory_resident(void)
     fclose(f);
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
+
+uint64_t tr_memory_physical(void)
+{
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}

@@ -45,4 +45,7 @@ static inline size_t tr_arena_size(size_t size)
 /* Resident bytes of this process; 0 where the system does not tell. */
 uint64_t tr_memory_resident(void);
 
+/* Bytes of memory of this machine. */
+uint64_t tr_memory_physical(void);
+
 #endif

@@ -7,8 +7,9 @@
 #include <stdint.h>
 
 enum {
-    TR_CPU_AVX2 = 1 << 0,   /* AVX2, FMA and F16C, enabled by the operating system */
-    TR_CPU_AVX512 = 1 << 1, /* AVX-512 F, BW, DQ, VL and VNNI, enabled likewise */
+    TR_CPU_AVX2 = 1 << 0,    /* AVX2, FMA and F16C, enabled by the operating system */
+    TR_CPU_AVX512 = 1 << 1,  /* AVX-512 F, BW, DQ, VL and VNNI, enabled likewise */
+    TR_CPU_DOTPROD = 1 << 2, /* 64-bit ARM's dot products of bytes, SDOT and UDOT */
 };
 
 uint32_t tr_cpu_features(void);

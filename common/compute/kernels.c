@@ -21,6 +21,9 @@ static const step steps[] = {
     { "avx2", TR_CPU_AVX2, tr_kernels_avx2 },
     { "avx512", TR_CPU_AVX2 | TR_CPU_AVX512, tr_kernels_avx512 },
 #endif
+#if defined(TR_HAVE_NEON)
+    { "neon", TR_CPU_DOTPROD, tr_kernels_neon },
+#endif
 };
 
 enum { N_STEPS = sizeof steps / sizeof steps[0] };

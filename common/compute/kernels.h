@@ -6,8 +6,8 @@
  *
  * Plain C (kernels_c.c) fills the table and is the definition of right; each instruction set
  * overwrites what it improves.  The table's name is part of the output's identity: two
- * tables may differ in the last bits, one table never differs from itself.  (The tables
- * "c" and "avx2" give the same bits in every entry; test_kernels.c holds them to that.)
+ * tables may differ in the last bits, one table never differs from itself.  (All tables of
+ * today give the same bits in every entry; test_kernels.c holds them to that.)
  *
  * CONTRACT of every entry
  *   - Batch-invariant: what is computed for one row depends on that row (and the weights)
@@ -88,7 +88,7 @@ typedef void (*tr_matmul_fn)(const tr_matrix *w, size_t out_begin, size_t out_en
                              size_t x_stride, size_t n_rows, float *y, size_t y_stride);
 
 typedef struct {
-    const char *name; /* "c", "avx2" */
+    const char *name; /* "c", "avx2", "avx512", "neon" */
 
     /* NULL where the type is not computable. */
     tr_matmul_fn matmul[TR_ACT_COUNT][TR_TYPE_COUNT];
@@ -132,8 +132,8 @@ typedef struct {
      * the machine that products are held against.  *sink takes the result. */
     double (*int8_peak)(size_t rounds, int32_t *sink);
 
-    /* The same for floats: float32, and bfloat16 with float32 sums (NULL where the processor has
-     * no instruction for it; no product here uses one, since they round in ways of their own). */
+    /* The same for floats: float32, and bfloat16 with float32 sums (NULL where the table or
+     * the processor has none; no product here uses one, since they round in ways of their own). */
     double (*float_peak)(size_t rounds, float *sink);
     double (*bf16_peak)(size_t rounds, float *sink);
 } tr_kernels;

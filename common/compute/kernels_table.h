@@ -60,10 +60,14 @@ TR_INLINE bool tr_panel_has_two_scales(tr_panel_format f)
 
 void tr_kernels_c(tr_kernels *k);
 
-/* Only where the build has TR_HAVE_AVX2; the _panels functions are called by the ones before. */
+/* The _panels functions are called by the ones before.  Only where the build has TR_HAVE_AVX2: */
 void tr_kernels_avx2(tr_kernels *k);
 void tr_kernels_avx2_panels(tr_kernels *k);
 void tr_kernels_avx512(tr_kernels *k);
 void tr_kernels_avx512_panels(tr_kernels *k);
+
+/* Only where the build has TR_HAVE_NEON: */
+void tr_kernels_neon(tr_kernels *k);
+void tr_kernels_neon_panels(tr_kernels *k);
 
 #endif

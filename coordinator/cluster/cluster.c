@@ -14,6 +14,7 @@
 struct tr_cluster {
     tr_cluster_options o;
     tr_members *members;
+    tr_recovery *recovery;
     const tr_kernels *kernels;
 };
 
@@ -44,18 +45,28 @@ static tr_status choose_kernels(tr_cluster *c)
     return TR_OK;
 }
 
+/* Without experts. */
+static tr_assignment assignment_form(const tr_cluster *c)
+{
+    tr_assignment a = {
+        .epoch = c->o.placement->epoch,
+        .exact = c->o.exact,
+        .max_rows = (uint32_t)c->o.max_rows,
+        .n_layers = c->o.placement->n_layers,
+    };
+
+    snprintf(a.kernels, sizeof a.kernels, "%s", c->kernels->name);
+    return a;
+}
+
 static tr_status assignment_of(const tr_cluster *c, uint32_t peer, tr_assignment *out)
 {
     const tr_placement *p = c->o.placement;
-    tr_assignment a;
+    tr_assignment a = assignment_form(c);
 
-    tr_status st = tr_assignment_init(&a, p->n_layers);
-    if (st != TR_OK)
-        return st;
-    a.epoch = p->epoch;
-    a.exact = c->o.exact;
-    a.max_rows = (uint32_t)c->o.max_rows;
-    snprintf(a.kernels, sizeof a.kernels, "%s", c->kernels->name);
+    a.layer = calloc(p->n_layers, sizeof *a.layer);
+    if (!a.layer)
+        return tr_fail(TR_E_MEMORY, "assignment: no memory");
     for (uint32_t l = 0; l < p->n_layers; l++) {
         if (!tr_expert_map_has(c->o.map, l))
             continue;
@@ -87,6 +98,32 @@ static tr_status assign_all(tr_cluster *c)
     return st;
 }
 
+static tr_status open_recovery(tr_cluster *c)
+{
+    const tr_assignment first = assignment_form(c);
+    tr_recovery_options o = {
+        .members = c->members,
+        .placement = c->o.placement,
+        .map = c->o.map,
+        .first = &first,
+        .n_workers = c->o.transport->n_peers,
+        .worker_memory = c->o.worker_memory,
+        .coordinator_memory = c->o.coordinator_memory,
+    };
+
+    return tr_recovery_new(&o, &c->recovery);
+}
+
+/* A heartbeat must be late many times before a worker is suspected. */
+static tr_time heartbeat(const tr_cluster_options *o)
+{
+    tr_time limit = o->suspect_timeout > 0 && o->suspect_timeout < o->silence_timeout
+                        ? o->suspect_timeout
+                        : o->silence_timeout;
+
+    return limit / 16 > 10 * TR_MS ? limit / 16 : 10 * TR_MS;
+}
+
 /* Workers open the file by this path: it must not depend on where they were started. */
 static tr_status open_members(tr_cluster *c)
 {
@@ -97,9 +134,9 @@ static tr_status open_members(tr_cluster *c)
         .model_path = path ? path : tr_gguf_path(c->o.gguf),
         .model = tr_gguf_identity(c->o.gguf),
         .join_timeout = c->o.join_timeout,
+        .suspect_timeout = c->o.suspect_timeout,
         .silence_timeout = c->o.silence_timeout,
-        .heartbeat =
-            c->o.silence_timeout / 16 > 10 * TR_MS ? c->o.silence_timeout / 16 : 10 * TR_MS,
+        .heartbeat = heartbeat(&c->o),
     };
 
     tr_status st = tr_members_open(&m, c->o.transport, &c->members);
@@ -121,6 +158,8 @@ tr_status tr_cluster_open(const tr_cluster_options *o, tr_cluster **out)
     }
     if (st == TR_OK)
         st = assign_all(c);
+    if (st == TR_OK)
+        st = open_recovery(c);
     if (st != TR_OK) {
         tr_cluster_close(&c);
         return st;
@@ -132,13 +171,30 @@ tr_status tr_cluster_open(const tr_cluster_options *o, tr_cluster **out)
 tr_status tr_cluster_wait_ready(tr_cluster *c, tr_time timeout,
                                 void (*watch)(void *ctx, uint64_t bytes), void *ctx)
 {
-    return tr_members_await_ready(c->members, tr_deadline_after(tr_now(), timeout), watch, ctx);
+    tr_time deadline = tr_deadline_after(tr_now(), timeout);
+    uint64_t seen;
+    tr_status st;
+
+    /* Who is lost while it loads leaves its experts to others, who load them before it begins. */
+    do {
+        seen = tr_members_changes(c->members);
+        st = tr_members_await_ready(c->members, deadline, watch, ctx);
+        if (st == TR_OK)
+            st = tr_recovery_look(c->recovery);
+    } while (st == TR_OK && seen != tr_members_changes(c->members));
+    if (st == TR_E_BUSY) {
+        char text[256];
+        tr_recovery_short(c->recovery, text, sizeof text);
+        st = tr_fail(TR_E_PEER_LOST, "%s: give the cluster more workers or more memory", text);
+    }
+    return st == TR_OK ? tr_members_await_ready(c->members, deadline, watch, ctx) : st;
 }
 
 void tr_cluster_close(tr_cluster **c)
 {
     if (!*c)
         return;
+    tr_recovery_free(&(*c)->recovery);
     tr_members_close(&(*c)->members);
     free(*c);
     *c = NULL;
@@ -152,6 +208,11 @@ const tr_kernels *tr_cluster_kernels(const tr_cluster *c)
 tr_members *tr_cluster_members(tr_cluster *c)
 {
     return c->members;
+}
+
+tr_recovery *tr_cluster_recovery(tr_cluster *c)
+{
+    return c->recovery;
 }
 
 uint64_t tr_cluster_job(const tr_cluster *c)

@@ -27,17 +27,17 @@ typedef struct {
 } yaml_host;
 
 typedef struct {
-    char *host, *threads, *listen;
+    char *host, *threads, *listen, *memory_mib;
 } yaml_coordinator;
 
 typedef struct {
-    char *count, *threads, *placement, *binary;
+    char *count, *threads, *placement, *binary, *memory_mib;
     char **experts;
     unsigned experts_count;
 } yaml_workers;
 
 typedef struct {
-    char *join_ms, *silence_ms, *share_ms;
+    char *join_ms, *suspect_ms, *silence_ms, *share_ms;
 } yaml_timeouts;
 
 typedef struct {
@@ -85,6 +85,7 @@ static const cyaml_schema_field_t coordinator_fields[] = {
     NAME(yaml_coordinator, host),
     NUMBER(yaml_coordinator, threads),
     NAME(yaml_coordinator, listen),
+    NUMBER(yaml_coordinator, memory_mib),
     CYAML_FIELD_END,
 };
 
@@ -93,6 +94,7 @@ static const cyaml_schema_field_t workers_fields[] = {
     NUMBER(yaml_workers, threads),
     NAME(yaml_workers, placement),
     PATH(yaml_workers, binary),
+    NUMBER(yaml_workers, memory_mib),
     CYAML_FIELD_SEQUENCE("experts", OPTIONAL_TEXT, yaml_workers, experts, &number_entry, 0,
                          TR_MAX_WORKERS),
     CYAML_FIELD_END,
@@ -100,6 +102,7 @@ static const cyaml_schema_field_t workers_fields[] = {
 
 static const cyaml_schema_field_t timeouts_fields[] = {
     NUMBER(yaml_timeouts, join_ms),
+    NUMBER(yaml_timeouts, suspect_ms),
     NUMBER(yaml_timeouts, silence_ms),
     NUMBER(yaml_timeouts, share_ms),
     CYAML_FIELD_END,
@@ -405,6 +408,9 @@ static tr_status coordinator_get(const char *file, const yaml_coordinator *y, tr
     tr_status st = number_get((place){ file, "coordinator", "threads", 0 }, y->threads, 0,
                               TR_CLUSTER_MAX_THREADS, &c->coordinator_threads);
 
+    if (st == TR_OK)
+        st = number_get((place){ file, "coordinator", "memory_mib", 0 }, y->memory_mib, 1, 1 << 30,
+                        &c->coordinator_memory_mib);
     if (st != TR_OK)
         return st;
     if (y->listen && !tr_address_is_sound(y->listen))
@@ -468,6 +474,9 @@ static tr_status workers_get(const char *file, const yaml_workers *y, tr_cluster
     if (st != TR_OK)
         return st;
     st = path_get((place){ file, "workers", "binary", 0 }, y->binary, &c->worker_binary);
+    if (st == TR_OK)
+        st = number_get((place){ file, "workers", "memory_mib", 0 }, y->memory_mib, 1, 1 << 30,
+                        &c->worker_memory_mib);
     if (st != TR_OK)
         return st;
     return experts_get(file, y, c);
@@ -478,6 +487,10 @@ static tr_status timeouts_get(const char *file, const yaml_timeouts *y, tr_clust
     tr_status st = number_get((place){ file, "timeouts", "join_ms", 0 }, y->join_ms, 100, 86400000,
                               &c->join_ms);
 
+    if (st != TR_OK)
+        return st;
+    st = number_get((place){ file, "timeouts", "suspect_ms", 0 }, y->suspect_ms, 20, 3600000,
+                    &c->suspect_ms);
     if (st != TR_OK)
         return st;
     st = number_get((place){ file, "timeouts", "silence_ms", 0 }, y->silence_ms, 100, 3600000,

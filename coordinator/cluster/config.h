@@ -57,7 +57,8 @@ typedef struct {
     const char *worker_binary; /* NULL: beside troupe */
     uint32_t transport;        /* tr_cluster_transport */
 
-    uint32_t join_ms, silence_ms, share_ms; /* 0: not given */
+    uint32_t join_ms, suspect_ms, silence_ms, share_ms; /* 0: not given */
+    uint32_t worker_memory_mib, coordinator_memory_mib; /* for experts; 0: not given */
 
     const char *mpirun;    /* NULL: as found in PATH */
     const char *network;   /* interfaces or CIDRs for Open MPI, or NULL */

@@ -4,15 +4,29 @@
 
 #include "base/check.h"
 #include "base/interrupt.h"
+#include "base/log.h"
 #include "coordinator/cluster/combine.h"
+#include "coordinator/cluster/echo.h"
 #include "proto/frame.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* Between two looks at the members while waiting. */
 static const tr_time look_period = TR_MS;
+
+/* An answer is late after so many times what such a layer took lately, but not before the floor: a
+ * busy machine may hold a process up for long. */
+enum { LATE_FACTOR = 10, ROW_CLASSES = 16 };
+static const tr_time late_floor = TR_SECOND;
+
+/* Between two questions to those who were late. */
+static const tr_time probe_period = TR_SECOND;
+
+/* Answers of one worker that were no finite numbers, before it is given up. */
+enum { MAX_REFUSED = 3 };
 
 static_assert(sizeof(tr_frame_pick) == sizeof(tr_share_pick), "one pick, two names");
 static_assert(offsetof(tr_frame_pick, expert) == offsetof(tr_share_pick, expert),
@@ -21,8 +35,12 @@ static_assert(offsetof(tr_frame_pick, expert) == offsetof(tr_share_pick, expert)
 /* An answer that is awaited or has come. */
 typedef struct {
     uint64_t share;    /* id on the wire */
+    uint32_t epoch;    /* under which it was sent */
     const float *rows; /* [n_picks][dim]; NULL while awaited */
     tr_msg *message;   /* that rows lie in; NULL for the local share */
+    bool is_sent;
+    bool is_moved; /* refused by its holder: the coordinator computes it */
+    tr_time late;  /* when its holder is suspected */
 } answer;
 
 struct tr_dispatch {
@@ -38,10 +56,14 @@ struct tr_dispatch {
     size_t row_size, n_rows;
     const tr_pick *picks;
     const uint8_t *rows;
-    answer *answers; /* [n_peers], by place in plan.share */
-    size_t n_waiting;
+    answer *answers; /* [max_picks], by place in plan.share */
+    bool is_begun;
     uint64_t longest; /* nanoseconds that one answer took to compute */
-    tr_time deadline;
+    tr_time begun, deadline, probed;
+    tr_time troubled; /* when the first share came to grief; 0: none did */
+    uint64_t resent;
+
+    tr_time slowest[ROW_CLASSES]; /* round trips of late, by the logarithm of n_rows */
 
     tr_arena arena;
     float *local_rows;          /* [max_picks][dim] answers of the local share */
@@ -50,6 +72,7 @@ struct tr_dispatch {
     const float **pick_answers; /* [max_picks] */
 
     uint64_t *peer_rows, *peer_busy; /* [n_peers] */
+    uint32_t *peer_refused;          /* [n_peers] answers */
     tr_dispatch_stats stats;
 };
 
@@ -65,7 +88,7 @@ static tr_status reserve(tr_dispatch *d)
         &d->arena,
         tr_arena_size(rows_size) + tr_arena_size(in_size) +
             tr_arena_size(local * sizeof(tr_share_pick)) + tr_arena_size(picks * sizeof(float *)) +
-            tr_arena_size(d->n_peers * sizeof(answer)) + 2 * tr_arena_size(peers_size),
+            tr_arena_size(picks * sizeof(answer)) + 3 * tr_arena_size(peers_size),
         "dispatch");
     if (st != TR_OK)
         return st;
@@ -73,9 +96,10 @@ static tr_status reserve(tr_dispatch *d)
     d->local_in = tr_arena_get(&d->arena, in_size);
     d->local_picks = tr_arena_get(&d->arena, local * sizeof(tr_share_pick));
     d->pick_answers = tr_arena_get(&d->arena, picks * sizeof(float *));
-    d->answers = tr_arena_get(&d->arena, d->n_peers * sizeof(answer));
+    d->answers = tr_arena_get(&d->arena, picks * sizeof(answer));
     d->peer_rows = tr_arena_get(&d->arena, peers_size);
     d->peer_busy = tr_arena_get(&d->arena, peers_size);
+    d->peer_refused = tr_arena_get(&d->arena, peers_size);
     return TR_OK;
 }
 
@@ -103,7 +127,7 @@ tr_status tr_dispatch_new(const tr_dispatch_options *o, tr_dispatch **out)
 
 static void forget_answers(tr_dispatch *d)
 {
-    for (size_t i = 0; d->answers && i < d->n_peers; i++) {
+    for (size_t i = 0; d->answers && i < d->plan.n_shares; i++) {
         tr_msg_free(&d->answers[i].message);
         d->answers[i].rows = NULL;
     }
@@ -136,6 +160,17 @@ static void fill(const tr_dispatch *d, const tr_share *s, uint32_t *pick_words, 
                d->row_size);
 }
 
+/* ---- shares out -------------------------------------------------------------------------- */
+
+/* The state of a worker that can't be used is its members' affair; without them it is the end. */
+static tr_status lose(tr_dispatch *d, tr_peer peer, const char *why)
+{
+    if (!d->o.recovery)
+        return tr_fail(TR_E_PEER_LOST, "worker %u %s", peer, why);
+    tr_members_lose(d->o.members, peer, "%s", why);
+    return TR_OK;
+}
+
 static tr_status send_patiently(tr_dispatch *d, tr_peer to, tr_msg **m)
 {
     for (;;) {
@@ -148,9 +183,31 @@ static tr_status send_patiently(tr_dispatch *d, tr_peer to, tr_msg **m)
             st = tr_members_pump(d->o.members);
             if (st != TR_OK)
                 return st;
+            if (!tr_members_is_usable(d->o.members, to))
+                return TR_E_BUSY;
         }
         tr_sleep(50 * TR_US);
     }
+}
+
+static size_t row_class(size_t n_rows)
+{
+    size_t c = 0;
+
+    while (n_rows >>= 1)
+        c++;
+    return c < ROW_CLASSES ? c : ROW_CLASSES - 1;
+}
+
+/* What is normal for so many rows, many times over. */
+static tr_time patience(const tr_dispatch *d)
+{
+    tr_time slowest = d->slowest[row_class(d->n_rows)];
+    tr_time t = slowest * LATE_FACTOR;
+
+    if (slowest == 0 || t > d->o.share_timeout)
+        return d->o.share_timeout;
+    return t > late_floor ? t : late_floor;
 }
 
 static tr_status send_share(tr_dispatch *d, const tr_share *s, answer *a)
@@ -166,7 +223,7 @@ static tr_status send_share(tr_dispatch *d, const tr_share *s, answer *a)
         .job = d->o.job,
         .step = d->step,
         .share = a->share,
-        .epoch = d->o.placement->epoch,
+        .epoch = a->epoch,
         .layer = d->layer,
         .n_rows = (uint32_t)s->n_rows,
         .n_picks = (uint32_t)s->n_picks,
@@ -183,10 +240,53 @@ static tr_status send_share(tr_dispatch *d, const tr_share *s, answer *a)
     return st;
 }
 
+/* To its holder, unless that is this process.  A holder that turns out to be lost, or can't take it
+ * for now, is left to recover(). */
+static tr_status send_out(tr_dispatch *d, size_t i, tr_time patience)
+{
+    const tr_share *s = &d->plan.share[i];
+    answer *a = &d->answers[i];
+
+    *a = (answer){ .share = d->next_share++, .epoch = d->o.placement->epoch, .is_sent = true };
+    if (s->peer == 0)
+        return TR_OK;
+    a->late = tr_deadline_after(tr_now(), patience);
+    tr_status st = send_share(d, s, a);
+    if (st == TR_E_PEER_LOST)
+        return lose(d, s->peer, "takes no more messages");
+    if (st != TR_E_BUSY)
+        return st;
+    a->is_sent = false;
+    return TR_OK;
+}
+
+/* A worker that was late gets no shares, so something else must show that it answers. */
+static tr_status probe_late(tr_dispatch *d, tr_time now)
+{
+    tr_status st = TR_OK;
+
+    if (now - d->probed < probe_period)
+        return TR_OK;
+    d->probed = now;
+    for (tr_peer peer = 1; peer < d->n_peers && st == TR_OK; peer++)
+        if (tr_members_get(d->o.members, peer)->is_late)
+            st = tr_echo_send(d->o.transport, d->o.job, peer, 0);
+    return st == TR_E_BUSY || st == TR_E_PEER_LOST ? TR_OK : st;
+}
+
 tr_status tr_dispatch_begin(tr_dispatch *d, uint32_t layer, const tr_pick *picks,
                             const uint8_t *rows, size_t n_rows)
 {
-    TR_CHECK(d->n_waiting == 0);
+    tr_status st = TR_OK;
+
+    TR_CHECK(!d->is_begun);
+    if (d->o.members)
+        st = tr_members_pump(d->o.members);
+    if (st == TR_OK && d->o.recovery) /* that memory is short is dealt with when answers miss */
+        st = tr_recovery_look(d->o.recovery);
+    if (st != TR_OK && st != TR_E_BUSY)
+        return st;
+    d->is_begun = true;
     d->layer = layer;
     d->act = tr_expert_map_act(d->o.map, layer, d->o.compute->exact);
     d->row_size = tr_act_row_size(d->act, d->o.map->dim);
@@ -194,34 +294,45 @@ tr_status tr_dispatch_begin(tr_dispatch *d, uint32_t layer, const tr_pick *picks
     d->rows = rows;
     d->n_rows = n_rows;
     d->longest = 0;
-    d->deadline = tr_deadline_after(tr_now(), d->o.share_timeout);
+    d->begun = tr_now();
+    d->deadline = tr_deadline_after(d->begun, d->o.share_timeout);
+    d->troubled = 0;
+    d->resent = 0;
     d->step++;
     d->stats.layers++;
     tr_plan_build(&d->plan, picks, n_rows, d->o.map->layer[layer].top_k, d->o.placement, layer);
-    for (size_t i = 0; i < d->plan.n_shares; i++) {
-        const tr_share *s = &d->plan.share[i];
-        d->answers[i].share = d->next_share++;
-        d->peer_rows[s->peer] += s->n_picks;
-        if (s->peer == 0)
-            continue;
-        tr_status st = send_share(d, s, &d->answers[i]);
-        if (st != TR_OK)
-            return st;
-        d->n_waiting++;
+    tr_time usual = patience(d);
+    st = d->o.recovery ? probe_late(d, d->begun) : TR_OK;
+    for (size_t i = 0; i < d->plan.n_shares && st == TR_OK; i++) {
+        d->peer_rows[d->plan.share[i].peer] += d->plan.share[i].n_picks;
+        st = send_out(d, i, usual);
     }
-    return TR_OK;
+    return st;
 }
 
-/* The share that this process holds itself: plan.share is in ascending peer order, so it is the
- * first if there is one. */
-static tr_status run_local(tr_dispatch *d)
-{
-    const tr_share *s = &d->plan.share[0];
+/* ---- shares that this process computes ----------------------------------------------------- */
 
-    if (d->plan.n_shares == 0 || s->peer != 0)
-        return TR_OK;
+/* What it was given by recovery is loaded when it is needed. */
+static tr_status load_adopted(tr_dispatch *d, const tr_share *s)
+{
+    tr_status st = TR_OK;
+
+    for (size_t i = 0; i < s->n_picks && st == TR_OK; i++)
+        st =
+            tr_shards_load(d->o.local, d->layer, d->picks[d->plan.order[s->first_pick + i]].expert);
+    return st;
+}
+
+static tr_status run_local(tr_dispatch *d, size_t i)
+{
+    const tr_share *s = &d->plan.share[i];
+    float *rows = d->local_rows + s->first_pick * d->o.map->dim;
+
     TR_CHECK(d->apply != NULL);
     tr_time begin = tr_now();
+    tr_status st = load_adopted(d, s);
+    if (st != TR_OK)
+        return st;
     fill(d, s, (uint32_t *)(void *)d->local_picks, d->local_in);
     tr_apply_share_in in = {
         .layer = d->layer,
@@ -232,11 +343,23 @@ static tr_status run_local(tr_dispatch *d)
         .rows = d->local_in,
         .row_size = d->row_size,
     };
-    tr_status st = tr_apply_share(d->apply, &in, d->local_rows, NULL, NULL);
-    d->answers[0].rows = d->local_rows;
+    st = tr_apply_share(d->apply, &in, rows, NULL, NULL);
+    d->answers[i].rows = rows;
     d->peer_busy[0] += (uint64_t)(tr_now() - begin);
     return st;
 }
+
+static tr_status run_all_local(tr_dispatch *d)
+{
+    tr_status st = TR_OK;
+
+    for (size_t i = 0; i < d->plan.n_shares && st == TR_OK; i++)
+        if (d->plan.share[i].peer == 0 && !d->answers[i].rows)
+            st = run_local(d, i);
+    return st;
+}
+
+/* ---- answers in ---------------------------------------------------------------------------- */
 
 /* Which share of this layer a frame answers; NULL for one that nobody waits for. */
 static answer *find_answer(tr_dispatch *d, tr_peer from, const tr_frame_header *h,
@@ -245,13 +368,65 @@ static answer *find_answer(tr_dispatch *d, tr_peer from, const tr_frame_header *
     for (size_t i = 0; i < d->plan.n_shares; i++) {
         const tr_share *s = &d->plan.share[i];
         answer *a = &d->answers[i];
-        if (a->share == h->share && s->peer == from && !a->rows &&
-            h->epoch == d->o.placement->epoch && h->layer == d->layer) {
+        if (a->share == h->share && s->peer == from && !a->rows && h->epoch == a->epoch &&
+            h->layer == d->layer) {
             *share = s;
             return a;
         }
     }
     return NULL;
+}
+
+/* One more in an exponent of ones reaches the sign's bit. */
+static bool is_finite(const float *x, size_t n)
+{
+    uint32_t sum = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        sum |= (bits & 0x7f800000u) + 0x00800000u;
+    }
+    return sum >> 31 == 0;
+}
+
+/* A share can't be used as its holder answered it: this process computes it, and its numbers stand
+ * whatever they are. */
+static tr_status refuse_answer(tr_dispatch *d, answer *a, tr_peer from)
+{
+    d->stats.answers_refused++;
+    d->troubled = d->troubled ? d->troubled : tr_now();
+    a->is_moved = true;
+    if (++d->peer_refused[from] < MAX_REFUSED) {
+        tr_log(TR_LOG_WARN, "worker %u answered numbers that are not finite: computed here", from);
+        return TR_OK;
+    }
+    return lose(d, from, "answered numbers that are not finite, again and again");
+}
+
+/* The holder says why it can't: if it only lacks room for what it was given in addition, it keeps
+ * what it has. */
+static tr_status on_error(tr_dispatch *d, tr_peer from, const tr_frame_view *v)
+{
+    const tr_share *s = NULL;
+    char why[256];
+
+    snprintf(why, sizeof why, "can't compute its share: %.*s", (int)v->text.size,
+             (const char *)v->text.data);
+    if (!find_answer(d, from, &v->header, &s) && d->o.recovery) {
+        d->stats.frames_dropped++;
+        return TR_OK;
+    }
+    for (size_t i = 0; s && d->o.recovery && i < s->n_picks; i++) {
+        uint32_t e = d->picks[d->plan.order[s->first_pick + i]].expert;
+        if (tr_placement_home(d->o.placement, d->layer, e) != from) {
+            tr_log(TR_LOG_WARN, "worker %u %s", from, why);
+            tr_recovery_is_full(d->o.recovery, from);
+            d->answers[s - d->plan.share].is_sent = false;
+            return TR_OK;
+        }
+    }
+    return lose(d, from, why);
 }
 
 /* Takes *m if it is an answer that was awaited. */
@@ -269,31 +444,105 @@ static tr_status accept(tr_dispatch *d, tr_peer from, tr_msg **m)
 
     tr_status st = tr_frame_open((tr_bytes){ (*m)->data, (*m)->size }, &limits, &v);
     if (st != TR_OK)
-        return tr_fail(TR_E_PEER_LOST, "worker %u sent a frame that can't be read", from);
+        return lose(d, from, "sent a frame that can't be read");
     if (v.header.kind == TR_FRAME_ERROR)
-        return tr_fail(TR_E_PEER_LOST, "worker %u can't compute its share: %.*s", from,
-                       (int)v.text.size, (const char *)v.text.data);
+        return on_error(d, from, &v);
     const tr_share *s = NULL;
     answer *a = v.header.kind == TR_FRAME_ANSWER ? find_answer(d, from, &v.header, &s) : NULL;
+    if (d->o.recovery && (v.header.kind == TR_FRAME_ANSWER || v.header.kind == TR_FRAME_ECHO))
+        tr_members_trust(d->o.members, from);
+    if (v.header.kind == TR_FRAME_ECHO)
+        return TR_OK;
     if (!a) {
         d->stats.frames_dropped++;
         return TR_OK;
     }
     if (v.header.n_picks != s->n_picks)
-        return tr_fail(TR_E_PEER_LOST, "worker %u answered %u picks of %zu", from, v.header.n_picks,
-                       s->n_picks);
-    a->rows = (const float *)(const void *)v.rows;
+        return lose(d, from, "answered another number of picks than it was sent");
+    const float *rows = (const float *)(const void *)v.rows;
+    if (d->o.recovery && !is_finite(rows, s->n_picks * d->o.map->dim))
+        return refuse_answer(d, a, from);
+    a->rows = rows;
     a->message = *m;
     *m = NULL;
     d->peer_busy[from] += v.header.busy_ns;
     if (v.header.busy_ns > d->longest)
         d->longest = v.header.busy_ns;
-    d->n_waiting--;
     return TR_OK;
+}
+
+/* ---- when a holder fails ------------------------------------------------------------------- */
+
+/* Suspect the holders that are late, if others can do their work. */
+static void find_late(tr_dispatch *d, tr_time now)
+{
+    for (size_t i = 0; i < d->plan.n_shares; i++) {
+        const tr_share *s = &d->plan.share[i];
+        answer *a = &d->answers[i];
+        if (s->peer == 0 || a->rows || now < a->late)
+            continue;
+        a->late = TR_FOREVER;
+        tr_members_suspect(d->o.members, s->peer, "is late with layer %u", d->layer);
+    }
+}
+
+static bool needs_another(const tr_dispatch *d, size_t i)
+{
+    tr_peer peer = d->plan.share[i].peer;
+    const answer *a = &d->answers[i];
+
+    return !a->rows && peer != 0 &&
+           (!a->is_sent || a->is_moved || !tr_members_is_usable(d->o.members, peer));
+}
+
+/* Send what unusable holders owe to those that have their experts now. */
+static tr_status recover(tr_dispatch *d)
+{
+    size_t n = d->plan.n_shares;
+    bool is_needed = false;
+
+    for (size_t i = 0; i < n; i++)
+        is_needed = is_needed || needs_another(d, i);
+    if (!is_needed)
+        return TR_OK;
+    d->troubled = d->troubled ? d->troubled : tr_now();
+    tr_status st = tr_recovery_look(d->o.recovery);
+    if (st == TR_E_BUSY) /* until a worker is back, or the deadline */
+        return TR_OK;
+    for (size_t i = 0; i < n && st == TR_OK; i++) {
+        if (!needs_another(d, i))
+            continue;
+        size_t before = d->plan.n_shares;
+        if (d->answers[i].is_moved)
+            d->plan.share[i].peer = 0;
+        else
+            tr_plan_split(&d->plan, i, d->picks, d->o.placement, d->layer);
+        d->resent++;
+        d->deadline = tr_deadline_after(tr_now(), d->o.share_timeout);
+        st = send_out(d, i, d->o.share_timeout);
+        for (size_t k = before; k < d->plan.n_shares && st == TR_OK; k++)
+            st = send_out(d, k, d->o.share_timeout);
+    }
+    return st;
+}
+
+static size_t count_waiting(const tr_dispatch *d)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < d->plan.n_shares; i++)
+        n += d->answers[i].rows == NULL;
+    return n;
 }
 
 static tr_status deadline_passed(const tr_dispatch *d)
 {
+    char text[256];
+
+    if (d->o.recovery && tr_recovery_look(d->o.recovery) == TR_E_BUSY) {
+        tr_recovery_short(d->o.recovery, text, sizeof text);
+        return tr_fail(TR_E_PEER_LOST, "%s: give the cluster more workers or more memory", text);
+    }
     for (size_t i = 0; i < d->plan.n_shares; i++)
         if (!d->answers[i].rows)
             return tr_fail(TR_E_DEADLINE,
@@ -304,12 +553,28 @@ static tr_status deadline_passed(const tr_dispatch *d)
     return TR_OK;
 }
 
+/* Between two messages: who is there, who is late, who must do what others can't. */
+static tr_status look_around(tr_dispatch *d)
+{
+    tr_status st = tr_interrupted() ? TR_E_INTERRUPTED
+                   : d->o.members   ? tr_members_pump(d->o.members)
+                                    : TR_OK;
+    tr_time now = tr_now();
+
+    if (st == TR_OK && now >= d->deadline)
+        return deadline_passed(d);
+    if (st == TR_OK && d->o.recovery) {
+        find_late(d, now);
+        st = recover(d);
+    }
+    return st == TR_OK ? run_all_local(d) : st;
+}
+
 static tr_status await_answers(tr_dispatch *d)
 {
-    tr_time begin = tr_now();
     tr_status st = TR_OK;
 
-    while (d->n_waiting > 0 && st == TR_OK) {
+    while (st == TR_OK && count_waiting(d) > 0) {
         tr_peer from = 0;
         tr_msg *m = NULL;
         tr_time now = tr_now();
@@ -319,28 +584,47 @@ static tr_status await_answers(tr_dispatch *d)
         if (st == TR_OK) {
             st = accept(d, from, &m);
             tr_msg_free(&m);
-            continue;
+        } else if (st == TR_E_PEER_LOST) {
+            st = lose(d, from, "is lost: its connection ended");
+        } else if (st == TR_E_DEADLINE) {
+            st = look_around(d);
         }
-        if (st == TR_E_PEER_LOST)
-            return tr_fail(st, "worker %u is lost: its connection ended", from);
-        if (st != TR_E_DEADLINE)
-            return st;
-        st = tr_interrupted() ? TR_E_INTERRUPTED
-             : d->o.members   ? tr_members_pump(d->o.members)
-                              : TR_OK;
-        if (st == TR_OK && tr_now() >= d->deadline)
-            return deadline_passed(d);
     }
-    d->stats.wait += tr_now() - begin;
     return st;
+}
+
+/* The slowest of late, forgotten slowly. */
+static void learn(tr_dispatch *d)
+{
+    tr_time *slowest = &d->slowest[row_class(d->n_rows)];
+    tr_time took = tr_now() - d->begun;
+
+    *slowest -= *slowest / 64;
+    if (took > *slowest)
+        *slowest = took;
+}
+
+static tr_status gather_answers(tr_dispatch *d)
+{
+    tr_status st = run_all_local(d);
+    tr_time begin = tr_now();
+
+    if (st == TR_OK)
+        st = await_answers(d);
+    d->stats.wait += tr_now() - begin;
+    if (st != TR_OK)
+        return st;
+    if (d->troubled)
+        tr_recovery_count(d->o.recovery, d->resent, tr_now() - d->troubled);
+    else
+        learn(d);
+    return TR_OK;
 }
 
 tr_status tr_dispatch_finish(tr_dispatch *d, float *x)
 {
-    tr_status st = run_local(d);
+    tr_status st = gather_answers(d);
 
-    if (st == TR_OK)
-        st = await_answers(d);
     if (st != TR_OK)
         return st;
     tr_time begin = tr_now();
@@ -352,6 +636,7 @@ tr_status tr_dispatch_finish(tr_dispatch *d, float *x)
     }
     tr_combine(d->o.compute, d->picks, d->pick_answers, d->n_rows, d->plan.top_k, dim, x);
     forget_answers(d);
+    d->is_begun = false;
     d->stats.longest += (tr_time)d->longest;
     d->stats.combine += tr_now() - begin;
     return TR_OK;

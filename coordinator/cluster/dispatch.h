@@ -11,8 +11,11 @@
  * THREAD  The step thread only.
  * MEMORY  Reserved at new for the maxima; answers stay in the transport's messages until they
  *         are added.
- * FAILS   TR_E_PEER_LOST  a holder died, went silent or answered wrongly; the line names it
- *         TR_E_DEADLINE   a holder is alive, but its answer did not come in time
+ * LOSSES  A share whose holder is lost, is suspected or answers what can't be used goes to those
+ * that recovery names; an answer that comes after all is dropped.  So the sums are the same bytes.
+ * FAILS   TR_E_PEER_LOST  a holder is lost and there is no recovery; or experts have no holder
+ *                         with memory for them, for the whole share_timeout; the line says which
+ *         TR_E_DEADLINE   an answer did not come within share_timeout
  *         After a failure x is unspecified and the dispatch can only be freed.
  *
  * SPDX-License-Identifier: Apache-2.0 */
@@ -21,6 +24,7 @@
 
 #include "coordinator/cluster/members.h"
 #include "coordinator/cluster/plan.h"
+#include "coordinator/cluster/recovery.h"
 #include "experts/apply.h"
 #include "transport/transport.h"
 
@@ -31,17 +35,20 @@ typedef struct {
     const tr_expert_map *map;
     const tr_placement *placement;
     size_t max_rows;
-    tr_shards *local;        /* what peer 0 holds; NULL if nothing */
+    tr_shards *local;        /* what peer 0 holds, and loads when it has to */
     tr_transport *transport; /* NULL if all is local */
     tr_members *members;     /* NULL: nobody watches the peers but the deadline */
+    tr_recovery *recovery;   /* NULL: a lost holder is the end */
     uint64_t job;
-    tr_time share_timeout; /* per layer, from begin */
+    tr_time
+        share_timeout; /* of a layer's progress: since it began, or since shares went out again */
 } tr_dispatch_options;
 
 /* What happened since new. */
 typedef struct {
     uint64_t layers;           /* dispatches */
     uint64_t frames_dropped;   /* late or unknown */
+    uint64_t answers_refused;  /* that were no finite numbers */
     tr_time wait;              /* spent waiting for answers */
     tr_time longest;           /* the longest that a worker computed for each dispatch, summed */
     tr_time combine;           /* spent adding them up */

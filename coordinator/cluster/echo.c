@@ -6,20 +6,18 @@
 
 #include <string.h>
 
-static tr_status send_echo(tr_transport *t, uint64_t job, tr_peer worker, size_t n, tr_time until)
+tr_status tr_echo_send(tr_transport *t, uint64_t job, tr_peer worker, size_t n_bytes)
 {
     tr_frame_header h = { .kind = TR_FRAME_ECHO, .job = job };
     tr_msg *m = NULL;
 
-    tr_status st = tr_transport_reserve(t, worker, tr_frame_text_size(n), &m);
+    tr_status st = tr_transport_reserve(t, worker, tr_frame_text_size(n_bytes), &m);
     if (st != TR_OK)
         return st;
-    tr_frame_begin(m->data, &h, n);
-    memset(tr_frame_text(m->data), 0xa5, n);
+    tr_frame_begin(m->data, &h, n_bytes);
+    memset(tr_frame_text(m->data), 0xa5, n_bytes);
     tr_frame_seal(m->data);
-    do
-        st = tr_transport_send(t, worker, &m);
-    while (st == TR_E_BUSY && tr_now() < until);
+    st = tr_transport_send(t, worker, &m);
     tr_msg_free(&m);
     return st;
 }
@@ -44,7 +42,10 @@ tr_status tr_echo(tr_transport *t, uint64_t job, tr_peer worker, size_t n_bytes,
     tr_peer from = 0;
     tr_msg *m = NULL;
 
-    tr_status st = send_echo(t, job, worker, n_bytes, until);
+    tr_status st;
+    do
+        st = tr_echo_send(t, job, worker, n_bytes);
+    while (st == TR_E_BUSY && tr_now() < until);
     if (st == TR_OK)
         st = tr_transport_recv(t, until, &from, &m);
     *elapsed = tr_now() - begin;

@@ -18,4 +18,8 @@
 tr_status tr_echo(tr_transport *t, uint64_t job, tr_peer worker, size_t n_bytes, tr_time timeout,
                   tr_time *elapsed);
 
+/* The question alone; the answer is a frame of kind TR_FRAME_ECHO.  TR_E_BUSY, TR_E_PEER_LOST as
+ * tr_transport_send. */
+tr_status tr_echo_send(tr_transport *t, uint64_t job, tr_peer worker, size_t n_bytes);
+
 #endif

@@ -381,7 +381,7 @@ static tr_status line_run(const tr_run_options *o, const tr_launch_line *line, c
                                            .is_gentle = is_gentle,
                                            .grace = 500 * TR_MS,
                                            .term_grace = 500 * TR_MS,
-                                           .signal_grace = 5 * TR_SECOND },
+                                           .signal_grace = 1500 * TR_MS },
                       &result);
     if (st == TR_OK)
         st = outcome(&result, dir, line->coordinator_is_here, exit_code);

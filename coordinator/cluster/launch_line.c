@@ -186,6 +186,12 @@ static void put_from_file(writer *w, const tr_run_options *o, const tr_cluster_c
         put(w, "--transport=mpi");
     if (c->share_ms > 0)
         put(w, "--timeout-ms=%u", c->share_ms);
+    if (c->suspect_ms > 0)
+        put(w, "--suspect-ms=%u", c->suspect_ms);
+    if (c->worker_memory_mib > 0)
+        put(w, "--worker-memory-mib=%u", c->worker_memory_mib);
+    if (c->coordinator_memory_mib > 0)
+        put(w, "--coordinator-memory-mib=%u", c->coordinator_memory_mib);
     if (c->silence_ms > 0)
         put(w, "--silence-ms=%u", c->silence_ms);
     if (c->join_ms > 0)

@@ -30,6 +30,9 @@ struct tr_members {
     uint32_t n;
     tr_member *member; /* [n], of peers 1..n */
     tr_status lost;    /* sticky */
+    bool is_closing;
+    bool has_lost; /* somebody, sticky or not: MPI's own farewell could hang */
+    uint64_t changes;
     tr_time looked, said_alive;
     tr_time attentive; /* looking often enough since then to know who is silent */
     uint64_t n_dropped;
@@ -56,38 +59,152 @@ static tr_status send(tr_members *m, uint32_t peer, const tr_control *c)
     return tr_link_send(m->link, peer, (tr_bytes){ m->buffer, size });
 }
 
-/* ---- a worker is lost ------------------------------------------------------------------ */
+/* ---- a worker's state ------------------------------------------------------------------ */
 
-/* The line that names it; the first loss decides the sticky status. */
-static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+bool tr_members_is_usable(const tr_members *m, uint32_t peer)
+{
+    tr_member_state s = m->member[peer - 1].state;
 
-static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format, ...)
+    return s == TR_MEMBER_LOADING || s == TR_MEMBER_READY;
+}
+
+uint64_t tr_members_changes(const tr_members *m)
+{
+    return m->changes;
+}
+
+static void enter(tr_members *m, uint32_t peer, tr_member_state state)
 {
     tr_member *w = &m->member[peer - 1];
-    char why[TR_MAX_TEXT];
-    va_list args;
+
+    w->state = state;
+    w->changed = tr_now();
+    m->changes++;
+}
+
+/* "worker 2 (pid 17 on node1)", as far as it is known. */
+static void name_of(const tr_members *m, uint32_t peer, char *out, size_t size)
+{
+    const tr_hello *h = &m->member[peer - 1].hello;
+
+    if (h->pid)
+        snprintf(out, size, "worker %u (pid %u on %s)", peer, h->pid, h->host);
+    else
+        snprintf(out, size, "worker %u", peer);
+}
+
+/* Before it has its experts a worker's loss ends the job, with a line that names it; the first loss
+ * decides the sticky status. */
+static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format, va_list args)
+    __attribute__((format(printf, 4, 0)));
+
+static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format, va_list args)
+{
+    tr_member *w = &m->member[peer - 1];
+    bool is_needed = w->state == TR_MEMBER_JOINING;
+    char name[2 * TR_MAX_NAME];
 
     if (w->state == TR_MEMBER_LOST || w->state == TR_MEMBER_LEFT)
         return;
-    w->state = TR_MEMBER_LOST;
+    m->has_lost = true;
+    vsnprintf(w->why, sizeof w->why, format, args);
+    w->is_adopting = false;
+    enter(m, peer, TR_MEMBER_LOST);
     tr_transport_drop(m->transport, peer);
     if (tr_interrupted()) { /* the signal that ends us ended it first */
         m->lost = m->lost == TR_OK ? TR_E_INTERRUPTED : m->lost;
         return;
     }
-    va_start(args, format);
-    vsnprintf(why, sizeof why, format, args);
-    va_end(args);
-    if (w->hello.pid)
-        tr_fail(st, "worker %u (pid %u on %s) %s", peer, w->hello.pid, w->hello.host, why);
-    else
-        tr_fail(st, "worker %u %s", peer, why);
+    if (m->is_closing)
+        return;
+    name_of(m, peer, name, sizeof name);
+    if (!is_needed) {
+        tr_log(TR_LOG_WARN, "%s %s", name, w->why);
+        return;
+    }
+    tr_fail(st, "%s %s", name, w->why);
     if (m->lost == TR_OK)
         m->lost = st;
 }
 
+void tr_members_lose(tr_members *m, uint32_t peer, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    lose(m, peer, TR_E_PEER_LOST, format, args);
+    va_end(args);
+}
+
+static void suspect(tr_members *m, uint32_t peer, const char *format, va_list args)
+    __attribute__((format(printf, 3, 0)));
+
+static void suspect(tr_members *m, uint32_t peer, const char *format, va_list args)
+{
+    tr_member *w = &m->member[peer - 1];
+    char name[2 * TR_MAX_NAME];
+
+    if (w->state != TR_MEMBER_READY)
+        return;
+    vsnprintf(w->why, sizeof w->why, format, args);
+    enter(m, peer, TR_MEMBER_SUSPECT);
+    name_of(m, peer, name, sizeof name);
+    tr_log(TR_LOG_WARN, "%s %s: others compute for it", name, w->why);
+}
+
+void tr_members_suspect(tr_members *m, uint32_t peer, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    suspect(m, peer, format, args);
+    va_end(args);
+    m->member[peer - 1].is_late = m->member[peer - 1].state == TR_MEMBER_SUSPECT;
+}
+
+static void suspect_silent(tr_members *m, uint32_t peer, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void suspect_silent(tr_members *m, uint32_t peer, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    suspect(m, peer, format, args);
+    va_end(args);
+}
+
+static void take_back(tr_members *m, uint32_t peer)
+{
+    tr_member *w = &m->member[peer - 1];
+    char name[2 * TR_MAX_NAME];
+
+    w->is_late = false;
+    name_of(m, peer, name, sizeof name);
+    tr_log(TR_LOG_WARN, "%s is back after %.2f s", name,
+           (double)(tr_now() - w->changed) / (double)TR_SECOND);
+    enter(m, peer, TR_MEMBER_READY);
+}
+
+void tr_members_trust(tr_members *m, uint32_t peer)
+{
+    if (m->member[peer - 1].state == TR_MEMBER_SUSPECT)
+        take_back(m, peer);
+}
+
 /* ---- what workers say ------------------------------------------------------------------ */
+
+static void refuse_line(tr_members *m, uint32_t peer, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void refuse_line(tr_members *m, uint32_t peer, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    lose(m, peer, TR_E_REFUSED, format, args);
+    va_end(args);
+}
 
 static void refuse(tr_members *m, uint32_t peer, const char *reason)
 {
@@ -95,7 +212,7 @@ static void refuse(tr_members *m, uint32_t peer, const char *reason)
 
     snprintf(c.reason, sizeof c.reason, "%s", reason);
     send(m, peer, &c); /* if it is gone, it need not know */
-    lose(m, peer, TR_E_REFUSED, "is refused: %s", reason);
+    refuse_line(m, peer, "is refused: %s", reason);
 }
 
 static void on_hello(tr_members *m, uint32_t peer, const tr_hello *h)
@@ -130,12 +247,12 @@ static void on_hello(tr_members *m, uint32_t peer, const tr_hello *h)
 static void on_message(tr_members *m, uint32_t peer, tr_control *c)
 {
     tr_member *w = &m->member[peer - 1];
-    bool is_loading = w->state == TR_MEMBER_LOADING;
+    bool is_loading = w->state == TR_MEMBER_LOADING || w->is_adopting;
 
     if (c->kind == TR_CONTROL_HELLO) {
         on_hello(m, peer, &c->hello);
     } else if (c->kind == TR_CONTROL_FAILURE) {
-        lose(m, peer, TR_E_PEER_LOST, "gave up: %s", c->reason);
+        tr_members_lose(m, peer, "gave up: %s", c->reason);
     } else if (c->kind == TR_CONTROL_BYE) {
         if (w->state != TR_MEMBER_LOST)
             w->state = TR_MEMBER_LEFT;
@@ -143,7 +260,9 @@ static void on_message(tr_members *m, uint32_t peer, tr_control *c)
         w->loaded = c->progress.done;
         w->to_load = c->progress.total;
     } else if (c->kind == TR_CONTROL_READY && is_loading) {
-        w->state = TR_MEMBER_READY;
+        if (w->state == TR_MEMBER_LOADING)
+            enter(m, peer, TR_MEMBER_READY);
+        w->is_adopting = false;
         w->n_experts = c->ready.experts;
         w->loaded = w->to_load = c->ready.bytes;
     } else if (c->kind == TR_CONTROL_HEARTBEAT) {
@@ -162,14 +281,18 @@ static void on_event(tr_members *m, const tr_link_event *e)
         return;
     tr_member *w = &m->member[e->peer - 1];
     if (e->kind == TR_LINK_GONE) {
-        lose(m, e->peer, TR_E_PEER_LOST, "died: its connection ended");
+        tr_members_lose(m, e->peer, "died: its connection ended");
         return;
     }
     w->heard = tr_now();
     if (w->state == TR_MEMBER_LOST) {
+        const tr_control over = { .kind = TR_CONTROL_SHUTDOWN, .shutdown = { true, true } };
         m->n_dropped++;
+        send(m, e->peer, &over); /* others do its work by now */
         return;
     }
+    if (w->state == TR_MEMBER_SUSPECT && !w->is_late)
+        take_back(m, e->peer);
     tr_fail_capture_begin(reason, sizeof reason);
     tr_status st = tr_wire_unpack(e->bytes, &c);
     tr_fail_capture_end();
@@ -203,11 +326,16 @@ static void find_silent(tr_members *m, tr_time now)
 {
     for (uint32_t peer = 1; peer <= m->n; peer++) {
         const tr_member *w = &m->member[peer - 1];
-        tr_time limit = w->state == TR_MEMBER_READY ? m->o.silence_timeout : loading_silence;
+        bool is_loading = w->state == TR_MEMBER_LOADING || w->is_adopting;
+        tr_time limit = is_loading ? loading_silence : m->o.silence_timeout;
         tr_time since = w->heard > m->attentive ? w->heard : m->attentive;
-        if ((w->state == TR_MEMBER_READY || w->state == TR_MEMBER_LOADING) && now - since > limit)
-            lose(m, peer, TR_E_PEER_LOST, "is silent for %.1f s: it hangs or is cut off",
-                 (double)(now - since) / (double)TR_SECOND);
+        double seconds = (double)(now - since) / (double)TR_SECOND;
+        if (w->state < TR_MEMBER_LOADING || w->state >= TR_MEMBER_LOST)
+            continue;
+        if (now - since > limit)
+            tr_members_lose(m, peer, "is silent for %.1f s: it hangs or is cut off", seconds);
+        else if (m->o.suspect_timeout > 0 && now - since > m->o.suspect_timeout && !is_loading)
+            suspect_silent(m, peer, "is silent for %.2f s", seconds);
     }
 }
 
@@ -228,7 +356,8 @@ static tr_status look(tr_members *m, tr_time timeout)
     tr_status st = drain(m, timeout);
     tr_time now = tr_now();
 
-    if (now - m->looked > m->o.silence_timeout / 2)
+    tr_time limit = m->o.suspect_timeout > 0 ? m->o.suspect_timeout : m->o.silence_timeout;
+    if (now - m->looked > limit / 2)
         m->attentive = now;
     m->looked = now;
     if (st != TR_OK)
@@ -334,9 +463,9 @@ static bool has_joined(const tr_member *w)
     return w->is_accepted;
 }
 
-static bool is_ready(const tr_member *w)
+static bool has_loaded(const tr_member *w)
 {
-    return w->state == TR_MEMBER_READY;
+    return w->state > TR_MEMBER_LOADING && !w->is_adopting;
 }
 
 /* The transport says that a worker is gone: does it still say why? */
@@ -426,11 +555,15 @@ tr_status tr_members_assign(tr_members *m, uint32_t peer, const tr_assignment *a
 
     if (m->lost != TR_OK)
         return m->lost;
-    w->state = TR_MEMBER_LOADING;
-    w->heard = tr_now();
+    if (w->state == TR_MEMBER_JOINING) {
+        w->heard = tr_now();
+        enter(m, peer, TR_MEMBER_LOADING);
+    } else {
+        w->is_adopting = w->is_adopting || !a->lazy;
+    }
     tr_status st = send(m, peer, &c);
     if (st == TR_E_PEER_LOST) {
-        lose(m, peer, st, "died before it got its experts");
+        tr_members_lose(m, peer, "died: it can't be told what to load");
         return m->lost;
     }
     return st;
@@ -441,7 +574,7 @@ tr_status tr_members_await_ready(tr_members *m, tr_time deadline,
 {
     char missing[256];
 
-    while (name_missing(m, is_ready, missing, sizeof missing)) {
+    while (name_missing(m, has_loaded, missing, sizeof missing)) {
         tr_status st = tr_interrupted() ? TR_E_INTERRUPTED : look(m, wait_period);
         uint64_t bytes = 0;
         for (uint32_t i = 0; i < m->n; i++)
@@ -461,11 +594,44 @@ static bool has_left(const tr_member *w)
     return !w->is_accepted || w->state >= TR_MEMBER_LOST;
 }
 
+static void tell_to_stop(tr_members *m)
+{
+    tr_control shutdown = { .kind = TR_CONTROL_SHUTDOWN };
+
+    shutdown.shutdown.failed = m->lost != TR_OK;
+    shutdown.shutdown.had_losses = m->has_lost;
+    for (uint32_t peer = 1; peer <= m->n; peer++)
+        if (m->member[peer - 1].state == TR_MEMBER_SUSPECT)
+            shutdown.shutdown.had_losses = true;
+    for (uint32_t peer = 1; peer <= m->n; peer++)
+        if (!has_left(&m->member[peer - 1]))
+            send(m, peer, &shutdown);
+}
+
+/* Who hangs can't say bye, and MPI must not wait for it either. */
+static void give_up(tr_members *m, bool (*is_hopeless)(const tr_member *))
+{
+    for (uint32_t peer = 1; peer <= m->n; peer++) {
+        if (!is_hopeless(&m->member[peer - 1]))
+            continue;
+        enter(m, peer, TR_MEMBER_LOST);
+        tr_transport_drop(m->transport, peer);
+    }
+}
+
+static bool is_suspect(const tr_member *w)
+{
+    return w->state == TR_MEMBER_SUSPECT;
+}
+
+static bool is_still_there(const tr_member *w)
+{
+    return !has_left(w);
+}
+
 void tr_members_close(tr_members **members)
 {
     tr_members *m = *members;
-    const tr_control shutdown = { .kind = TR_CONTROL_SHUTDOWN,
-                                  .job_failed = m && m->lost != TR_OK };
     char missing[256];
 
     if (!m)
@@ -473,14 +639,15 @@ void tr_members_close(tr_members **members)
     if (m->link) {
         char reason[512];
         tr_time deadline = tr_now() + TR_SECOND;
-        for (uint32_t peer = 1; peer <= m->n; peer++)
-            if (!has_left(&m->member[peer - 1]))
-                send(m, peer, &shutdown);
+        tell_to_stop(m);
+        give_up(m, is_suspect);
         /* Whoever dies now instead of saying bye has left all the same. */
         tr_fail_capture_begin(reason, sizeof reason);
+        m->is_closing = true;
         while (name_missing(m, has_left, missing, sizeof missing) && tr_now() < deadline)
             drain(m, wait_period);
         tr_fail_capture_end();
+        give_up(m, is_still_there);
     }
     tr_link_close(&m->link);
     free(m->buffer);

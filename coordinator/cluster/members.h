@@ -7,11 +7,14 @@
  *         tr_members_close(&m);                              tells the living to stop
  *
  * STATE   A worker is JOINING until its hello was accepted, LOADING once it was assigned its
- *         experts, READY when it says so; LOST when its connection ended, it was silent for too
- *         long or it failed; LEFT when it said bye.  proto/PROTOCOL.md has the whole picture.
+ *         experts, READY when it says so; SUSPECT while it is silent or late with a share, READY
+ *         again when it is heard; LOST when its connection ended, it was silent for too long or it
+ *         failed; LEFT when it said bye.  proto/PROTOCOL.md has the whole picture.
+ *         A worker that is lost after it got its experts is a change, not a failure: whoever needs
+ *         the experts looks at tr_members_changes.
  * THREAD  The step thread.
- * FAILS   TR_E_PEER_LOST  a worker is lost; the line names it.  Sticky: later calls repeat the
- *                         status without a line
+ * FAILS   TR_E_PEER_LOST  a worker is lost before it got its experts; the line names it.  Sticky:
+ *                         later calls repeat the status without a line
  *         TR_E_REFUSED    a worker of another version or with another model; both sides say so
  *         TR_E_DEADLINE   workers that did not come or are not ready, named
  *
@@ -28,6 +31,7 @@ typedef enum {
     TR_MEMBER_JOINING,
     TR_MEMBER_LOADING,
     TR_MEMBER_READY,
+    TR_MEMBER_SUSPECT,
     TR_MEMBER_LOST,
     TR_MEMBER_LEFT,
 } tr_member_state;
@@ -40,6 +44,10 @@ typedef struct {
     uint32_t n_experts;       /* held */
     tr_worker_stats stats;    /* of its last heartbeat */
     tr_time heard;            /* when it last said anything */
+    bool is_late;             /* SUSPECT for a share: only an answer clears it */
+    bool is_adopting;         /* loads what a lost worker held */
+    char why[256];            /* it is SUSPECT or LOST */
+    tr_time changed;          /* when it got into its state */
 } tr_member;
 
 typedef struct tr_members tr_members;
@@ -50,7 +58,8 @@ typedef struct {
     const char *model_path;
     uint64_t model; /* identity */
     tr_time join_timeout;
-    tr_time silence_timeout; /* of a worker that is ready */
+    tr_time suspect_timeout; /* silence of a ready worker that makes it SUSPECT; 0: never */
+    tr_time silence_timeout; /* and that makes it LOST */
     tr_time heartbeat;
 } tr_members_options;
 
@@ -62,9 +71,28 @@ uint64_t tr_members_job(const tr_members *m);
 /* peer 1..n_workers. */
 const tr_member *tr_members_get(const tr_members *m, uint32_t peer);
 
+/* True for a worker that takes shares: it is LOADING or READY. */
+bool tr_members_is_usable(const tr_members *m, uint32_t peer);
+
+/* Counts whatever makes a worker usable or not. */
+uint64_t tr_members_changes(const tr_members *m);
+
+/* The first assignment is what the worker loads before it is READY; a later one adds experts. */
 tr_status tr_members_assign(tr_members *m, uint32_t peer, const tr_assignment *a);
 
-/* watch (may be NULL) gets the bytes that all workers together have loaded. */
+/* For whoever notices first.  A lost worker is never sent anything but the order to end. */
+void tr_members_lose(tr_members *m, uint32_t peer, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* A share's answer is late, though the worker speaks. */
+void tr_members_suspect(tr_members *m, uint32_t peer, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* A share's answer came. */
+void tr_members_trust(tr_members *m, uint32_t peer);
+
+/* Until all that are not lost are ready; none may be left.
+ * watch (may be NULL) gets the bytes that all workers together have loaded. */
 tr_status tr_members_await_ready(tr_members *m, tr_time deadline,
                                  void (*watch)(void *ctx, uint64_t bytes), void *ctx);
 

@@ -3,6 +3,7 @@
 #include "coordinator/cluster/placement.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static tr_status check(uint32_t n_layers, uint32_t n_experts, uint32_t n_workers,
                        tr_placement_rule rule, const uint32_t *counts)
@@ -59,13 +60,15 @@ tr_status tr_placement_new(uint32_t n_layers, uint32_t n_experts, uint32_t n_wor
     if (st != TR_OK)
         return st;
 
-    uint32_t *holder = calloc((size_t)n_layers * n_experts, sizeof *holder);
+    size_t n = (size_t)n_layers * n_experts;
+    uint32_t *holder = calloc(2 * n, sizeof *holder);
     if (!holder)
         return tr_fail(TR_E_MEMORY, "placement: no memory");
-    tr_placement p = { n_layers, n_experts, n_workers, 1, holder };
+    tr_placement p = { n_layers, n_experts, n_workers, 1, holder, holder + n };
     for (uint32_t l = 0; l < n_layers && n_workers > 0; l++)
         for (uint32_t e = 0; e < n_experts; e++)
             holder[(size_t)l * n_experts + e] = worker_of(&p, rule, counts, l, e) + 1;
+    memcpy(p.home, p.holder, n * sizeof *holder);
     *out = p;
     return TR_OK;
 }

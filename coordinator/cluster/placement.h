@@ -7,7 +7,11 @@
  * USE     tr_placement p;
  *         st = tr_placement_new(n_layers, n_experts, n_workers, TR_PLACE_EVEN, NULL, &p);
  *         tr_peer holder = tr_placement_holder(&p, layer, expert);
+ *         tr_placement_move(&p, layer, expert, peer);        its holder is lost
  *         tr_placement_fini(&p);
+ *
+ * An expert's home is the peer that the rule gave it to; its holder is another while the home can't
+ * be used.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_COORDINATOR_CLUSTER_PLACEMENT_H
@@ -29,6 +33,7 @@ typedef struct {
     uint32_t n_layers, n_experts, n_workers;
     uint32_t epoch;
     uint32_t *holder; /* [n_layers][n_experts] */
+    uint32_t *home;   /* [n_layers][n_experts] */
 } tr_placement;
 
 /* n_workers 0: the coordinator holds all.  counts is [n_workers] for TR_PLACE_COUNTS, else NULL.
@@ -41,6 +46,17 @@ void tr_placement_fini(tr_placement *p);
 static inline uint32_t tr_placement_holder(const tr_placement *p, uint32_t layer, uint32_t expert)
 {
     return p->holder[(size_t)layer * p->n_experts + expert];
+}
+
+static inline uint32_t tr_placement_home(const tr_placement *p, uint32_t layer, uint32_t expert)
+{
+    return p->home[(size_t)layer * p->n_experts + expert];
+}
+
+static inline void tr_placement_move(tr_placement *p, uint32_t layer, uint32_t expert,
+                                     uint32_t peer)
+{
+    p->holder[(size_t)layer * p->n_experts + expert] = peer;
 }
 
 #endif

@@ -51,8 +51,9 @@ typedef struct {
     stage stage;
     tr_time deadline;
     bool is_up;
-    bool was_asked;  /* the coordinator was told to finish */
-    tr_time started; /* of the coordinator, 0: not yet */
+    bool were_workers_ended; /* after the coordinator reported */
+    bool was_asked;          /* the coordinator was told to finish */
+    tr_time started;         /* of the coordinator, 0: not yet */
     size_t n_workers;
     pid_t worker[MAX_WORKERS]; /* seen so far, until all are up */
 } supervisor;
@@ -213,6 +214,25 @@ static void signal_below(int signal, pid_t except)
     closedir(dir);
 }
 
+/* The same for the workers of this host alone. */
+static void signal_workers(const supervisor *s, int signal)
+{
+    const pid_t self = getpid();
+    const struct dirent *entry;
+    char name[16];
+
+    DIR *dir = s->job->worker ? opendir("/proc") : NULL;
+    if (!dir)
+        return;
+    while ((entry = readdir(dir)) != NULL) {
+        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (pid > 0 && parent_of(entry->d_name, name) != 0 &&
+            strncmp(name, s->job->worker, sizeof name - 1) == 0 && is_below(pid, self))
+            kill(pid, signal);
+    }
+    closedir(dir);
+}
+
 static void signal_group(const supervisor *s, int signal)
 {
     if (!s->is_gone)
@@ -295,7 +315,10 @@ static void signals_take(supervisor *s)
             continue;
         }
         s->result.signal = (int)info.ssi_signo;
-        signal_group(s, (int)info.ssi_signo);
+        /* The coordinator ends its workers at once; mpirun would take seconds. */
+        pid_t pid = coordinator_pid(s);
+        if (pid <= 0 || kill(pid, (int)info.ssi_signo) != 0)
+            signal_group(s, (int)info.ssi_signo);
         stage_enter(s, STAGE_ENDING, s->job->signal_grace);
     }
 }
@@ -388,7 +411,12 @@ static void deadline_check(supervisor *s)
         return;
     if (s->stage == STAGE_MAY_END && tr_relay_is_blocked(&s->output))
         stage_enter(s, STAGE_MAY_END, s->job->grace); /* our reader pauses: not its fault */
-    else if (s->stage == STAGE_MAY_END) {
+    else if (s->stage == STAGE_MAY_END && !s->were_workers_ended && s->result.lost_pid == 0) {
+        /* One that hangs, and was given up, keeps mpirun from ending. */
+        s->were_workers_ended = true;
+        signal_workers(s, SIGKILL);
+        stage_enter(s, STAGE_MAY_END, s->job->grace);
+    } else if (s->stage == STAGE_MAY_END) {
         s->result.was_cut = s->result.lost_pid == 0;
         end_all(s);
     } else

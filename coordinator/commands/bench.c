@@ -75,7 +75,7 @@ static const char help[] =
     "  -m, --model FILE    the model\n"
     "  -w, --workers N     launch N workers with mpirun, which host the experts\n"
     "  --threads N         threads of this process (0: all cores)\n"
-    "  --isa NAME          kernels to use (the best of this processor)\n"
+    "  --isa NAME          kernels: c, avx2, avx512 or neon (the best of this processor)\n"
     "  --repeats N         of each measurement; the median is shown (3)\n"
     "  --steps N           of one measurement of writing (16)\n"
     "  --idle SECONDS      to wait before the token after a pause (5)\n"

@@ -128,7 +128,10 @@ static tr_status open_engine(run *r)
     e.expert_counts = r->o.n_experts ? r->o.experts : NULL;
     e.n_expert_counts = r->o.n_experts;
     e.join_timeout = (tr_time)r->o.join_timeout_ms * TR_MS;
+    e.suspect_timeout = (tr_time)r->o.suspect_ms * TR_MS;
     e.silence_timeout = (tr_time)r->o.silence_ms * TR_MS;
+    e.worker_memory = r->o.worker_memory_mib << 20;
+    e.coordinator_memory = r->o.coordinator_memory_mib << 20;
     e.share_timeout = (tr_time)r->o.timeout_ms * TR_MS;
     e.progress = !r->o.quiet && (r->o.progress || isatty(STDERR_FILENO));
     return tr_engine_open(&e, &r->engine);
@@ -178,6 +181,15 @@ static void sum_up(const run *r, const tr_generate_result *g, const tr_engine_st
            (double)s->transport.bytes_sent / (double)n,
            (double)s->transport.bytes_received / (double)n);
     sum_up_workers(r, s);
+    if (s->recovery.lost + s->recovery.suspected > 0)
+        tr_log(TR_LOG_INFO,
+               "%llu workers lost, %llu suspected, %llu back; %llu experts moved, %llu shares sent "
+               "again, longest stall %.0f ms",
+               (unsigned long long)s->recovery.lost, (unsigned long long)s->recovery.suspected,
+               (unsigned long long)s->recovery.returned,
+               (unsigned long long)s->recovery.experts_moved,
+               (unsigned long long)s->recovery.shares_resent,
+               (double)s->recovery.longest_stall / (double)TR_MS);
 }
 
 static tr_status generate(run *r)

@@ -85,8 +85,9 @@ typedef struct tr_run_options {
     size_t n_experts; /* 0: as placement says, else of each layer on each worker */
     const char *listen;
     const char *worker_binary;
-    uint64_t worker_threads;                          /* 0: the worker decides */
-    uint64_t timeout_ms, silence_ms, join_timeout_ms; /* share, heartbeat, start-up */
+    uint64_t worker_threads;                                      /* 0: the worker decides */
+    uint64_t timeout_ms, suspect_ms, silence_ms, join_timeout_ms; /* share, heartbeat, start-up */
+    uint64_t worker_memory_mib, coordinator_memory_mib;           /* for experts */
 } tr_run_options;
 
 /* *done: the help was written to stdout and there is nothing to run; *out is then unset. */

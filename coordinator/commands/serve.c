@@ -162,7 +162,10 @@ static tr_status open_engine(server *s)
     e.expert_counts = s->o.n_experts ? s->o.experts : NULL;
     e.n_expert_counts = s->o.n_experts;
     e.join_timeout = (tr_time)s->o.join_ms * TR_MS;
+    e.suspect_timeout = (tr_time)s->o.suspect_ms * TR_MS;
     e.silence_timeout = (tr_time)s->o.silence_ms * TR_MS;
+    e.worker_memory = s->o.worker_memory_mib << 20;
+    e.coordinator_memory = s->o.coordinator_memory_mib << 20;
     e.share_timeout = (tr_time)s->o.share_ms * TR_MS;
     e.progress = isatty(STDERR_FILENO) != 0;
     e.on_picks = tr_serving_picks;

@@ -50,8 +50,8 @@ static const option_info options[] = {
     { "batch", "N", "rows of one step (256)", NUMBER, AT(batch), 1, TR_MAX_ROWS, 0, false },
     { "threads", "N", "of this process; 0: all cores (0)", NUMBER, AT(threads), 0,
       TR_POOL_MAX_THREADS, 0, false },
-    { "isa", "NAME", "kernels to use (the best that all processes have)", TEXT, AT(isa), 0, 0, 0,
-      false },
+    { "isa", "NAME", "kernels: c, avx2, avx512 or neon (the best that all processes have)", TEXT,
+      AT(isa), 0, 0, 0, false },
     { "api-keys", "FILE", "only who has one of these keys may ask", TEXT, AT(api_keys), 0, 0, 0,
       false },
     { "new-key", "FILE", "add a key to the file, show it, and end", TEXT, AT(new_key), 0, 0, 0,
@@ -76,8 +76,14 @@ static const option_info options[] = {
       0, 0, false },
     { "join-timeout-ms", "N", "until all workers have come up (60000)", NUMBER, AT(join_ms), 100,
       SECONDS * 1000, 0, false },
-    { "silence-ms", "N", "a worker silent for longer is lost (2500)", NUMBER, AT(silence_ms), 100,
+    { "suspect-ms", "N", "a worker silent for longer is passed over until it speaks (600)", NUMBER,
+      AT(suspect_ms), 20, MS, 0, false },
+    { "silence-ms", "N", "a worker silent for longer is lost (10000)", NUMBER, AT(silence_ms), 100,
       MS, 0, false },
+    { "worker-memory-mib", "N", "of experts in each worker, lost ones' too (0: 90% of its share)",
+      NUMBER, AT(worker_memory_mib), 0, 1 << 30, 0, false },
+    { "coordinator-memory-mib", "N", "of lost workers' experts in the coordinator (0: the same)",
+      NUMBER, AT(coordinator_memory_mib), 0, 1 << 30, 0, false },
     { "timeout-ms", "N", "until a worker has answered a share (30000)", NUMBER, AT(share_ms), 1, MS,
       0, false },
     { "transport", "auto|mpi", NULL, TRANSPORT, 0, 0, 0, 0, false },
@@ -266,7 +272,8 @@ tr_status tr_serve_options_parse(int argc, char **argv, tr_serve_options *o, boo
     o->idle_s = 60;
     o->drain_s = 30;
     o->join_ms = 60000;
-    o->silence_ms = 2500;
+    o->suspect_ms = 600;
+    o->silence_ms = 10000;
     o->share_ms = 30000;
     optind = 1;
     opterr = 0;

@@ -31,7 +31,8 @@ typedef struct {
     bool places_rotating;
     uint32_t experts[TR_MAX_WORKERS];
     size_t n_experts;
-    uint64_t join_ms, silence_ms, share_ms;
+    uint64_t join_ms, suspect_ms, silence_ms, share_ms;
+    uint64_t worker_memory_mib, coordinator_memory_mib; /* for experts */
 } tr_serve_options;
 
 /* done: --help was printed. */

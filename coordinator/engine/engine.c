@@ -58,7 +58,8 @@ tr_engine_options tr_engine_defaults(void)
         .context = 512,
         .placement = TR_PLACE_EVEN,
         .join_timeout = 60 * TR_SECOND,
-        .silence_timeout = 2500 * TR_MS,
+        .suspect_timeout = 600 * TR_MS,
+        .silence_timeout = 10 * TR_SECOND,
         .share_timeout = 30 * TR_SECOND,
         .load_timeout = 3600 * TR_SECOND,
     };
@@ -96,7 +97,7 @@ static uint64_t all_expert_bytes(const tr_expert_map *m)
 
 static tr_status load_local(tr_engine *e, load_watch *w)
 {
-    tr_status st = tr_shards_new(&e->compute, e->o.gguf, &e->map, &e->local);
+    tr_status st = TR_OK;
 
     for (uint32_t l = 0; l < e->map.n_layers && st == TR_OK; l++) {
         for (uint32_t x = 0; x < e->map.layer[l].n_experts && st == TR_OK; x++)
@@ -125,7 +126,10 @@ static tr_status join_and_load(tr_engine *e)
             .exact = e->o.exact,
             .max_rows = e->o.max_rows,
             .join_timeout = e->o.join_timeout,
+            .suspect_timeout = e->o.suspect_timeout,
             .silence_timeout = e->o.silence_timeout,
+            .worker_memory = e->o.worker_memory,
+            .coordinator_memory = e->o.coordinator_memory,
         };
         st = tr_cluster_open(&c, &e->cluster);
         if (st != TR_OK)
@@ -136,6 +140,9 @@ static tr_status join_and_load(tr_engine *e)
         if (!e->compute.kernels)
             return tr_fail(TR_E_USAGE, "--isa %s: this machine has no such kernel table", e->o.isa);
     }
+    st = tr_shards_new(&e->compute, e->o.gguf, &e->map, &e->local);
+    if (st != TR_OK)
+        return st;
     tr_progress_begin(&w.bar, "loading",
                       tr_model_dense_bytes(e->o.gguf, &e->map) + all_expert_bytes(&e->map),
                       e->o.progress);
@@ -193,6 +200,7 @@ static tr_status open_step(tr_engine *e)
         .local = e->local,
         .transport = e->o.transport,
         .members = e->cluster ? tr_cluster_members(e->cluster) : NULL,
+        .recovery = e->cluster ? tr_cluster_recovery(e->cluster) : NULL,
         .job = e->cluster ? tr_cluster_job(e->cluster) : 0,
         .share_timeout = e->o.share_timeout,
     };
@@ -407,18 +415,30 @@ tr_worker_view tr_engine_worker(const tr_engine *e, uint32_t worker)
 {
     static const char *const states[] = {
         [TR_MEMBER_JOINING] = "joining", [TR_MEMBER_LOADING] = "loading",
-        [TR_MEMBER_READY] = "ready",     [TR_MEMBER_LOST] = "lost",
-        [TR_MEMBER_LEFT] = "left",
+        [TR_MEMBER_READY] = "ready",     [TR_MEMBER_SUSPECT] = "suspect",
+        [TR_MEMBER_LOST] = "lost",       [TR_MEMBER_LEFT] = "left",
     };
     const tr_member *m = tr_members_get(tr_cluster_members(e->cluster), worker);
 
-    return (tr_worker_view){ states[m->state], m->hello.host, m->hello.pid,
-                             m->n_experts,     m->loaded,     m->stats };
+    tr_worker_view v = { .state = states[m->state],
+                         .host = m->hello.host,
+                         .pid = m->hello.pid,
+                         .n_experts = m->n_experts,
+                         .expert_bytes = m->loaded,
+                         .stats = m->stats };
+    if (m->state == TR_MEMBER_SUSPECT || m->state == TR_MEMBER_LOST)
+        memcpy(v.why, m->why, sizeof v.why);
+    return v;
 }
 
 uint32_t tr_engine_holder(const tr_engine *e, uint32_t layer, uint32_t expert)
 {
     return tr_placement_holder(&e->placement, layer, expert);
+}
+
+uint32_t tr_engine_home(const tr_engine *e, uint32_t layer, uint32_t expert)
+{
+    return tr_placement_home(&e->placement, layer, expert);
 }
 
 tr_status tr_engine_echo(tr_engine *e, uint32_t worker, size_t n_bytes, tr_time *elapsed)
@@ -478,6 +498,8 @@ tr_engine_stats tr_engine_get_stats(const tr_engine *e)
     return (tr_engine_stats){
         .times = tr_forward_get_times(e->forward),
         .dispatch = tr_dispatch_get_stats(e->dispatch),
+        .recovery = e->cluster ? tr_recovery_get_stats(tr_cluster_recovery(e->cluster))
+                               : (tr_recovery_stats){ 0 },
         .transport = e->o.transport ? e->o.transport->stats : (tr_transport_stats){ 0 },
         .dense_bytes = e->model->bytes,
         .kv_bytes = e->kv_bytes,

@@ -42,7 +42,9 @@ typedef struct {
     tr_placement_rule placement;
     const uint32_t *expert_counts; /* for TR_PLACE_COUNTS: one of each worker */
     size_t n_expert_counts;
-    tr_time join_timeout, silence_timeout, share_timeout, load_timeout;
+    tr_time join_timeout, suspect_timeout, silence_timeout, share_timeout, load_timeout;
+    uint64_t worker_memory, coordinator_memory; /* bytes for experts, those of lost workers among
+                                                 * them; 0: what the host has, but a tenth */
 
     bool progress; /* draw a bar on stderr while loading */
     void (*on_picks)(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows, size_t top_k);
@@ -98,17 +100,21 @@ tr_status tr_engine_pump(tr_engine *e);
 
 /* A worker as its messages describe it; the strings live as long as the engine. */
 typedef struct {
-    const char *state; /* "joining", "loading", "ready", "lost", "left" */
+    const char *state; /* "joining", "loading", "ready", "suspect", "lost", "left" */
     const char *host;
     uint32_t pid, n_experts;
     uint64_t expert_bytes;
     tr_worker_stats stats; /* of its last heartbeat */
+    char why[256];         /* it is suspect or lost; else empty */
 } tr_worker_view;
 
 tr_worker_view tr_engine_worker(const tr_engine *e, uint32_t worker);
 
 /* The peer that holds an expert; 0: this process. */
 uint32_t tr_engine_holder(const tr_engine *e, uint32_t layer, uint32_t expert);
+
+/* The peer that holds it while nobody is lost. */
+uint32_t tr_engine_home(const tr_engine *e, uint32_t layer, uint32_t expert);
 
 /* Time n_bytes to worker 1..n_workers and back, between steps; fails as tr_echo does. */
 tr_status tr_engine_echo(tr_engine *e, uint32_t worker, size_t n_bytes, tr_time *elapsed);
@@ -130,6 +136,7 @@ size_t tr_engine_context(const tr_engine *e);
 typedef struct {
     tr_forward_times times;
     tr_dispatch_stats dispatch;
+    tr_recovery_stats recovery;
     tr_transport_stats transport;
     uint64_t dense_bytes, kv_bytes, local_expert_bytes;
     double load_seconds;

@@ -333,7 +333,7 @@ static enum MHD_Result do_models(client *c)
 static enum MHD_Result do_health(client *c)
 {
     unsigned http = MHD_HTTP_OK;
-    json_t *o = tr_serve_state_health(c->h->o.host->serving, &http);
+    json_t *o = tr_serve_state_health(c->h->o.state, c->h->o.host->serving, &http);
 
     return reply_json(c, http, o);
 }

@@ -27,9 +27,10 @@ struct tr_serve_state {
     char name[TEXT], host[TEXT];
     tr_time began, renewed;
     size_t n_workers;
-    uint32_t *holder; /* [n_layers][n_experts] peer; constant */
+    uint32_t *home; /* [n_layers][n_experts] peer; constant */
 
     pthread_mutex_t lock;
+    uint32_t *holder;       /* [n_layers][n_experts] peer */
     tr_worker_view *worker; /* [n_workers] */
     double *since;          /* [n_workers] of its state */
     tr_engine_stats engine_stats;
@@ -44,6 +45,15 @@ static double wall_clock(void)
 
     clock_gettime(CLOCK_REALTIME, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void renew_holders(tr_serve_state *s)
+{
+    const tr_model_config *c = &tr_engine_model(s->engine)->config;
+
+    for (uint32_t l = 0; l < c->n_layers; l++)
+        for (uint32_t x = 0; x < c->n_experts; x++)
+            s->holder[l * c->n_experts + x] = tr_engine_holder(s->engine, l, x);
 }
 
 tr_status tr_serve_state_new(tr_engine *e, const char *model_name, tr_serve_state **out)
@@ -61,18 +71,20 @@ tr_status tr_serve_state_new(tr_engine *e, const char *model_name, tr_serve_stat
     if (gethostname(s->host, sizeof s->host - 1) != 0)
         s->host[0] = '\0';
     pthread_mutex_init(&s->lock, NULL);
+    s->home = calloc((size_t)c->n_layers * c->n_experts, sizeof *s->home);
     s->holder = calloc((size_t)c->n_layers * c->n_experts, sizeof *s->holder);
     s->worker = calloc(n + 1, sizeof *s->worker);
     s->since = calloc(n + 1, sizeof *s->since);
     s->peer_rows = calloc(n + 1, sizeof *s->peer_rows);
     s->peer_busy = calloc(n + 1, sizeof *s->peer_busy);
-    if (!s->holder || !s->worker || !s->since || !s->peer_rows || !s->peer_busy) {
+    if (!s->home || !s->holder || !s->worker || !s->since || !s->peer_rows || !s->peer_busy) {
         tr_serve_state_free(&s);
         return tr_fail(TR_E_MEMORY, "serve: no memory");
     }
     for (uint32_t l = 0; l < c->n_layers; l++)
         for (uint32_t x = 0; x < c->n_experts; x++)
-            s->holder[(size_t)l * c->n_experts + x] = tr_engine_holder(e, l, x);
+            s->home[(size_t)l * c->n_experts + x] = tr_engine_home(e, l, x);
+    renew_holders(s);
     for (size_t i = 0; i < n; i++)
         s->since[i] = wall_clock();
     tr_serve_state_renew(s);
@@ -92,6 +104,7 @@ void tr_serve_state_free(tr_serve_state **state)
     free(s->since);
     free(s->worker);
     free(s->holder);
+    free(s->home);
     pthread_mutex_destroy(&s->lock);
     free(s);
     *state = NULL;
@@ -113,6 +126,25 @@ void tr_serve_state_event(tr_serve_state *s, const char *level, const char *text
     pthread_mutex_unlock(&s->lock);
 }
 
+/* What happened to a worker, for those who look at the page. */
+static void tell_change(tr_serve_state *s, size_t i, const tr_worker_view *now)
+{
+    const char *before = s->worker[i].state;
+    char text[TEXT];
+
+    if (!before)
+        return;
+    if (now->why[0])
+        snprintf(text, sizeof text, "worker %zu %.150s", i + 1, now->why);
+    else
+        snprintf(text, sizeof text, "worker %zu: %s", i + 1, now->state);
+    add_event(s,
+              strcmp(now->state, "lost") == 0 ? "error"
+              : now->why[0]                   ? "warning"
+                                              : "info",
+              text);
+}
+
 void tr_serve_state_renew(tr_serve_state *s)
 {
     tr_time now = tr_now();
@@ -121,6 +153,7 @@ void tr_serve_state_renew(tr_serve_state *s)
         return;
     s->renewed = now;
     pthread_mutex_lock(&s->lock);
+    uint64_t moved = s->engine_stats.recovery.experts_moved;
     s->engine_stats = tr_engine_get_stats(s->engine);
     for (size_t i = 0; i <= s->n_workers; i++) {
         s->peer_rows[i] = s->engine_stats.dispatch.peer_rows[i];
@@ -128,21 +161,47 @@ void tr_serve_state_renew(tr_serve_state *s)
     }
     for (size_t i = 0; i < s->n_workers; i++) {
         tr_worker_view v = tr_engine_worker(s->engine, (uint32_t)i + 1);
-        if (strcmp(v.state, s->worker[i].state ? s->worker[i].state : "") != 0)
+        if (strcmp(v.state, s->worker[i].state ? s->worker[i].state : "") != 0) {
             s->since[i] = wall_clock();
+            tell_change(s, i, &v);
+        }
         s->worker[i] = v;
     }
+    if (moved != s->engine_stats.recovery.experts_moved)
+        renew_holders(s);
     pthread_mutex_unlock(&s->lock);
 }
 
-json_t *tr_serve_state_health(tr_serving *serving, unsigned *http)
+/* The first worker that others compute for, and why; empty if there is none. */
+static void find_reason(tr_serve_state *s, char *out, size_t size)
+{
+    size_t n = 0;
+
+    out[0] = '\0';
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; i < s->n_workers; i++)
+        if (s->worker[i].why[0] && n++ == 0)
+            snprintf(out, size, "worker %zu %.150s", i + 1, s->worker[i].why);
+    pthread_mutex_unlock(&s->lock);
+    if (n > 1 && strlen(out) < size)
+        snprintf(out + strlen(out), size - strlen(out), "; and %zu more", n - 1);
+}
+
+json_t *tr_serve_state_health(tr_serve_state *s, tr_serving *serving, unsigned *http)
 {
     tr_serving_stats stats;
+    char reason[TEXT];
 
     tr_serving_get_stats(serving, &stats, NULL, NULL);
     *http = stats.is_draining ? 503 : 200;
-    return json_pack("{s:s, s:s?}", "status", stats.is_draining ? "draining" : "ready", "reason",
-                     stats.is_draining ? "the server was told to stop" : NULL);
+    if (stats.is_draining)
+        return json_pack("{s:s, s:s}", "status", "draining", "reason",
+                         "the server was told to stop");
+    find_reason(s, reason, sizeof reason);
+    if (reason[0])
+        return json_pack("{s:s, s:o}", "status", "degraded", "reason",
+                         tr_api_text(tr_bytes_of(reason)));
+    return json_pack("{s:s, s:n}", "status", "ready", "reason");
 }
 
 /* ---- /cluster -------------------------------------------------------------------------------- */
@@ -184,13 +243,14 @@ static json_t *worker_json(const tr_serve_state *s, size_t i)
 {
     const tr_worker_view *w = &s->worker[i];
 
-    return json_pack("{s:I, s:s, s:I, s:s, s:n, s:f, s:I, s:I, s:I, s:I, s:f, s:I, s:I}", "rank",
-                     (json_int_t)(i + 1), "host", w->host ? w->host : "", "pid", (json_int_t)w->pid,
-                     "state", w->state, "reason", "since", s->since[i], "memory_bytes",
-                     (json_int_t)w->stats.resident, "expert_bytes", (json_int_t)w->expert_bytes,
-                     "experts", (json_int_t)w->n_experts, "rows", (json_int_t)s->peer_rows[i + 1],
-                     "compute_seconds", (double)s->peer_busy[i + 1] * 1e-9, "bytes_out",
-                     (json_int_t)w->stats.bytes_out, "bytes_in", (json_int_t)w->stats.bytes_in);
+    return json_pack(
+        "{s:I, s:s, s:I, s:s, s:o?, s:f, s:I, s:I, s:I, s:I, s:f, s:I, s:I}", "rank",
+        (json_int_t)(i + 1), "host", w->host ? w->host : "", "pid", (json_int_t)w->pid, "state",
+        w->state, "reason", w->why[0] ? tr_api_text(tr_bytes_of(w->why)) : NULL, "since",
+        s->since[i], "memory_bytes", (json_int_t)w->stats.resident, "expert_bytes",
+        (json_int_t)w->expert_bytes, "experts", (json_int_t)w->n_experts, "rows",
+        (json_int_t)s->peer_rows[i + 1], "compute_seconds", (double)s->peer_busy[i + 1] * 1e-9,
+        "bytes_out", (json_int_t)w->stats.bytes_out, "bytes_in", (json_int_t)w->stats.bytes_in);
 }
 
 static json_t *events_json(const tr_serve_state *s)
@@ -399,13 +459,14 @@ static void put_loads(FILE *f, const tr_serve_state *s, const uint64_t *picks)
 
     if (!sum)
         return;
-    fputs("# HELP troupe_layer_picks_total Picks by layer and holder.\n"
-          "# TYPE troupe_layer_picks_total counter\n",
-          f);
+    fputs(
+        "# HELP troupe_layer_picks_total Picks by layer and the worker that was given the expert.\n"
+        "# TYPE troupe_layer_picks_total counter\n",
+        f);
     for (uint32_t l = 0; l < c->n_layers; l++) {
         memset(sum, 0, (s->n_workers + 1) * sizeof *sum);
         for (uint32_t x = 0; x < c->n_experts; x++)
-            sum[s->holder[l * c->n_experts + x]] += picks[l * c->n_experts + x];
+            sum[s->home[l * c->n_experts + x]] += picks[l * c->n_experts + x];
         for (size_t i = 0; i <= s->n_workers; i++)
             if (i > 0 || s->n_workers == 0)
                 fprintf(f, "troupe_layer_picks_total{layer=\"%u\",worker=\"%zu\"} %llu\n", l, i,
@@ -421,6 +482,17 @@ static void put_engine(FILE *f, const tr_serve_state *s)
     count(f, "bytes_sent_total", "Bytes of shares to workers.", e->transport.bytes_sent);
     count(f, "bytes_received_total", "Bytes of answers from workers.", e->transport.bytes_received);
     count(f, "frames_dropped_total", "Frames that nobody waited for.", e->dispatch.frames_dropped);
+    count(f, "answers_refused_total", "Answers that were no finite numbers.",
+          e->dispatch.answers_refused);
+    count(f, "workers_lost_total", "Workers that died, hung or were cut off.", e->recovery.lost);
+    count(f, "workers_suspected_total", "Times that a worker was passed over.",
+          e->recovery.suspected);
+    count(f, "workers_returned_total", "Times that one was taken back.", e->recovery.returned);
+    count(f, "experts_moved_total", "Changes of an expert's holder.", e->recovery.experts_moved);
+    count(f, "shares_resent_total", "Shares that others had to compute.",
+          e->recovery.shares_resent);
+    metric(f, "stalled_seconds_total", "counter", "Time that layers waited for that.", "%.9g",
+           seconds(e->recovery.stalled));
     metric(f, "wait_seconds_total", "counter", "Time waiting for workers.", "%.9g",
            seconds(e->times.wait));
     count(f, "dispatches_total", "Round trips, one a layer.", e->dispatch.layers);

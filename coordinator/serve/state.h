@@ -5,7 +5,7 @@
  *         tr_serve_state_renew(s, serving);              the engine's thread, as often as it likes
  *         json = tr_serve_state_cluster(s, serving);     any thread
  *         text = tr_serve_state_metrics(s, serving);     any thread; for free()
- *         json = tr_serve_state_health(serving, &http);
+ *         json = tr_serve_state_health(s, serving, &http);
  *         tr_serve_state_event(s, "warning", "worker 2 is lost");
  *         tr_serve_state_free(&s);
  *
@@ -27,9 +27,10 @@ void tr_serve_state_renew(tr_serve_state *s);
 /* level: "info", "warning", "error".  The last hundred are kept. */
 void tr_serve_state_event(tr_serve_state *s, const char *level, const char *text);
 
-/* A new reference: {"status": "ready" or "draining", "reason"}; *http is 200 or 503.  A lost worker
- * ends the server, so there is nothing between. */
-json_t *tr_serve_state_health(tr_serving *serving, unsigned *http);
+/* A new reference: {"status": "ready", "degraded" or "draining", "reason"}; *http is 200, or 503
+ * while it drains.  Degraded is a server that answers all the same: a worker is lost, or suspected.
+ */
+json_t *tr_serve_state_health(tr_serve_state *s, tr_serving *serving, unsigned *http);
 
 /* Members, placement, load: the page reads it. */
 json_t *tr_serve_state_cluster(tr_serve_state *s, tr_serving *serving);

@@ -15,7 +15,7 @@ static void *worker_thread(void *ctx)
 
     w->st = tr_inproc_open(w->net, w->self, &t);
     if (w->st == TR_OK)
-        w->st = tr_worker_run(t, &w->options);
+        w->st = tr_worker_run(t, &w->options, &w->had_losses);
     tr_transport_close(&t);
     return NULL;
 }

@@ -26,6 +26,7 @@ typedef struct {
         tr_peer self;
         tr_worker_options options;
         tr_status st;
+        bool had_losses;
         pthread_t thread;
     } worker[TEST_MAX_WORKERS];
 } test_cluster;

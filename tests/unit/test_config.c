@@ -58,25 +58,29 @@ static void a_short_file_gets_its_defaults(void **state)
 
 static void every_key_reaches_its_field(void **state)
 {
-    tr_cluster_config *c = good("model: /m.gguf\n"
-                                "hosts:\n"
-                                "  - { name: head, slots: 0 }\n"
-                                "  - { name: n-1.x, slots: 2, threads: 8, model: /data/m.gguf }\n"
-                                "  - { name: n_2, slots: 3 }\n"
-                                "coordinator: { host: HEAD, threads: 4, listen: '[::1]:900' }\n"
-                                "workers:\n"
-                                "  count: 4\n"
-                                "  threads: 2\n"
-                                "  experts: [8, 4, 2, 2]\n"
-                                "  placement: even\n"
-                                "  binary: /opt/troupe-worker\n"
-                                "transport: mpi\n"
-                                "timeouts: { join_ms: 1000, silence_ms: 200, share_ms: 30 }\n"
-                                "mpirun:\n"
-                                "  path: /opt/mpirun\n"
-                                "  network: 10.0.0.0/24,eth0\n"
-                                "  eager_bytes: 262144\n"
-                                "  arguments: [--mca, plm_rsh_agent, my agent]\n");
+    tr_cluster_config *c =
+        good("model: /m.gguf\n"
+             "hosts:\n"
+             "  - { name: head, slots: 0 }\n"
+             "  - { name: n-1.x, slots: 2, threads: 8, model: /data/m.gguf }\n"
+             "  - { name: n_2, slots: 3 }\n"
+             "coordinator:\n"
+             "  { host: HEAD, threads: 4, listen: '[::1]:900', memory_mib: 9 }\n"
+             "workers:\n"
+             "  count: 4\n"
+             "  threads: 2\n"
+             "  experts: [8, 4, 2, 2]\n"
+             "  placement: even\n"
+             "  binary: /opt/troupe-worker\n"
+             "  memory_mib: 7\n"
+             "transport: mpi\n"
+             "timeouts:\n"
+             "  { join_ms: 1000, suspect_ms: 50, silence_ms: 200, share_ms: 30 }\n"
+             "mpirun:\n"
+             "  path: /opt/mpirun\n"
+             "  network: 10.0.0.0/24,eth0\n"
+             "  eager_bytes: 262144\n"
+             "  arguments: [--mca, plm_rsh_agent, my agent]\n");
 
     (void)state;
     assert_string_equal(c->model, "/m.gguf");
@@ -94,6 +98,8 @@ static void every_key_reaches_its_field(void **state)
     assert_string_equal(c->worker_binary, "/opt/troupe-worker");
     assert_int_equal(c->transport, TR_CLUSTER_TRANSPORT_MPI);
     assert_true(c->join_ms == 1000 && c->silence_ms == 200 && c->share_ms == 30);
+    assert_int_equal(c->suspect_ms, 50);
+    assert_true(c->coordinator_memory_mib == 9 && c->worker_memory_mib == 7);
     assert_string_equal(c->mpirun, "/opt/mpirun");
     assert_string_equal(c->network, "10.0.0.0/24,eth0");
     assert_int_equal(c->eager_bytes, 262144);

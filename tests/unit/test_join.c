@@ -27,6 +27,8 @@ typedef struct {
     tr_status st;
     bool was_called_off, is_over, job_failed;
     tr_assignment assignment;
+    size_t n_more; /* later assignments */
+    uint32_t more_epoch;
     char reason[512];
 } fixture;
 
@@ -40,6 +42,10 @@ static tr_status serve(fixture *f, tr_join *j)
     while (st == TR_OK && !f->is_over) {
         st = tr_join_pump(j, &stats, &f->is_over);
         tr_sleep(TR_MS);
+    }
+    for (tr_assignment a; tr_join_next_assignment(j, &a); f->n_more++) {
+        f->more_epoch = a.epoch;
+        tr_assignment_fini(&a);
     }
     f->job_failed = tr_join_job_failed(j);
     return st;
@@ -213,7 +219,7 @@ static void a_hello_says_what_the_worker_is(void **state)
     assert_false(f->job_failed);
 }
 
-static void the_first_assignment_counts(void **state)
+static void later_assignments_wait_until_they_are_taken(void **state)
 {
     fixture *f = *state;
 
@@ -223,7 +229,7 @@ static void the_first_assignment_counts(void **state)
     say(f, &(tr_control){ .kind = TR_CONTROL_ALIVE });
     say(f, &(tr_control){ .kind = TR_CONTROL_BYE }); /* not a coordinator's word: ignored */
     assert_int_equal(hear(f, TR_CONTROL_HEARTBEAT).heartbeat.picks, 3);
-    say(f, &(tr_control){ .kind = TR_CONTROL_SHUTDOWN, .job_failed = true });
+    say(f, &(tr_control){ .kind = TR_CONTROL_SHUTDOWN, .shutdown = { .failed = true } });
     assert_int_equal(await_worker(f), TR_OK);
     assert_true(f->job_failed);
     assert_int_equal(f->assignment.epoch, 5);
@@ -232,6 +238,8 @@ static void the_first_assignment_counts(void **state)
     assert_int_equal(f->assignment.layer[0].n, 0);
     assert_int_equal(f->assignment.layer[1].n, 1);
     assert_int_equal(f->assignment.layer[1].expert[0], 9);
+    assert_int_equal(f->n_more, 1);
+    assert_int_equal(f->more_epoch, 6);
 }
 
 static void a_job_can_be_called_off_before_the_invitation(void **state)
@@ -281,7 +289,7 @@ static void another_version_or_protocol_is_refused_and_told(void **state)
     i.protocol = TR_PROTOCOL + 1;
     invite(f, &i);
     tr_control c = hear(f, TR_CONTROL_FAILURE);
-    assert_non_null(strstr(c.reason, "protocol 1"));
+    assert_non_null(strstr(c.reason, "protocol 2"));
     assert_non_null(strstr(c.reason, "protocol 2"));
     assert_int_equal(await_worker(f), TR_E_REFUSED);
     assert_non_null(strstr(f->reason, c.reason));
@@ -344,7 +352,7 @@ int main(void)
 #define JOIN_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         JOIN_TEST(a_hello_says_what_the_worker_is),
-        JOIN_TEST(the_first_assignment_counts),
+        JOIN_TEST(later_assignments_wait_until_they_are_taken),
         JOIN_TEST(a_job_can_be_called_off_before_the_invitation),
         JOIN_TEST(another_frame_is_no_invitation),
         JOIN_TEST(an_invitation_of_nonsense_is_refused),

@@ -113,10 +113,10 @@ static const char several[] =
     "model: /m\n"
     "hosts: [{name: n1, slots: 2}, {name: n2, slots: 0}, {name: n3, slots: 9, threads: 8, "
     "model: /d/m}, {name: n4}]\n"
-    "coordinator: {host: n2, threads: 6, listen: n2:99}\n"
-    "workers: {count: 4, threads: 3, experts: [1, 2, 3, 4]}\n"
+    "coordinator: {host: n2, threads: 6, listen: n2:99, memory_mib: 50}\n"
+    "workers: {count: 4, threads: 3, memory_mib: 60, experts: [1, 2, 3, 4]}\n"
     "transport: mpi\n"
-    "timeouts: {join_ms: 111, silence_ms: 222, share_ms: 333}\n"
+    "timeouts: {join_ms: 111, suspect_ms: 44, silence_ms: 222, share_ms: 333}\n"
     "mpirun: {network: 10.0.0.0/24, eager_bytes: 99999, arguments: [--mca, plm_rsh_agent, my "
     "agent]}\n";
 
@@ -132,7 +132,8 @@ static void a_cluster_file_decides_hosts_threads_and_paths(void **state)
            "--mca btl_tcp_if_include 10.0.0.0/24 --mca oob_tcp_if_include 10.0.0.0/24 "
            "--mca btl_tcp_eager_limit 99999 --mca plm_rsh_agent 'my agent' --host n2:1 -n 1 "
            "/opt/troupe run --model=/m "
-           "--threads=6 --listen=n2:99 --transport=mpi --timeout-ms=333 --silence-ms=222 "
+           "--threads=6 --listen=n2:99 --transport=mpi --timeout-ms=333 --suspect-ms=44 "
+           "--worker-memory-mib=60 --coordinator-memory-mib=50 --silence-ms=222 "
            "--join-timeout-ms=111 --experts=1,2,3,4 --prompt=x --timeout-ms=5 "
            ": --host n1:2 -n 2 /opt/troupe-worker --threads 3 "
            ": --host n3:2 -n 2 /opt/troupe-worker --threads 8 --model /d/m");
@@ -143,7 +144,8 @@ static void a_cluster_file_decides_hosts_threads_and_paths(void **state)
            "--prtemca prte_if_include 10.0.0.0/24 --mca btl_tcp_eager_limit 99999 --mca "
            "plm_rsh_agent 'my agent' "
            "--host n2:1 -n 1 /opt/troupe run --model=/m --threads=6 --listen=n2:99 "
-           "--transport=mpi --timeout-ms=333 --silence-ms=222 --join-timeout-ms=111 "
+           "--transport=mpi --timeout-ms=333 --suspect-ms=44 --worker-memory-mib=60 "
+           "--coordinator-memory-mib=50 --silence-ms=222 --join-timeout-ms=111 "
            "--experts=1,2,3,4 --prompt=x --timeout-ms=5 "
            ": --host n1:2 -n 2 /opt/troupe-worker --threads 3 "
            ": --host n3:2 -n 2 /opt/troupe-worker --threads 8 --model /d/m");

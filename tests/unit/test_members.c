@@ -26,6 +26,7 @@ typedef enum {
     OBEY,
     VANISH,      /* once it is ready */
     FALL_SILENT, /* once it is ready */
+    PAUSE,       /* once it is ready */
     GIVE_UP,     /* once it is assigned its experts */
     LOAD_ON,     /* and on, until it is told to stop */
     NEVER_COME,
@@ -41,7 +42,7 @@ typedef struct {
     const char *version, *model;
     conduct conduct;
     tr_status st;
-    bool job_failed;
+    bool job_failed, had_losses;
     char reason[TR_MAX_TEXT];
     pthread_t thread;
 } fake_worker;
@@ -87,11 +88,14 @@ static tr_status serve(fake_worker *w, tr_join *j, bool is_over)
 
     if (w->conduct == FALL_SILENT)
         wait_for_the_coordinator(w);
-    while (st == TR_OK && !is_over && (w->conduct == OBEY || w->conduct == LOAD_ON)) {
+    if (w->conduct == PAUSE)
+        tr_sleep(600 * TR_MS);
+    while (st == TR_OK && !is_over && w->conduct != VANISH && w->conduct != FALL_SILENT) {
         st = tr_join_pump(j, &stats, &is_over);
         tr_sleep(2 * TR_MS);
     }
     w->job_failed = tr_join_job_failed(j);
+    w->had_losses = tr_join_had_losses(j);
     return st;
 }
 
@@ -303,33 +307,31 @@ static tr_status await_ready(job *j)
     return tr_members_await_ready(j->members, tr_now() + 20 * TR_SECOND, NULL, NULL);
 }
 
-/* Pump until a worker is lost or has said something about its shares. */
-static tr_status pump(job *j)
+/* Pump until worker 1 is in a state. */
+static void pump_until(job *j, tr_member_state state)
 {
     tr_time until = tr_now() + 20 * TR_SECOND;
-    tr_status st = TR_OK;
 
-    while (st == TR_OK && tr_now() < until && tr_members_get(j->members, 1)->stats.shares == 0) {
-        st = tr_members_pump(j->members);
+    while (tr_members_get(j->members, 1)->state != state) {
+        assert_int_equal(tr_members_pump(j->members), TR_OK);
+        assert_true(tr_now() < until);
         tr_sleep(TR_MS);
     }
-    if (st != TR_OK) /* sticky, and said once */
-        assert_int_equal(tr_members_pump(j->members), st);
-    return st;
 }
 
-/* Worker 1 of this conduct up to the loss of it. */
-static tr_status lose_worker_1(job *j)
+/* Worker 1 of this conduct up to the loss of it, which is no failure of the others. */
+static const tr_member *lose_worker_1(job *j)
 {
-    tr_status st = open_members(j);
-
-    assert_int_equal(st, TR_OK);
-    st = assign_nothing(j);
-    if (st == TR_OK)
-        st = await_ready(j);
-    if (st == TR_OK)
-        st = pump(j);
-    return st;
+    assert_int_equal(open_members(j), TR_OK);
+    const tr_member *w = tr_members_get(j->members, 1);
+    uint64_t changes = tr_members_changes(j->members);
+    assert_int_equal(assign_nothing(j), TR_OK);
+    assert_int_equal(await_ready(j), TR_OK);
+    pump_until(j, TR_MEMBER_LOST);
+    assert_true(tr_members_changes(j->members) > changes);
+    assert_false(tr_members_is_usable(j->members, 1));
+    assert_string_equal(j->reason, ""); /* no error line */
+    return w;
 }
 
 /* ---- tests ----------------------------------------------------------------------------- */
@@ -361,7 +363,8 @@ static void a_worker_that_obeys_joins_serves_and_leaves(void **state)
     assert_int_equal(w->state, TR_MEMBER_READY);
     assert_int_equal(w->n_experts, N_EXPERTS);
     assert_int_equal(loaded, N_BYTES);
-    assert_int_equal(pump(&j), TR_OK);
+    while (w->stats.shares == 0)
+        assert_int_equal(tr_members_pump(j.members), TR_OK);
     assert_int_equal(w->stats.shares, N_SHARES);
     assert_true(w->stats.resident > 0);
     finish(&j);
@@ -475,10 +478,8 @@ static void a_worker_that_gives_up_says_why(void **state)
     (void)state;
     prepare(&j, 1);
     j.worker[0].conduct = GIVE_UP;
-    assert_int_equal(lose_worker_1(&j), TR_E_PEER_LOST);
+    assert_string_equal(lose_worker_1(&j)->why, "gave up: the disk?is gone");
     finish(&j);
-    assert_non_null(strstr(j.reason, "worker 1 (pid"));
-    assert_non_null(strstr(j.reason, "gave up: the disk?is gone"));
 }
 
 static void a_worker_that_vanishes_is_named_and_the_others_are_told(void **state)
@@ -488,13 +489,12 @@ static void a_worker_that_vanishes_is_named_and_the_others_are_told(void **state
     (void)state;
     prepare(&j, 2);
     j.worker[0].conduct = VANISH;
-    assert_int_equal(lose_worker_1(&j), TR_E_PEER_LOST);
-    assert_int_equal(tr_members_get(j.members, 1)->state, TR_MEMBER_LOST);
+    assert_non_null(strstr(lose_worker_1(&j)->why, "died"));
+    assert_int_equal(tr_members_get(j.members, 2)->state, TR_MEMBER_READY);
     finish(&j);
-    assert_non_null(strstr(j.reason, "worker 1 (pid"));
-    assert_non_null(strstr(j.reason, "died"));
     assert_int_equal(j.worker[1].st, TR_OK);
-    assert_true(j.worker[1].job_failed);
+    assert_false(j.worker[1].job_failed);
+    assert_true(j.worker[1].had_losses);
 }
 
 static void a_worker_that_falls_silent_is_named(void **state)
@@ -505,10 +505,53 @@ static void a_worker_that_falls_silent_is_named(void **state)
     prepare(&j, 1);
     j.options.silence_timeout = 300 * TR_MS;
     j.worker[0].conduct = FALL_SILENT;
-    assert_int_equal(lose_worker_1(&j), TR_E_PEER_LOST);
+    assert_non_null(strstr(lose_worker_1(&j)->why, "is silent for"));
     finish(&j);
-    assert_non_null(strstr(j.reason, "worker 1 (pid"));
-    assert_non_null(strstr(j.reason, "is silent for"));
+}
+
+static void a_worker_that_pauses_is_suspected_and_taken_back(void **state)
+{
+    job j;
+
+    (void)state;
+    prepare(&j, 1);
+    j.options.suspect_timeout = 200 * TR_MS;
+    j.worker[0].conduct = PAUSE;
+    assert_int_equal(open_members(&j), TR_OK);
+    assert_int_equal(assign_nothing(&j), TR_OK);
+    assert_int_equal(await_ready(&j), TR_OK);
+    assert_true(tr_members_is_usable(j.members, 1));
+    pump_until(&j, TR_MEMBER_SUSPECT);
+    assert_false(tr_members_is_usable(j.members, 1));
+    assert_non_null(strstr(tr_members_get(j.members, 1)->why, "is silent for"));
+    pump_until(&j, TR_MEMBER_READY);
+    assert_true(tr_members_is_usable(j.members, 1));
+    finish(&j);
+    assert_int_equal(j.worker[0].st, TR_OK);
+    assert_string_equal(j.reason, "");
+}
+
+/* That it speaks does not show that it answers. */
+static void a_worker_that_is_late_is_taken_back_for_an_answer_only(void **state)
+{
+    job j;
+
+    (void)state;
+    prepare(&j, 1);
+    assert_int_equal(open_members(&j), TR_OK);
+    assert_int_equal(assign_nothing(&j), TR_OK);
+    assert_int_equal(await_ready(&j), TR_OK);
+    tr_members_suspect(j.members, 1, "is late with layer %d", 3);
+    uint64_t shares = tr_members_get(j.members, 1)->stats.shares;
+    assert_int_equal(shares, 0);
+    while (tr_members_get(j.members, 1)->stats.shares == 0) /* a heartbeat */
+        assert_int_equal(tr_members_pump(j.members), TR_OK);
+    assert_int_equal(tr_members_get(j.members, 1)->state, TR_MEMBER_SUSPECT);
+    assert_string_equal(tr_members_get(j.members, 1)->why, "is late with layer 3");
+    tr_members_trust(j.members, 1);
+    assert_int_equal(tr_members_get(j.members, 1)->state, TR_MEMBER_READY);
+    finish(&j);
+    assert_int_equal(j.worker[0].st, TR_OK);
 }
 
 /* Nobody can be called silent by who did not listen itself. */
@@ -525,7 +568,8 @@ static void an_absent_coordinator_blames_nobody(void **state)
     assert_int_equal(await_ready(&j), TR_OK);
     tr_sleep(TR_SECOND);
     assert_int_equal(tr_members_pump(j.members), TR_OK);
-    assert_int_equal(pump(&j), TR_E_PEER_LOST); /* now it listens */
+    assert_int_equal(tr_members_get(j.members, 1)->state, TR_MEMBER_READY);
+    pump_until(&j, TR_MEMBER_LOST); /* now it listens */
     finish(&j);
 }
 
@@ -596,6 +640,8 @@ int main(void)
         cmocka_unit_test(a_worker_that_gives_up_says_why),
         cmocka_unit_test(a_worker_that_vanishes_is_named_and_the_others_are_told),
         cmocka_unit_test(a_worker_that_falls_silent_is_named),
+        cmocka_unit_test(a_worker_that_pauses_is_suspected_and_taken_back),
+        cmocka_unit_test(a_worker_that_is_late_is_taken_back_for_an_answer_only),
         cmocka_unit_test(an_absent_coordinator_blames_nobody),
         cmocka_unit_test(a_loading_worker_leaves_when_the_job_is_over),
         cmocka_unit_test(what_does_not_belong_is_dropped),

@@ -112,11 +112,51 @@ static void a_row_travels_once_to_a_worker_that_has_two_of_its_experts(void **st
     tr_placement_fini(&placement);
 }
 
+/* Each share that was split stands for the same picks; the others are where they were. */
+static void shares_of_lost_peers_are_split_among_the_new_holders(void **state)
+{
+    source s = { tr_test_seed(), 0 };
+    tr_pick picks[MAX_ROWS * MAX_K];
+
+    (void)state;
+    for (int round = 0; round < 500; round++) {
+        uint32_t seen[MAX_ROWS * MAX_K] = { 0 };
+        size_t k = 1 + below(&s, MAX_K);
+        size_t n_rows = 1 + below(&s, MAX_ROWS);
+        uint32_t n_workers = 1 + below(&s, 5);
+        tr_placement placement;
+        tr_plan p;
+        assert_int_equal(
+            tr_placement_new(N_LAYERS, N_EXPERTS, n_workers, TR_PLACE_EVEN, NULL, &placement),
+            TR_OK);
+        assert_int_equal(tr_plan_init(&p, MAX_ROWS, MAX_K, N_EXPERTS, n_workers), TR_OK);
+        random_picks(&s, picks, n_rows, k);
+        tr_plan_build(&p, picks, n_rows, k, &placement, 1);
+        for (int again = 0; again < 3; again++) { /* a substitute may be lost as well */
+            uint32_t lost = below(&s, n_workers + 1);
+            size_t n = p.n_shares;
+            for (uint32_t e = 0; e < N_EXPERTS; e++)
+                if (tr_placement_holder(&placement, 1, e) == lost)
+                    tr_placement_move(&placement, 1, e, below(&s, n_workers + 1));
+            for (size_t i = 0; i < n; i++)
+                if (p.share[i].peer == lost)
+                    tr_plan_split(&p, i, picks, &placement, 1);
+        }
+        for (size_t i = 0; i < p.n_shares; i++)
+            check_share(&p, &p.share[i], picks, &placement, 1, seen);
+        for (size_t i = 0; i < n_rows * k; i++)
+            assert_int_equal(seen[i], 1);
+        tr_plan_fini(&p);
+        tr_placement_fini(&placement);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_pick_reaches_its_holder_once_and_in_order),
         cmocka_unit_test(a_row_travels_once_to_a_worker_that_has_two_of_its_experts),
+        cmocka_unit_test(shares_of_lost_peers_are_split_among_the_new_holders),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

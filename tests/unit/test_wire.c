@@ -80,8 +80,9 @@ static void small_messages_survive(void **state)
     m = (tr_control){ .kind = TR_CONTROL_HEARTBEAT, .heartbeat = { 1, 2, 3, 4, 5, 6, 7, 8 } };
     tr_control out = through(&m, &size);
     assert_memory_equal(&out.heartbeat, &m.heartbeat, sizeof m.heartbeat);
-    m = (tr_control){ .kind = TR_CONTROL_SHUTDOWN, .job_failed = true };
-    assert_true(through(&m, &size).job_failed);
+    m = (tr_control){ .kind = TR_CONTROL_SHUTDOWN, .shutdown = { .failed = true } };
+    assert_true(through(&m, &size).shutdown.failed);
+    assert_false(through(&m, &size).shutdown.had_losses);
     through(&(tr_control){ .kind = TR_CONTROL_ALIVE }, &size);
     through(&(tr_control){ .kind = TR_CONTROL_BYE }, &size);
 }

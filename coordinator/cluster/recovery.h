@@ -1,0 +1,66 @@
+/* recovery.h - who computes the experts of a worker that is lost or suspected.
+ *
+ * Experts keep nothing of a request, so nothing has to be undone: whoever holds an expert computes
+ * the same bytes.  An expert whose home can't be used gets a substitute: the usable worker with the
+ * most memory left, or, if no worker has enough, the coordinator.  A substitute loads first what a
+ * share waits for and the rest when it is idle; for a worker that is only suspected it loads
+ * nothing else.  When the home is back, its experts are its own again, and what substitutes have
+ * loaded stays with them for the next time.
+ *
+ * USE     st = tr_recovery_new(&options, &r);
+ *         st = tr_recovery_look(r);         whenever shares are about to go out, or one came to
+ * grief TR_OK: every expert has a usable holder, in placement; TR_E_BUSY: memory is short
+ *         tr_recovery_short(r, text, size)  how many bytes are missing
+ *         tr_recovery_free(&r);
+ *
+ * THREAD  The step thread.
+ * MEMORY  Reserved at new.
+ * FAILS   TR_E_BUSY  without a line; what tr_members_assign fails with
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef TR_COORDINATOR_CLUSTER_RECOVERY_H
+#define TR_COORDINATOR_CLUSTER_RECOVERY_H
+
+#include "coordinator/cluster/members.h"
+#include "coordinator/cluster/placement.h"
+#include "experts/expert_map.h"
+
+typedef struct tr_recovery tr_recovery;
+
+typedef struct {
+    tr_members *members;
+    tr_placement *placement; /* its holders are changed */
+    const tr_expert_map *map;
+    const tr_assignment *first; /* kernels, exact, max_rows of every assignment; copied */
+    uint32_t n_workers;
+    uint64_t worker_memory;      /* bytes of experts a worker may hold; 0: what its host has, but a
+                                  * tenth, divided by the processes there */
+    uint64_t coordinator_memory; /* the same for the coordinator */
+} tr_recovery_options;
+
+/* What happened since new. */
+typedef struct {
+    uint64_t lost, suspected, returned; /* workers */
+    uint64_t experts_moved;             /* that got another holder */
+    uint64_t shares_resent;
+    tr_time stalled, longest_stall; /* of layers in which something was sent again */
+} tr_recovery_stats;
+
+tr_status tr_recovery_new(const tr_recovery_options *o, tr_recovery **out);
+void tr_recovery_free(tr_recovery **r);
+
+/* Costs next to nothing while nobody's state changes. */
+tr_status tr_recovery_look(tr_recovery *r);
+
+/* peer could not load what it was given in addition: it gets no more, others do it. */
+void tr_recovery_is_full(tr_recovery *r, uint32_t peer);
+
+/* After TR_E_BUSY: "experts of worker 2 need 123 MiB, and no process has that much left". */
+void tr_recovery_short(const tr_recovery *r, char *out, size_t size);
+
+/* For dispatch: n shares went out again, and the layer took so much longer. */
+void tr_recovery_count(tr_recovery *r, uint64_t shares_resent, tr_time stalled);
+
+tr_recovery_stats tr_recovery_get_stats(const tr_recovery *r);
+
+#endif

@@ -1,0 +1,79 @@
+#!/bin/bash
+# test_recovery.sh - workers that are killed or stopped in the middle of a run cost time and nothing
+# else: the text is that of a run without workers, the exit status is 0, each loss is named, and
+# nothing is left behind.
+# SPDX-License-Identifier: Apache-2.0
+. "$(dirname "$0")/lib.sh"
+
+# Long enough to be struck in the middle.
+n=${SANITIZED:+300}
+options=(-m "$MODEL" -p "ROMEO:" -n "${n:-3000}" --ctx 4096 --ignore-eos --temp 0.8 --seed 5)
+run "alone" "$TROUPE" run "${options[@]}"
+[ "$status" = 0 ] || fail "alone: exit status $status: $(cat "$WORK/err")"
+cp "$WORK/out" "$WORK/wanted"
+
+workers() { # of this test, oldest first
+  local pid
+  for pid in $(left_behind); do
+    grep -qzx '.*/troupe-worker' "/proc/$pid/cmdline" && echo "$pid"
+  done | sort -n
+}
+
+# strike SIGNAL HOW_MANY [SECONDS SIGNAL]: as soon as there is text, and once more later.
+strike() {
+  local i struck
+  for i in $(seq 1000); do
+    [ -s "$WORK/out" ] && break
+    sleep 0.01
+  done
+  struck=$(workers | tail -n "$2")
+  [ -n "$struck" ] || return
+  kill "-$1" $struck && echo "$struck" >"$WORK/struck"
+  [ $# -gt 2 ] || return
+  sleep "$3"
+  kill "-$4" $struck
+}
+
+# survive NAME PATTERN STRIKE... -- COMMAND...: the same text, and a line like PATTERN.
+survive() {
+  local name=$1 pattern=$2 blow=()
+  shift 2
+  while [ "$1" != -- ]; do
+    blow+=("$1")
+    shift
+  done
+  shift
+  rm -f "$WORK/struck"
+  : >"$WORK/out"
+  strike "${blow[@]}" &
+  run "$name" "$@"
+  wait
+  [ -s "$WORK/struck" ] || fail "$name: it ended before it was struck"
+  [ "$status" = 0 ] || fail "$name: exit status $status: $(cat "$WORK/err")"
+  cmp -s "$WORK/wanted" "$WORK/out" || fail "$name: another text"
+  grep -a -q -E "$pattern" "$WORK/err" || fail "$name: no line '$pattern': $(cat "$WORK/err")"
+  [ "$(error_lines)" = 0 ] || fail "$name: error lines: $(cat "$WORK/err")"
+  expect_nothing_left "$name"
+  echo "  $name: $(grep -a -m1 -E "$pattern" "$WORK/err")"
+}
+
+launched=("$TROUPE" run -w 4 "${options[@]}")
+died='warning: worker [1-4] \(pid [0-9]+ on .*\) died'
+survive "one killed" "$died" KILL 1 -- "${launched[@]}"
+survive "three killed" "$died" KILL 3 -- "${launched[@]}"
+survive "all killed" "$died" KILL 4 -- "${launched[@]}"
+survive "one stopped" 'worker [1-4] .* is silent for' STOP 1 -- "${launched[@]}"
+back='worker [1-4] .* is back after'
+survive "two stopped for a while" "$back" STOP 2 1.5 CONT -- "${launched[@]}"
+survive "one stopped, later killed" "$died" STOP 1 1 KILL -- "${launched[@]}"
+
+# mpirun must be told to survive; then it does not matter who composed its line.
+line=(--enable-recovery)
+case $(mpirun --version) in
+*" 4."*) ;;
+*) line=(--with-ft ulfm --runtime-options error-nonzero-status=0
+  --prtemca prte_allowed_exit_without_sync 1) ;;
+esac
+survive "plain mpirun, one killed" "$died" KILL 1 -- mpirun --oversubscribe "${line[@]}" \
+  -n 1 "$TROUPE" run "${options[@]}" : -n 4 "$BIN/troupe-worker"
+finish
