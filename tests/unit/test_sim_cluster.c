@@ -304,7 +304,7 @@ static void a_run_with_faults_is_repeated_by_its_record(void **state)
     assert_true(n_hit > 0);
 }
 
-/* Its connections' ends are seen at once, its host's by silence alone. */
+/* The ends of its connections are seen at once, that of its host by silence alone. */
 static void workers_end_by_themselves_when_the_coordinator_is_gone(void **state)
 {
     static const struct {
@@ -312,7 +312,7 @@ static void workers_end_by_themselves_when_the_coordinator_is_gone(void **state)
         uint64_t nth; /* of its messages: an invitation, a share */
         tr_time longest;
     } table[] = {
-        { TR_SIM_KILL, 1, 130 * TR_SECOND }, /* those not yet invited wait for that long */
+        { TR_SIM_KILL, 1, 170 * TR_SECOND }, /* those not yet invited wait for 120 s */
         { TR_SIM_KILL, 8, TR_SECOND },
         { TR_SIM_VANISH, 8, 170 * TR_SECOND }, /* 15 times what a worker may be silent */
     };
