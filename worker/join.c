@@ -178,7 +178,8 @@ static tr_status connect_link(tr_join *j)
 
     memcpy(keys.public_key, j->invite.worker_public, TR_CURVE_KEY);
     memcpy(keys.secret_key, j->invite.worker_secret, TR_CURVE_KEY);
-    tr_status st = tr_link_connect(j->invite.endpoint, j->invite.server_public, &keys, &j->link);
+    tr_status st = tr_link_connect_beside(j->transport, j->invite.endpoint, j->invite.server_public,
+                                          &keys, &j->link);
     tr_curve_keys_forget(&keys);
     explicit_bzero(j->invite.worker_secret, TR_KEY_SIZE);
     return st;

@@ -1,4 +1,4 @@
-/* clock.c - CLOCK_MONOTONIC, or whatever a test put in its place.
+/* clock.c - CLOCK_MONOTONIC, or whatever a test or a simulation put in its place.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/clock.h"
 
@@ -25,18 +25,28 @@ static void machine_sleep(void *ctx, tr_time d)
 
 static const tr_clock_source machine = { machine_now, machine_sleep, NULL };
 static tr_clock_source current = { machine_now, machine_sleep, NULL };
+static _Thread_local const tr_clock_source *own; /* NULL: current */
 
 tr_time tr_now(void)
 {
-    return current.now(current.ctx);
+    const tr_clock_source *c = own ? own : &current;
+
+    return c->now(c->ctx);
 }
 
 void tr_sleep(tr_time d)
 {
-    current.sleep(current.ctx, d);
+    const tr_clock_source *c = own ? own : &current;
+
+    c->sleep(c->ctx, d);
 }
 
 void tr_clock_use(const tr_clock_source *source)
 {
     current = source ? *source : machine;
+}
+
+void tr_clock_use_here(const tr_clock_source *source)
+{
+    own = source;
 }

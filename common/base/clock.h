@@ -37,4 +37,8 @@ typedef struct {
  * threads read the clock. */
 void tr_clock_use(const tr_clock_source *source);
 
+/* The same for the calling thread alone, so that several simulations can run beside each other.
+ * Borrowed until the next call; NULL: the thread has the clock of all again. */
+void tr_clock_use_here(const tr_clock_source *source);
+
 #endif

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/memory.h"
 #include "base/check.h"
+#include "base/fault.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,13 +18,14 @@ tr_status tr_memory_new(size_t size, const char *what, void **out)
     if (size > SIZE_MAX / 2)
         return tr_fail(TR_E_MEMORY, "%s: %zu bytes is more than any machine has", what, size);
 
-    void *block;
-    if (size < PAGES_FROM) {
+    void *block = NULL;
+    tr_status st = tr_fault_before_memory(size);
+    if (st == TR_OK && size < PAGES_FROM) {
         size_t rounded = tr_align_up(size ? size : 1, TR_ALIGN);
         block = aligned_alloc(TR_ALIGN, rounded);
         if (block)
             memset(block, 0, rounded);
-    } else {
+    } else if (st == TR_OK) {
         block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (block == MAP_FAILED)
             block = NULL;

@@ -8,6 +8,7 @@
 #include "compute/gguf.h"
 
 #include "base/cursor.h"
+#include "base/fault.h"
 #include "compute/gguf_entry.h"
 
 #include <xxhash.h>
@@ -547,6 +548,9 @@ tr_status tr_gguf_read(const tr_gguf *g, uint64_t offset, size_t size, void *to)
 
     if (g->fd < 0)
         return tr_fail(TR_E_IO, "model %s: has no file to read from", g->path);
+    tr_status st = tr_fault_before_read(size);
+    if (st != TR_OK)
+        return st;
     while (size > 0) {
         ssize_t n = pread(g->fd, at, size, (off_t)offset);
         if (n < 0 && errno == EINTR)

@@ -28,7 +28,8 @@ typedef struct {
     uint32_t n_before;   /* who had its place before */
 } client;
 
-struct tr_link {
+typedef struct {
+    tr_link base;
     void *context, *socket, *monitor, *door;
     bool is_server;
     char endpoint[TR_CURVE_ENDPOINT];
@@ -36,7 +37,9 @@ struct tr_link {
     uint32_t n;
     uint64_t n_connections; /* counted for client.since */
     zmq_msg_t message;      /* that the last event points into */
-};
+} zmq_link;
+
+static const tr_link_ops zmq_link_ops; /* at the end */
 
 static const char plane[] = "control plane";
 
@@ -45,14 +48,33 @@ static tr_status zmq_failed(const char *what)
     return tr_curve_failed(plane, what);
 }
 
-/* What both ends have in common. */
-static tr_status new_link(int type, uint32_t n, tr_link **out)
+static void zmq_link_close(tr_link *link)
 {
-    tr_link *l = calloc(1, sizeof *l);
+    zmq_link *l = (zmq_link *)link;
+
+    zmq_msg_close(&l->message);
+    if (l->monitor) {
+        zmq_socket_monitor(l->socket, NULL, 0);
+        zmq_close(l->monitor);
+    }
+    if (l->socket)
+        zmq_close(l->socket);
+    if (l->door)
+        zmq_close(l->door);
+    tr_curve_context_end(l->context);
+    free(l->clients);
+    free(l);
+}
+
+/* What both ends have in common. */
+static tr_status new_link(int type, uint32_t n, zmq_link **out)
+{
+    zmq_link *l = calloc(1, sizeof *l);
     int64_t max_size = TR_LINK_MAX_MESSAGE;
 
     if (!l)
         return tr_fail(TR_E_MEMORY, "control plane: no memory");
+    l->base.ops = &zmq_link_ops;
     l->n = n;
     l->clients = calloc(n ? n : 1, sizeof *l->clients);
     zmq_msg_init(&l->message);
@@ -68,14 +90,14 @@ static tr_status new_link(int type, uint32_t n, tr_link **out)
                         zmq_setsockopt(l->socket, ZMQ_MAXMSGSIZE, &max_size, sizeof max_size) != 0))
         st = zmq_failed("socket options");
     if (st != TR_OK) {
-        tr_link_close(&l);
+        zmq_link_close(&l->base);
         return st;
     }
     *out = l;
     return TR_OK;
 }
 
-static tr_status watch(tr_link *l)
+static tr_status watch(zmq_link *l)
 {
     if (zmq_socket_monitor(l->socket, "inproc://monitor", ZMQ_EVENT_DISCONNECTED) != 0)
         return zmq_failed("monitor");
@@ -89,7 +111,7 @@ static tr_status watch(tr_link *l)
 tr_status tr_link_serve(const char *address, const tr_curve_keys *keys,
                         const uint8_t (*clients)[TR_CURVE_KEY], uint32_t n, tr_link **out)
 {
-    tr_link *l = NULL;
+    zmq_link *l = NULL;
 
     tr_status st = new_link(ZMQ_ROUTER, n, &l);
     if (st != TR_OK)
@@ -106,17 +128,17 @@ tr_status tr_link_serve(const char *address, const tr_curve_keys *keys,
     if (st == TR_OK)
         st = tr_curve_bind(l->socket, address, plane, l->endpoint);
     if (st != TR_OK) {
-        tr_link_close(&l);
+        zmq_link_close(&l->base);
         return st;
     }
-    *out = l;
+    *out = &l->base;
     return TR_OK;
 }
 
 tr_status tr_link_connect(const char *endpoint, const uint8_t *server_public,
                           const tr_curve_keys *keys, tr_link **out)
 {
-    tr_link *l = NULL;
+    zmq_link *l = NULL;
 
     tr_status st = new_link(ZMQ_DEALER, 1, &l);
     if (st != TR_OK)
@@ -126,47 +148,22 @@ tr_status tr_link_connect(const char *endpoint, const uint8_t *server_public,
     if (st == TR_OK)
         st = tr_curve_connect(l->socket, endpoint, server_public, keys, plane);
     if (st != TR_OK) {
-        tr_link_close(&l);
+        zmq_link_close(&l->base);
         return st;
     }
-    *out = l;
+    *out = &l->base;
     return TR_OK;
 }
 
-void tr_link_close(tr_link **link)
+static const char *zmq_link_endpoint(const tr_link *link)
 {
-    tr_link *l = *link;
-
-    if (!l)
-        return;
-    zmq_msg_close(&l->message);
-    if (l->monitor) {
-        zmq_socket_monitor(l->socket, NULL, 0);
-        zmq_close(l->monitor);
-    }
-    if (l->socket)
-        zmq_close(l->socket);
-    if (l->door)
-        zmq_close(l->door);
-    tr_curve_context_end(l->context);
-    free(l->clients);
-    free(l);
-    *link = NULL;
+    return ((const zmq_link *)link)->endpoint;
 }
 
-const char *tr_link_endpoint(const tr_link *l)
+static tr_status zmq_link_send(tr_link *link, uint32_t peer, tr_bytes message)
 {
-    return l->endpoint;
-}
+    zmq_link *l = (zmq_link *)link;
 
-bool tr_link_is_loopback(const tr_link *l)
-{
-    return strncmp(l->endpoint, "tcp://127.", 10) == 0 ||
-           strncmp(l->endpoint, "tcp://[::1]", 11) == 0;
-}
-
-tr_status tr_link_send(tr_link *l, uint32_t peer, tr_bytes message)
-{
     if (l->is_server) {
         const client *c = peer >= 1 && peer <= l->n ? &l->clients[peer - 1] : NULL;
         if (!c || c->routing_size == 0 ||
@@ -179,14 +176,14 @@ tr_status tr_link_send(tr_link *l, uint32_t peer, tr_bytes message)
 }
 
 /* Connections keep the number that they came in with, so a client's changes with its key. */
-static uint32_t number_of(const tr_link *l, uint32_t i)
+static uint32_t number_of(const zmq_link *l, uint32_t i)
 {
     return i + 1 + l->clients[i].n_before * l->n;
 }
 
 static uint32_t client_of(const void *ctx, const uint8_t *key)
 {
-    const tr_link *l = ctx;
+    const zmq_link *l = ctx;
 
     for (uint32_t i = 0; i < l->n; i++)
         if (memcmp(l->clients[i].public_key, key, TR_CURVE_KEY) == 0)
@@ -194,8 +191,9 @@ static uint32_t client_of(const void *ctx, const uint8_t *key)
     return 0;
 }
 
-void tr_link_admit(tr_link *l, uint32_t peer, const uint8_t *public_key)
+static void zmq_link_admit(tr_link *link, uint32_t peer, const uint8_t *public_key)
 {
+    zmq_link *l = (zmq_link *)link;
     client *c = &l->clients[peer - 1];
 
     memcpy(c->public_key, public_key, TR_CURVE_KEY);
@@ -207,7 +205,7 @@ void tr_link_admit(tr_link *l, uint32_t peer, const uint8_t *public_key)
 /* ---- events --------------------------------------------------------------------------- */
 
 /* Throw away what is left of a message of several parts. */
-static void drop_rest(tr_link *l)
+static void drop_rest(zmq_link *l)
 {
     while (zmq_msg_more(&l->message))
         if (zmq_msg_recv(&l->message, l->socket, ZMQ_DONTWAIT) < 0)
@@ -215,7 +213,7 @@ static void drop_rest(tr_link *l)
 }
 
 /* Who a message is from, by the key that its connection was authenticated with. */
-static uint32_t sender_of(tr_link *l, const uint8_t *routing_id, size_t routing_size)
+static uint32_t sender_of(zmq_link *l, const uint8_t *routing_id, size_t routing_size)
 {
     const char *user = zmq_msg_gets(&l->message, "User-Id");
     unsigned long number = user ? strtoul(user, NULL, 10) : 0;
@@ -235,7 +233,7 @@ static uint32_t sender_of(tr_link *l, const uint8_t *routing_id, size_t routing_
     return i + 1;
 }
 
-static bool take_message(tr_link *l, tr_link_event *out)
+static bool take_message(zmq_link *l, tr_link_event *out)
 {
     uint8_t routing_id[MAX_ROUTING_ID];
     int routing_size = 0;
@@ -268,7 +266,7 @@ static bool take_message(tr_link *l, tr_link_event *out)
 
 /* Whose connection ended with this descriptor?  The system gives the lowest free number to the next
  * connection at once, so two may claim it: the end is that of the older. */
-static client *owner_of(tr_link *l, int fd)
+static client *owner_of(zmq_link *l, int fd)
 {
     client *owner = NULL;
 
@@ -282,7 +280,7 @@ static client *owner_of(tr_link *l, int fd)
     return owner;
 }
 
-static bool take_end(tr_link *l, tr_link_event *out)
+static bool take_end(zmq_link *l, tr_link_event *out)
 {
     uint8_t event[6]; /* u16 event, u32 value: the descriptor */
     uint8_t address[TR_CURVE_ENDPOINT];
@@ -302,8 +300,9 @@ static bool take_end(tr_link *l, tr_link_event *out)
     return true;
 }
 
-tr_status tr_link_poll(tr_link *l, tr_time timeout, tr_link_event *out)
+static tr_status zmq_link_poll(tr_link *link, tr_time timeout, tr_link_event *out)
 {
+    zmq_link *l = (zmq_link *)link;
     tr_time deadline = tr_deadline_after(tr_now(), timeout);
 
     for (;;) {
@@ -330,4 +329,31 @@ tr_status tr_link_poll(tr_link *l, tr_time timeout, tr_link_event *out)
         if (!items[0].revents && items[1].revents && take_end(l, out))
             return TR_OK;
     }
+}
+
+static const tr_link_ops zmq_link_ops = { zmq_link_close, zmq_link_endpoint, zmq_link_send,
+                                          zmq_link_poll, zmq_link_admit };
+
+/* ---- links of any make ------------------------------------------------------------------- */
+
+tr_status tr_link_serve_beside(tr_transport *t, const char *address, const tr_curve_keys *keys,
+                               const uint8_t (*clients)[TR_CURVE_KEY], tr_link **out)
+{
+    return t && t->links ? t->links->serve(t, out)
+                         : tr_link_serve(address, keys, clients, t->n_peers, out);
+}
+
+tr_status tr_link_connect_beside(tr_transport *t, const char *endpoint,
+                                 const uint8_t *server_public, const tr_curve_keys *keys,
+                                 tr_link **out)
+{
+    return t && t->links ? t->links->connect(t, out)
+                         : tr_link_connect(endpoint, server_public, keys, out);
+}
+
+bool tr_link_is_loopback(const tr_link *l)
+{
+    const char *endpoint = tr_link_endpoint(l);
+
+    return strncmp(endpoint, "tcp://127.", 10) == 0 || strncmp(endpoint, "tcp://[::1]", 11) == 0;
 }

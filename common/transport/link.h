@@ -1,4 +1,5 @@
-/* link.h - encrypted, authenticated messages of the control plane, over ZeroMQ.
+/* link.h - encrypted, authenticated messages of the control plane, over ZeroMQ; a transport that
+ * simulates a network brings links of its own.
  *
  * One server (the coordinator), one client a worker.  CURVE (libzmq with libsodium) encrypts; the
  * server knows each client's public key beforehand, so who sent a message can't be forged, and a
@@ -28,33 +29,9 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "transport/curve.h"
+#include "transport/transport.h"
 
 enum { TR_LINK_MAX_MESSAGE = 1 << 20 };
-
-typedef struct tr_link tr_link;
-
-/* address is "HOST", "HOST:PORT", "[IPv6]" or "[IPv6]:PORT"; NULL listens on loopback only.
- * clients is [n][32] public keys. */
-tr_status tr_link_serve(const char *address, const tr_curve_keys *keys,
-                        const uint8_t (*clients)[TR_CURVE_KEY], uint32_t n, tr_link **out);
-tr_status tr_link_connect(const char *endpoint, const uint8_t *server_public,
-                          const tr_curve_keys *keys, tr_link **out);
-
-/* The client's place is another process's from now on, with this key; whoever had it is a stranger.
- */
-void tr_link_admit(tr_link *l, uint32_t peer, const uint8_t *public_key);
-
-/* Waits up to 200 ms for what was sent to leave. */
-void tr_link_close(tr_link **l);
-
-/* "tcp://HOST:PORT" to hand to clients. */
-const char *tr_link_endpoint(const tr_link *l);
-
-/* True if the server listens where only this host can reach it. */
-bool tr_link_is_loopback(const tr_link *l);
-
-/* Never blocks. */
-tr_status tr_link_send(tr_link *l, uint32_t peer, tr_bytes message);
 
 typedef enum {
     TR_LINK_MESSAGE,
@@ -67,7 +44,77 @@ typedef struct {
     tr_bytes bytes;
 } tr_link_event;
 
+typedef struct tr_link tr_link;
+
+/* What a link implements; callers use the functions below. */
+typedef struct {
+    void (*close)(tr_link *l);
+    const char *(*endpoint)(const tr_link *l);
+    tr_status (*send)(tr_link *l, uint32_t peer, tr_bytes message);
+    tr_status (*poll)(tr_link *l, tr_time timeout, tr_link_event *out);
+    void (*admit)(tr_link *l, uint32_t peer, const uint8_t *public_key);
+} tr_link_ops;
+
+/* The first member of every link's own struct. */
+struct tr_link {
+    const tr_link_ops *ops;
+};
+
+/* How a transport makes links that belong to it, without addresses and keys; tr_transport.links. */
+typedef struct tr_link_maker {
+    tr_status (*serve)(tr_transport *t, tr_link **out);
+    tr_status (*connect)(tr_transport *t, tr_link **out);
+} tr_link_maker;
+
+/* address is "HOST", "HOST:PORT", "[IPv6]" or "[IPv6]:PORT"; NULL listens on loopback only.
+ * clients is [n][32] public keys. */
+tr_status tr_link_serve(const char *address, const tr_curve_keys *keys,
+                        const uint8_t (*clients)[TR_CURVE_KEY], uint32_t n, tr_link **out);
+tr_status tr_link_connect(const char *endpoint, const uint8_t *server_public,
+                          const tr_curve_keys *keys, tr_link **out);
+
+/* The same for the peers of t, by t itself if it brings links of its own.  clients is
+ * [n_peers][32]. */
+tr_status tr_link_serve_beside(tr_transport *t, const char *address, const tr_curve_keys *keys,
+                               const uint8_t (*clients)[TR_CURVE_KEY], tr_link **out);
+tr_status tr_link_connect_beside(tr_transport *t, const char *endpoint,
+                                 const uint8_t *server_public, const tr_curve_keys *keys,
+                                 tr_link **out);
+
+/* Waits up to 200 ms for what was sent to leave; clears *l. */
+static inline void tr_link_close(tr_link **l)
+{
+    if (*l)
+        (*l)->ops->close(*l);
+    *l = NULL;
+}
+
+/* "tcp://HOST:PORT" to hand to clients. */
+static inline const char *tr_link_endpoint(const tr_link *l)
+{
+    return l->ops->endpoint(l);
+}
+
+/* True if the server listens where only this host can reach it. */
+bool tr_link_is_loopback(const tr_link *l);
+
+/* Never blocks. */
+static inline tr_status tr_link_send(tr_link *l, uint32_t peer, tr_bytes message)
+{
+    return l->ops->send(l, peer, message);
+}
+
+/* The client's place is another process's from now on, with this key; whoever had it is a stranger.
+ * Not for links of a simulation. */
+static inline void tr_link_admit(tr_link *l, uint32_t peer, const uint8_t *public_key)
+{
+    l->ops->admit(l, peer, public_key);
+}
+
 /* The next event, waiting up to timeout (0: look once). */
-tr_status tr_link_poll(tr_link *l, tr_time timeout, tr_link_event *out);
+static inline tr_status tr_link_poll(tr_link *l, tr_time timeout, tr_link_event *out)
+{
+    return l->ops->poll(l, timeout, out);
+}
 
 #endif

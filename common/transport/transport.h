@@ -71,6 +71,7 @@ struct tr_transport {
     tr_peer self;    /* this side's number */
     tr_peer n_peers; /* workers of the job; peers are 0..n_peers */
     tr_transport_stats stats;
+    const struct tr_link_maker *links; /* its own control links (link.h); NULL: ZeroMQ */
 };
 
 /* size 1..max_size of the transport.  The message may be sent to another peer after all, which may

@@ -528,8 +528,8 @@ static tr_status invite_all(tr_members *m)
         memcpy(publics[i], worker[i].public_key, TR_CURVE_KEY);
     }
     if (st == TR_OK)
-        st = tr_link_serve(m->o.listen, &server, (const uint8_t(*)[TR_CURVE_KEY])publics, m->n,
-                           &m->link);
+        st = tr_link_serve_beside(m->transport, m->o.listen, &server,
+                                  (const uint8_t(*)[TR_CURVE_KEY])publics, &m->link);
     for (uint32_t i = 0; i < m->n && st == TR_OK; i++)
         st = invite(m, i + 1, &worker[i]);
     if (st == TR_OK && m->o.n_outside > 0)

@@ -127,14 +127,17 @@ void tr_serve_state_event(tr_serve_state *s, const char *level, const char *text
 }
 
 /* What happened to a worker, for those who look at the page. */
-static void tell_change(tr_serve_state *s, size_t i, const tr_worker_view *now)
+static void tell_change(tr_serve_state *s, size_t i, const tr_worker_view *now, bool is_another)
 {
     const char *before = s->worker[i].state;
     char text[TEXT];
 
     if (!before)
         return;
-    if (now->why[0])
+    if (is_another) /* between two looks it was lost and replaced */
+        snprintf(text, sizeof text, "worker %zu was lost: process %u has its place", i + 1,
+                 now->pid);
+    else if (now->why[0])
         snprintf(text, sizeof text, "worker %zu %.150s", i + 1, now->why);
     else
         snprintf(text, sizeof text, "worker %zu: %s", i + 1, now->state);
@@ -161,9 +164,10 @@ void tr_serve_state_renew(tr_serve_state *s)
     }
     for (size_t i = 0; i < s->n_workers; i++) {
         tr_worker_view v = tr_engine_worker(s->engine, (uint32_t)i + 1);
-        if (strcmp(v.state, s->worker[i].state ? s->worker[i].state : "") != 0) {
+        bool is_another = s->worker[i].pid != 0 && v.pid != 0 && s->worker[i].pid != v.pid;
+        if (is_another || strcmp(v.state, s->worker[i].state ? s->worker[i].state : "") != 0) {
             s->since[i] = wall_clock();
-            tell_change(s, i, &v);
+            tell_change(s, i, &v, is_another);
         }
         s->worker[i] = v;
     }

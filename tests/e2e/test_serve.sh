@@ -79,7 +79,7 @@ for line in ("troupe_workers_lost_total 1", "troupe_workers_replaced_total 1",
              'troupe_worker_up{worker="2"} 1'):
     assert line in metrics, line
 events = [e["text"] for e in json.load(get("/cluster"))["events"]]
-assert any("worker 2 died" in e for e in events), events
+assert any("worker 2 died" in e or "worker 2 was lost" in e for e in events), events
 PY
 stop_server dying
 
