@@ -9,6 +9,7 @@
 #include "coordinator/commands/bench.h"
 #include "coordinator/commands/inspect.h"
 #include "coordinator/commands/quantize.h"
+#include "coordinator/commands/remote_shell.h"
 #include "coordinator/commands/run.h"
 #include "coordinator/commands/serve.h"
 #include "coordinator/commands/synth.h"
@@ -22,7 +23,7 @@
 typedef struct {
     const char *name;
     tr_status (*run)(int argc, char **argv); /* argv[0] is the command's name */
-    const char *summary;
+    const char *summary;                     /* NULL: not for users */
 } command;
 
 static const command commands[] = {
@@ -32,6 +33,7 @@ static const command commands[] = {
     { "inspect", tr_command_inspect, "show what a model file holds" },
     { "quantize", tr_command_quantize, "write a model file with other types of weights" },
     { "synth", tr_command_synth, "write a model of a known shape with random weights" },
+    { "remote-shell", tr_command_remote_shell, NULL },
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
@@ -58,7 +60,8 @@ static tr_status help_print(void)
           "Commands\n",
           stdout);
     for (size_t i = 0; i < N_COMMANDS; i++)
-        printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+        if (commands[i].summary)
+            printf("  %-10s %s\n", commands[i].name, commands[i].summary);
     fputs("\n"
           "  troupe help COMMAND    all options of a command\n"
           "  troupe --version       the version\n",

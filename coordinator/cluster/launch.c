@@ -30,6 +30,7 @@ enum {
 };
 
 static const char status_file[] = "status";
+static const char output_file[] = "output";
 
 /* --- which mpirun -------------------------------------------------------------------------- */
 
@@ -286,25 +287,50 @@ void tr_launch_report_up(void)
     report("up", 1);
 }
 
+static long n_output;
+
+void tr_launch_count_output(size_t n)
+{
+    n_output += (long)n;
+}
+
 bool tr_launch_report_status(int exit_code)
 {
+    if (n_output > 0) /* else nobody counted */
+        report(output_file, n_output);
     return report(status_file, exit_code);
+}
+
+/* A number that the coordinator reported. */
+static bool report_read(const char *dir, const char *name, long *out)
+{
+    char path[PATH_MAX];
+
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return false;
+    bool ok = fscanf(file, "%ld", out) == 1 && *out >= 0;
+    fclose(file);
+    return ok;
 }
 
 static bool status_read(const char *dir, int *code)
 {
-    char path[PATH_MAX];
-    int value;
+    long value;
 
-    snprintf(path, sizeof path, "%s/%s", dir, status_file);
-    FILE *file = fopen(path, "re");
-    if (!file)
+    if (!report_read(dir, status_file, &value) || value > 255)
         return false;
-    bool ok = fscanf(file, "%d", &value) == 1 && value >= 0 && value <= 255;
-    fclose(file);
-    if (ok)
-        *code = value;
-    return ok;
+    *code = (int)value;
+    return true;
+}
+
+/* mpirun was ended, but what the coordinator wrote had all come. */
+static bool has_all_output(const char *dir, const tr_supervise_result *r)
+{
+    long n;
+
+    return report_read(dir, output_file, &n) && r->n_output >= (uint64_t)n;
 }
 
 tr_status tr_launch_status(int exit_code)
@@ -328,7 +354,7 @@ static tr_status outcome(const tr_supervise_result *r, const char *dir, bool coo
     if (r->output_error != 0)
         return tr_fail(TR_E_IO, "standard output: %s", strerror(r->output_error));
     bool has_reported = status_read(dir, exit_code);
-    if (has_reported && !(*exit_code == 0 && r->was_cut))
+    if (has_reported && !(*exit_code == 0 && r->was_cut && !has_all_output(dir, r)))
         return TR_OK;
     if (has_reported)
         return tr_fail(TR_E_IO, "mpirun did not hand on all output in time: the text may be cut");

@@ -49,6 +49,10 @@ void tr_launch_report_start(void);
  * from now on. */
 void tr_launch_report_up(void);
 
+/* So many bytes more were written to standard output: the launcher is told the sum at the end, so
+ * that it knows when mpirun has handed on all. */
+void tr_launch_count_output(size_t n);
+
 /* Tells the launcher, if there is one, how this coordinator ends; true if it was told.  Only the
  * first call counts. */
 bool tr_launch_report_status(int exit_code);

@@ -95,9 +95,45 @@ static void put_eager(writer *w, const tr_cluster_config *c)
     put_parameter(w, c, "--mca", "btl_tcp_eager_limit", bytes);
 }
 
+static bool is_shell(const char *argument)
+{
+    return strcmp(argument, "plm_rsh_agent") == 0;
+}
+
+/* mpirun 4.x ends the job when a daemon's remote shell ends, as it does with its host: so ours
+ * stands between (commands/remote_shell.h), on the one machine where it is known to be. */
+static void put_shell(writer *w, const tr_cluster_config *c, const tr_launch_facts *f)
+{
+    bool is_given = false;
+    bool has_far = false;
+
+    for (size_t i = 0; c && i < c->n_hosts; i++)
+        has_far = has_far || !is_here(c->host[i].name, f);
+    for (size_t i = 0; c && i < c->n_arguments; i++)
+        is_given = is_given || is_shell(c->argument[i]);
+    if (!has_far)
+        return;
+    put_parameter(w, c, "--mca", "plm_rsh_no_tree_spawn", "1");
+    if (is_given) /* put_arguments */
+        return;
+    put_all(w, (const char *const[]){ "--mca", "plm_rsh_agent", NULL });
+    put(w, "%s remote-shell ssh", f->program);
+}
+
+/* The file's own, last. */
+static void put_arguments(writer *w, const tr_cluster_config *c, const tr_launch_facts *f)
+{
+    for (size_t i = 0; c && i < c->n_arguments; i++)
+        if (i > 0 && is_shell(c->argument[i - 1]) && f->open_mpi < 5)
+            put(w, "%s remote-shell %s", f->program, c->argument[i]);
+        else
+            put(w, "%s", c->argument[i]);
+}
+
 /* A rank that dies must not take the job with it: --enable-recovery in 4.x.  Idle ranks give
  * their core away.  tcp is in the list since shared memory alone can't reach a later process. */
-static void put_options_4(writer *w, const tr_cluster_config *c, const char *network)
+static void put_options_4(writer *w, const tr_cluster_config *c, const tr_launch_facts *f,
+                          const char *network)
 {
     put_all(w, (const char *const[]){ "--enable-recovery", "--oversubscribe", "--bind-to", "none",
                                       NULL });
@@ -107,6 +143,7 @@ static void put_options_4(writer *w, const tr_cluster_config *c, const char *net
         put_parameter(w, c, "--mca", "btl_tcp_if_include", network);
         put_parameter(w, c, "--mca", "oob_tcp_if_include", network);
     }
+    put_shell(w, c, f);
     put_eager(w, c);
 }
 
@@ -138,11 +175,10 @@ static void put_mpirun(writer *w, const tr_cluster_config *c, const tr_launch_fa
     if (f->open_mpi >= 5)
         put_options_5(w, c, network);
     else
-        put_options_4(w, c, network);
+        put_options_4(w, c, f, network);
     if (f->reports)
         put_all(w, (const char *const[]){ "-x", "TROUPE_RUN_DIR", NULL });
-    for (size_t i = 0; c && i < c->n_arguments; i++)
-        put(w, "%s", c->argument[i]);
+    put_arguments(w, c, f);
 }
 
 /* --- the programs -------------------------------------------------------------------------- */

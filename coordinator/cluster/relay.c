@@ -38,6 +38,7 @@ static void relay_write(tr_relay *r)
 
     if (put >= 0) {
         r->sent += (size_t)put;
+        r->total += (uint64_t)put;
         if (r->sent == r->n)
             r->n = r->sent = 0;
     } else if (errno != EINTR && errno != EAGAIN) {

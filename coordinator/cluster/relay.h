@@ -16,6 +16,7 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum { TR_RELAY_CHUNK = 4096 }; /* PIPE_BUF: what poll promises to take without blocking */
 
@@ -26,6 +27,7 @@ typedef struct {
     tr_time held_until; /* 0: nothing is kept back */
     int error;          /* errno of a failed write, 0: none */
     size_t n, sent;     /* of chunk */
+    uint64_t total;     /* bytes written */
     char chunk[TR_RELAY_CHUNK];
 } tr_relay;
 

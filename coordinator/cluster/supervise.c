@@ -500,6 +500,7 @@ static void output_drain(supervisor *s)
     if (s->live != 0)
         close(s->live);
     s->result.output_error = s->output.error;
+    s->result.n_output = s->output.total;
 }
 
 tr_status tr_supervise(const tr_supervise_job *job, tr_supervise_result *out)

@@ -49,13 +49,14 @@ typedef struct {
 } tr_supervise_job;
 
 typedef struct {
-    int wait_status;  /* as of waitpid */
-    int signal;       /* the first that was handed on, 0: none */
-    int output_error; /* errno of a failed write to output, 0: none */
-    int lost_pid;     /* a worker that ended before all were up, -1: unseen, 0: none */
-    bool was_ended;   /* it did not end by itself */
-    bool was_cut;     /* and it had reported, so output may be missing */
-    bool left_some;   /* processes were left below it, and are killed now */
+    int wait_status;   /* as of waitpid */
+    int signal;        /* the first that was handed on, 0: none */
+    int output_error;  /* errno of a failed write to output, 0: none */
+    int lost_pid;      /* a worker that ended before all were up, -1: unseen, 0: none */
+    uint64_t n_output; /* bytes that went to output */
+    bool was_ended;    /* it did not end by itself */
+    bool was_cut;      /* and it had reported, so output may be missing */
+    bool left_some;    /* processes were left below it, and are killed now */
 } tr_supervise_result;
 
 tr_status tr_supervise(const tr_supervise_job *job, tr_supervise_result *out);

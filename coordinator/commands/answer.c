@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/commands/answer.h"
 
+#include "coordinator/cluster/launch.h"
 #include "coordinator/commands/json_text.h"
 #include "coordinator/text/stop.h"
 #include "coordinator/text/utf8.h"
@@ -71,6 +72,7 @@ static tr_status write_all(const void *data, size_t size)
             continue;
         if (n < 0)
             return tr_fail(TR_E_IO, "standard output: write: %s", strerror(errno));
+        tr_launch_count_output((size_t)n);
         at += n;
         size -= (size_t)n;
     }

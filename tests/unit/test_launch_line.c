@@ -130,7 +130,8 @@ static void a_cluster_file_decides_hosts_threads_and_paths(void **state)
     expect(words, c, facts,
            "mpirun " OPTIONS_4
            "--mca btl_tcp_if_include 10.0.0.0/24 --mca oob_tcp_if_include 10.0.0.0/24 "
-           "--mca btl_tcp_eager_limit 99999 --mca plm_rsh_agent 'my agent' --host n2:1 -n 1 "
+           "--mca plm_rsh_no_tree_spawn 1 --mca btl_tcp_eager_limit 99999 --mca plm_rsh_agent "
+           "'/opt/troupe remote-shell my agent' --host n2:1 -n 1 "
            "/opt/troupe run --model=/m "
            "--threads=6 --listen=n2:99 --transport=mpi --timeout-ms=333 --suspect-ms=44 "
            "--worker-memory-mib=60 --coordinator-memory-mib=50 --silence-ms=222 "
