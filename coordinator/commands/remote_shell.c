@@ -4,14 +4,15 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <signal.h>
+#include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+extern char **environ;
 
 /* As the launcher was told by the coordinator. */
 static bool job_is_up(void)
@@ -26,18 +27,15 @@ static bool job_is_up(void)
 tr_status tr_command_remote_shell(int argc, char **argv)
 {
     int status = 0;
+    pid_t pid;
 
     if (argc < 2)
         return tr_fail(TR_E_USAGE, "remote-shell: which program? (mpirun is who calls this)");
-    pid_t pid = fork();
-    if (pid < 0)
-        return tr_fail(TR_E_SYSTEM, "remote-shell: fork: %s", strerror(errno));
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGTERM); /* mpirun ends us, and us alone */
-        execvp(argv[1], argv + 1);
-        tr_fail(TR_E_CONFIG, "remote-shell: %.256s can't be run: %s", argv[1], strerror(errno));
-        _exit(127);
-    }
+    /* Whatever it leaves below the launcher, the launcher ends. */
+    int error = posix_spawnp(&pid, argv[1], NULL, NULL, argv + 1, environ);
+    if (error != 0)
+        return tr_fail(TR_E_CONFIG, "remote-shell: %.256s can't be run: %s", argv[1],
+                       strerror(error));
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR)
             return tr_fail(TR_E_SYSTEM, "remote-shell: %s", strerror(errno));
