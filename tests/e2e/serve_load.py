@@ -6,15 +6,18 @@
 Every client asks again and again, streaming, with one of a few dozen requests, and hangs up on some
 of them in the middle.  Before, each request is asked alone; every answer that finishes must be the
 same text.  Exit status 0: all were equal, none was lost, nothing leaked; 1: not so; what is said.
-At the end the server must have no sequence left, and its memory must not have grown in the second
-half by more than --memory (8 MiB).
+With --strike S a random worker is killed, stopped for a while, or stopped and then killed, every S
+seconds or so; that must not show in any answer.  At the end the server must have no sequence left,
+and its memory must not have grown in the second half by more than --memory (8 MiB).
 
 Needs Python's standard library.
 SPDX-License-Identifier: Apache-2.0"""
 import argparse
 import http.client
 import json
+import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -85,6 +88,7 @@ class Load:
         self.server, self.requests, self.alone, self.o = server, requests, alone, options
         self.finished = self.hung_up = 0
         self.wrong = []
+        self.strikes = {}
         self.lock = threading.Lock()
         self.end = time.time() + options.seconds
 
@@ -108,15 +112,40 @@ class Load:
 
     def memory(self):
         c = self.server.get("/cluster")
-        pids = [c["coordinator"]["pid"]] + [w["pid"] for w in c["workers"]]
+        pids = [c["coordinator"]["pid"]]
+        if not self.o.strike:  # workers that come and go have no memory to compare
+            pids += [w["pid"] for w in c["workers"]]
         total = 0
         for pid in pids:
             with open("/proc/%d/statm" % pid) as f:
                 total += int(f.read().split()[1]) * 4096
         return total
 
+    def strike(self, rng, pid):
+        """One blow; whoever is gone already needs none."""
+        kind = rng.choice(("killed", "killed", "stopped", "hung"))
+        try:
+            os.kill(pid, signal.SIGKILL if kind == "killed" else signal.SIGSTOP)
+            if kind != "killed":
+                time.sleep(rng.uniform(0.2, 2))
+                os.kill(pid, signal.SIGCONT if kind == "stopped" else signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self.strikes[kind] = self.strikes.get(kind, 0) + 1
+
+    def striker(self):
+        rng = random.Random(self.o.seed)
+        while time.time() < self.end:
+            time.sleep(rng.uniform(0.5, 1.5) * self.o.strike)
+            ready = [w["pid"] for w in self.server.get("/cluster")["workers"]
+                     if w["state"] == "ready"]
+            if ready:
+                self.strike(rng, rng.choice(ready))
+
     def run(self):
         threads = [threading.Thread(target=self.client, args=(i,)) for i in range(self.o.clients)]
+        if self.o.strike:
+            threads.append(threading.Thread(target=self.striker))
         for t in threads:
             t.start()
         time.sleep(self.o.seconds / 2)
@@ -145,6 +174,7 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--kinds", type=int, default=24)
     p.add_argument("--memory", type=float, default=8, help="MiB that it may grow by")
+    p.add_argument("--strike", type=float, default=0, help="seconds between two blows; 0: none")
     o = p.parse_args()
     server = Server(o.url)
     requests = requests_of(random.Random(o.seed), o.kinds)
@@ -157,9 +187,11 @@ def main():
           (load.finished, load.hung_up, c["tokens"]["generated"],
            100 * c["kv"]["prefix_hit_tokens"] / max(1, c["kv"]["prefix_tokens"]),
            c["requests"]["preempted"], grown / 2**20))
+    if o.strike:
+        print("blows: %s" % ", ".join("%d %s" % (n, k) for k, n in sorted(load.strikes.items())))
     for line in load.wrong:
         print("WRONG:", line)
-    ok = not load.wrong and load.finished > 0
+    ok = not load.wrong and load.finished > 0 and bool(load.strikes) == bool(o.strike)
     if not nothing_left(server):
         print("WRONG: sequences are left:", server.get("/cluster")["requests"])
         ok = False

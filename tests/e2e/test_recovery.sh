@@ -76,6 +76,15 @@ survive "zmq, one killed and replaced" "$place" KILL 1 -- "${launched[@]}" --tra
 survive "zmq, three stopped" 'worker [1-4] .* is silent for' STOP 3 -- "${launched[@]}" \
   --transport zmq
 
+# Nobody has memory for what is lost: the run waits, and then says how much is missing.
+strike KILL 1 &
+: >"$WORK/out"
+expect_error "no memory left" 5 "experts of worker [12] need [0-9]+ bytes.*more memory" \
+  "$TROUPE" run -w 2 "${options[@]}" --replacement none --worker-memory-mib 1 \
+  --coordinator-memory-mib 1 --timeout-ms 500
+wait
+grep -a -q "requests wait" "$WORK/err" || fail "no memory left: nobody says that requests wait"
+
 # mpirun must be told to survive; then it does not matter who composed its line.
 line=(--enable-recovery)
 case $(mpirun --version) in
