@@ -366,7 +366,8 @@ static bool has_happened(const tr_trial_result *r, tr_sim_what what)
 }
 
 /* Could those who are left have had room?  Blocks that were refused make a worker full, which
- * nobody sees from here; and a worker may lack an expert's room in several pieces. */
+ * nobody sees from here; substitutes keep what they took for one who came back; and the room for
+ * an expert may be there in several pieces. */
 static bool was_short(const tr_trials *t, const tr_trial *trial, const outcome *o,
                       const tr_trial_result *r)
 {
@@ -375,7 +376,9 @@ static bool was_short(const tr_trials *t, const tr_trial *trial, const outcome *
     if (!o->is_open || has_happened(r, TR_SIM_NO_BLOCK) || has_happened(r, TR_SIM_SHORT_OF_MEMORY))
         return true;
     uint64_t room = trial->coordinator_memory + o->n_ready * trial->worker_memory;
-    return room < t->expert_bytes + (o->n_ready + 1) * t->largest_expert;
+    uint64_t pieces = o->n_ready + 1;
+    uint64_t kept = o->recovery.returned > 0 ? o->recovery.experts_moved : 0;
+    return room < t->expert_bytes + (pieces + kept) * t->largest_expert;
 }
 
 static bool says_no_room(const outcome *o)

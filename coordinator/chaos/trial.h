@@ -46,7 +46,7 @@ typedef struct {
     tr_peer n_workers;
     tr_sim_rules rules;
     uint64_t worker_memory, coordinator_memory; /* for experts */
-    tr_sim_fault *schedule;                     /* [n_schedule]; these instead of drawn ones... */
+    const tr_sim_fault *schedule; /* [n_schedule], borrowed; these, no drawn ones... */
     size_t n_schedule;
     bool has_schedule; /* ... if so */
 } tr_trial;

@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/commands/chaos_report.h"
 
+#include "coordinator/chaos/schedule.h"
+
 #include <stdio.h>
 
 static double seconds_of(tr_time t)
@@ -39,14 +41,9 @@ void tr_chaos_report_trial(const tr_trial *trial, const tr_trial_result *result)
 
 static void report_faults(const tr_campaign_report *r)
 {
-    static const char *const name[TR_TRIAL_N_FAULTS] = {
-        "late",     "lost", "twice",     "corrupt",         "no block", "killed",
-        "vanished", "hung", "slow disk", "short of memory", "cut",      "unlinked",
-    };
-
     fputs("faults:", stdout);
     for (size_t i = 0; i < TR_TRIAL_N_FAULTS; i++)
-        printf("%s %llu %s", i ? "," : "", ull(r->faults[i]), name[i]);
+        printf("%s %llu %s", i ? "," : "", ull(r->faults[i]), tr_schedule_word((tr_sim_what)i));
     putchar('\n');
 }
 
@@ -71,4 +68,17 @@ void tr_chaos_report_campaign(const tr_campaign_report *r)
     for (size_t i = 0; i < r->n_bad && i < TR_CAMPAIGN_NAMED; i++)
         printf(" %llu", ull(r->bad[i]));
     puts(r->n_bad > TR_CAMPAIGN_NAMED ? " and more" : "");
+}
+
+void tr_chaos_report_storm(const tr_storm_report *r)
+{
+    printf("%llu runs in %.0f s; one without faults takes %.1f s, the longest took %.1f s\n",
+           ull(r->n_runs), r->seconds, r->calm_seconds, r->longest_seconds);
+    printf("%llu workers killed, %llu stopped, %llu of these continued\n", ull(r->n_killed),
+           ull(r->n_stopped), ull(r->n_continued));
+    printf("%8llu equal\n", ull(r->n_equal));
+    if (r->n_not_joined > 0)
+        printf("%8llu %s\n", ull(r->n_not_joined), tr_verdict_name(TR_VERDICT_NOT_JOINED));
+    if (r->n_bad > 0)
+        printf("%8llu went wrong\n", ull(r->n_bad));
 }
