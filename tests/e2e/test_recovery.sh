@@ -7,7 +7,7 @@
 
 # Long enough to be struck in the middle.
 n=${SANITIZED:+300}
-options=(-m "$MODEL" -p "ROMEO:" -n "${n:-3000}" --ctx 4096 --ignore-eos --temp 0.8 --seed 5)
+options=(-m "$MODEL" -p "ROMEO:" -n "${n:-2000}" --ctx 4096 --ignore-eos --temp 0.8 --seed 5)
 run "alone" "$TROUPE" run "${options[@]}"
 [ "$status" = 0 ] || fail "alone: exit status $status: $(cat "$WORK/err")"
 cp "$WORK/out" "$WORK/wanted"
