@@ -62,6 +62,9 @@ launched=("$TROUPE" run -w 4 "${options[@]}")
 died='warning: worker [1-4] \(pid [0-9]+ on .*\) died'
 survive "three killed" "$died" KILL 3 -- "${launched[@]}"
 survive "one stopped" 'worker [1-4] .* is silent for' STOP 1 -- "${launched[@]}"
+survive "one leaves" 'worker [1-4] .* asks to leave' TERM 1 -- "${launched[@]}"
+grep -a -q 'again' "$WORK/err" && fail "one leaves: $(grep -a again "$WORK/err")"
+survive "all leave" 'worker [1-4] .* asks to leave' TERM 4 -- "${launched[@]}" --transport zmq
 back='worker [1-4] .* is back after'
 survive "two stopped for a while" "$back" STOP 2 1.5 CONT -- "${launched[@]}"
 survive "one stopped, later killed" "$died" STOP 1 1 KILL -- "${launched[@]}"
