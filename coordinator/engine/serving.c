@@ -39,6 +39,7 @@ typedef struct entry {
     size_t row; /* of its logits in this step; SIZE_MAX: none */
     tr_generated drawn;
     bool is_broken; /* logits that are no numbers */
+    bool is_stuck;  /* no token may come */
     tr_alternative alternatives[TR_MAX_ALTERNATIVES];
 } entry;
 
@@ -517,8 +518,9 @@ static void draw_some(void *ctx, size_t thread, size_t begin, size_t end)
         memcpy(sampled, logits, s->n_vocab * sizeof *sampled);
         tr_logit_edit_apply(&r->edit, sampled, s->n_vocab, e->tokens + r->n_prompt,
                             e->n_tokens - r->n_prompt);
-        if (r->constrain)
-            r->constrain(r->ctx, sampled, s->n_vocab);
+        e->is_stuck = r->constrain && !r->constrain(r->ctx, sampled, s->n_vocab);
+        if (e->is_stuck)
+            continue;
         e->drawn = (tr_generated){ .alternatives = e->alternatives };
         e->drawn.id = tr_sample(&r->sampling, sampled, s->n_vocab, e->tokens, e->n_tokens,
                                 r->number, e->n_tokens, &s->scratch[thread]);
@@ -550,6 +552,12 @@ static void deliver(tr_serving *s, entry *e)
     if (e->is_broken) {
         finish(s, i, TR_FINISH_STOP, TR_E_FORMAT,
                "the model's output is no number: its weights are broken, or overflow");
+        return;
+    }
+    if (e->is_stuck) {
+        finish(s, i, TR_FINISH_STOP, TR_E_REQUEST,
+               "no token can go on from here: what the answer must be like and logit_bias exclude "
+               "all of them");
         return;
     }
     pthread_mutex_lock(&s->lock);

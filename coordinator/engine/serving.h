@@ -41,9 +41,10 @@ typedef struct {
     bool wants_log_probs;
     size_t n_alternatives; /* at most TR_MAX_ALTERNATIVES */
 
-    /* Constrains the next token: sets what may not come to -infinity.  May be NULL.  From threads
-     * of the engine's pool, one at a time for one request. */
-    void (*constrain)(void *ctx, float *logits, size_t n_vocab);
+    /* Constrains the next token: sets what may not come to -infinity; false if nothing may, which
+     * ends the request with TR_E_REQUEST.  May be NULL.  From threads of the engine's pool, one at
+     * a time for one request. */
+    bool (*constrain)(void *ctx, float *logits, size_t n_vocab);
     bool (*is_end)(void *ctx, uint32_t id); /* may be NULL */
     bool (*on_token)(void *ctx, const tr_generated *token);
     /* st other than TR_OK: the request could not be finished, and why. */

@@ -6,6 +6,7 @@
 #include "coordinator/serve/schema.h"
 #include "coordinator/text/utf8.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -148,7 +149,7 @@ static json_t *log_probs_begin(const tr_exchange *x)
 }
 
 /* JSON has no infinities: a probability of zero is a very small one. */
-static double finite(double log_prob)
+static double number_of(double log_prob)
 {
     return log_prob > -9999.0 ? log_prob : -9999.0;
 }
@@ -157,7 +158,7 @@ static json_t *chat_log_prob(const tr_tokenizer *t, uint32_t id, double log_prob
 {
     tr_bytes piece = tr_tokenizer_piece(t, id);
 
-    return json_pack("{s:o, s:f, s:o}", "token", tr_api_text(piece), "logprob", finite(log_prob),
+    return json_pack("{s:o, s:f, s:o}", "token", tr_api_text(piece), "logprob", number_of(log_prob),
                      "bytes", bytes_list(piece));
 }
 
@@ -179,11 +180,11 @@ static void log_probs_add(const tr_exchange *x, json_t *to, size_t offset, const
     for (size_t i = 0; i < g->n_alternatives; i++) {
         json_t *name = tr_api_text(tr_tokenizer_piece(t, g->alternatives[i].id));
         json_object_set_new(top, json_string_value(name),
-                            json_real(finite(g->alternatives[i].log_prob)));
+                            json_real(number_of(g->alternatives[i].log_prob)));
         json_decref(name);
     }
     json_array_append_new(json_object_get(to, "tokens"), tr_api_text(tr_tokenizer_piece(t, g->id)));
-    json_array_append_new(json_object_get(to, "token_logprobs"), json_real(finite(g->log_prob)));
+    json_array_append_new(json_object_get(to, "token_logprobs"), json_real(number_of(g->log_prob)));
     json_array_append_new(json_object_get(to, "top_logprobs"), top);
     json_array_append_new(json_object_get(to, "text_offset"), json_integer((json_int_t)offset));
 }
@@ -283,11 +284,15 @@ static bool on_token(void *ctx, const tr_generated *g)
 }
 
 /* From the engine's pool, between two tokens of this choice. */
-static void constrain(void *ctx, float *logits, size_t n_vocab)
+static bool constrain(void *ctx, float *logits, size_t n_vocab)
 {
     choice *c = ctx;
+    bool has_some = false;
 
     tr_guide_constrain(c->guide, logits, n_vocab);
+    for (size_t i = 0; i < n_vocab && !has_some; i++)
+        has_some = logits[i] > -INFINITY; /* logit_bias may have excluded what is left */
+    return has_some;
 }
 
 static bool is_end(void *ctx, uint32_t id)

@@ -213,12 +213,16 @@ def the_schemas():
         "type": "json_schema", "json_schema": {"schema": tree}})["choices"][0]
     check("a schema within itself", c["finish_reason"] == "length" or
           "next" in json.loads(c["text"]), c)
+    error_of("nothing may come", 400, {
+        "prompt": "x", "logit_bias": {str(i): -100 for i in range(900)}, "response_format": {
+            "type": "json_schema", "json_schema": {"schema": {"const": "abc"}}}})
     for what, schema in [("pattern", {"type": "string", "pattern": "a+"}),
                          ("itself", {"$ref": "#"}), ("nowhere", {"$ref": "#/$defs/x"}),
                          ("type", {"type": "cat"}), ("required", {"type": "object",
                                                                   "required": ["x"]}),
                          ("counts", {"type": "array", "minItems": 3, "maxItems": 2}),
                          ("list", []), ("two", {"enum": [1], "const": 1}),
+                         ("beside", {"type": "array", "anyOf": [{"type": "integer"}]}),
                          ("minimum", {"type": "integer", "minimum": 3})]:
         error_of("schema: " + what, 400, {"prompt": "a", "response_format": {
             "type": "json_schema", "json_schema": {"schema": schema}}})
