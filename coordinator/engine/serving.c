@@ -516,7 +516,7 @@ static void draw_some(void *ctx, size_t thread, size_t begin, size_t end)
             continue;
         memcpy(sampled, logits, s->n_vocab * sizeof *sampled);
         tr_logit_edit_apply(&r->edit, sampled, s->n_vocab, e->tokens + r->n_prompt,
-                            e->n_tokens - r->n_prompt);
+                            e->n_tokens - r->n_prompt, s->scratch[thread].seen);
         if (r->constrain)
             r->constrain(r->ctx, sampled, s->n_vocab);
         e->drawn = (tr_generated){ .alternatives = e->alternatives };
