@@ -312,6 +312,7 @@ static tr_status launch(const tr_serve_options *o, int argc, char **argv)
                                                    .words = words,
                                                    .n_workers = (uint32_t)o->workers,
                                                    .cluster = config,
+                                                   .worker_binary = o->worker_binary,
                                                    .is_gentle = true },
                                &exit_code);
     free(words);

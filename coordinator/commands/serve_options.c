@@ -32,6 +32,8 @@ static const option_info options[] = {
     { "workers", "N", "launch N workers with mpirun, which host the experts", NUMBER, AT(workers),
       0, TR_MAX_WORKERS, 'w', true },
     { "cluster", "FILE", "launch what a cluster file describes", TEXT, AT(cluster), 0, 0, 0, true },
+    { "worker-binary", "FILE", "with -w or --cluster: the worker (troupe-worker beside troupe)",
+      TEXT, AT(worker_binary), 0, 0, 0, true },
     { "host", "ADDRESS", "to listen on (127.0.0.1)", TEXT, AT(host), 0, 0, 0, false },
     { "port", "N", "to listen on; 0: any that is free (8080)", NUMBER, AT(port), 0, 65535, 0,
       false },

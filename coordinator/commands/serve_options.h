@@ -29,7 +29,7 @@ typedef struct {
     uint64_t workers;
     uint64_t outside;       /* workers that come from elsewhere, */
     const char *invite_dir; /* their invitations; NULL if there are none */
-    const char *cluster;
+    const char *cluster, *worker_binary;
     bool places_rotating;
     bool by_zmq; /* how workers get their rows; else by MPI */
     uint32_t experts[TR_MAX_WORKERS];
