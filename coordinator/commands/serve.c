@@ -203,6 +203,18 @@ static void tick(void *ctx)
         tr_serving_stop(s->serving);
 }
 
+/* Bytes of the longest text that the context could hold. */
+static size_t longest_text(const server *s)
+{
+    size_t longest = 1, most;
+
+    for (size_t i = 0; i < tr_tokenizer_n_vocab(s->tokenizer); i++) {
+        size_t size = tr_tokenizer_piece(s->tokenizer, (uint32_t)i).size;
+        longest = size > longest ? size : longest;
+    }
+    return tr_mul_size(s->context, longest, &most) ? most : SIZE_MAX;
+}
+
 static tr_status open_server(server *s)
 {
     tr_serving_options so = { .engine = s->engine,
@@ -217,7 +229,7 @@ static tr_status open_server(server *s)
     if (st != TR_OK)
         return st;
     s->host = (tr_exchange_host){
-        .model = { s->name, s->tokenizer, s->chat, s->context, DEFAULT_TOKENS },
+        .model = { s->name, s->tokenizer, s->chat, s->context, DEFAULT_TOKENS, longest_text(s) },
         .serving = s->serving,
         .vocab = s->vocab,
     };

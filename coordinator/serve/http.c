@@ -239,7 +239,7 @@ static enum MHD_Result do_chat(client *c)
 /* ---- the other paths ---------------------------------------------------------------------------
  */
 
-static tr_status tokenize(const tr_tokenizer *t, const json_t *body, json_t **out)
+static tr_status tokenize(const tr_api_model *m, const json_t *body, json_t **out)
 {
     const json_t *text = json_object_get(body, "content");
     const json_t *special = json_object_get(body, "parse_special");
@@ -251,7 +251,9 @@ static tr_status tokenize(const tr_tokenizer *t, const json_t *body, json_t **ou
     if (!json_is_string(text))
         return tr_fail(TR_E_REQUEST, "content: must be a text");
     tr_bytes bytes = { (const uint8_t *)json_string_value(text), json_string_length(text) };
-    tr_status st = tr_tokenizer_encode(t, bytes, json_is_true(special), &ids, &n);
+    tr_status st = tr_api_check_text(m, "content", bytes.size);
+    if (st == TR_OK)
+        st = tr_tokenizer_encode(m->tokenizer, bytes, json_is_true(special), &ids, &n);
     if (st != TR_OK)
         return st;
     json_t *list = json_array();
@@ -262,9 +264,10 @@ static tr_status tokenize(const tr_tokenizer *t, const json_t *body, json_t **ou
     return TR_OK;
 }
 
-static tr_status detokenize(const tr_tokenizer *t, const json_t *body, json_t **out)
+static tr_status detokenize(const tr_api_model *m, const json_t *body, json_t **out)
 {
     const json_t *list = json_object_get(body, "tokens");
+    const tr_tokenizer *t = m->tokenizer;
     char *text = NULL;
     size_t size = 0, i;
     json_t *v;
@@ -294,7 +297,7 @@ static tr_status detokenize(const tr_tokenizer *t, const json_t *body, json_t **
     return st;
 }
 
-static enum MHD_Result do_text(client *c, tr_status (*convert)(const tr_tokenizer *, const json_t *,
+static enum MHD_Result do_text(client *c, tr_status (*convert)(const tr_api_model *, const json_t *,
                                                                json_t **))
 {
     char why[REASON] = "";
@@ -304,7 +307,7 @@ static enum MHD_Result do_text(client *c, tr_status (*convert)(const tr_tokenize
     tr_fail_capture_begin(why, sizeof why);
     tr_status st = tr_api_object((tr_bytes){ (const uint8_t *)c->body, c->n_body }, &body);
     if (st == TR_OK)
-        st = convert(c->h->o.host->model.tokenizer, body, &out);
+        st = convert(&c->h->o.host->model, body, &out);
     tr_fail_capture_end();
     json_decref(body);
     return st == TR_OK ? reply_json(c, MHD_HTTP_OK, out) : reply_status(c, st, why);
