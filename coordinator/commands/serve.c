@@ -219,7 +219,7 @@ static tr_status open_server(server *s)
 {
     tr_serving_options so = { .engine = s->engine,
                               .max_running = (size_t)s->o.parallel,
-                              .max_waiting = (size_t)s->o.queue + 1,
+                              .max_waiting = (size_t)s->o.queue,
                               .tick = tick,
                               .ctx = s };
     tr_status st = tr_serving_new(&so, &s->serving);

@@ -35,7 +35,7 @@ struct tr_exchange {
     const tr_exchange_host *host;
     tr_api_request r;
     tr_grammar *grammar; /* of the answers; NULL: they are free */
-    char id[40];
+    char id[TR_SERVING_NAME];
     long long created;
     void (*wake)(void *ctx);
     void *ctx;
@@ -417,7 +417,7 @@ static tr_status prepare_choice(tr_exchange *x, size_t i)
     return st;
 }
 
-static tr_status submit(tr_exchange *x, size_t i)
+static tr_serving_request request_of(tr_exchange *x, size_t i)
 {
     tr_serving_request q = {
         .prompt = x->r.prompt,
@@ -436,16 +436,30 @@ static tr_status submit(tr_exchange *x, size_t i)
         .ctx = &x->choices[i],
     };
 
+    memcpy(q.name, x->id, sizeof q.name);
+    return q;
+}
+
+/* All choices or none.  They may end before this returns. */
+static tr_status submit(tr_exchange *x)
+{
+    tr_serving_request q[TR_API_MAX_CHOICES];
+    uint64_t tickets[TR_API_MAX_CHOICES];
+
+    for (size_t i = 0; i < x->r.n; i++)
+        q[i] = request_of(x, i);
     pthread_mutex_lock(&x->lock);
-    x->holders++;
-    x->n_started++;
+    x->holders += x->r.n;
+    x->n_started = x->r.n;
     pthread_mutex_unlock(&x->lock);
-    tr_status st = tr_serving_submit(x->host->serving, &q, &x->choices[i].ticket);
-    if (st == TR_OK)
-        return st;
+    tr_status st = tr_serving_submit(x->host->serving, q, x->r.n, tickets);
     pthread_mutex_lock(&x->lock);
-    x->holders--;
-    x->n_started--;
+    if (st != TR_OK) {
+        x->holders -= x->r.n;
+        x->n_started = 0;
+    }
+    for (size_t i = 0; i < x->n_started; i++)
+        x->choices[i].ticket = tickets[i];
     pthread_mutex_unlock(&x->lock);
     return st;
 }
@@ -474,9 +488,7 @@ static tr_status start(tr_exchange *x)
     if (st != TR_OK)
         return st == TR_E_USAGE ? TR_E_REQUEST : st;
     put_beginning(x);
-    for (size_t i = 0; i < x->r.n && st == TR_OK; i++)
-        st = submit(x, i);
-    return st;
+    return submit(x);
 }
 
 tr_status tr_exchange_start(const tr_exchange_host *host, tr_api_request *r,
