@@ -238,6 +238,7 @@ static tr_status open_server(server *s)
         .port = (uint16_t)s->o.port,
         .cert = s->cert,
         .key = s->cert_key,
+        .names = s->o.host_names,
         .keys = s->keys,
         .max_body = (size_t)s->o.max_body_kib * 1024,
         .max_connections = (unsigned)s->o.connections,

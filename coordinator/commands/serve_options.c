@@ -37,6 +37,8 @@ static const option_info options[] = {
     { "host", "ADDRESS", "to listen on (127.0.0.1)", TEXT, AT(host), 0, 0, 0, false },
     { "port", "N", "to listen on; 0: any that is free (8080)", NUMBER, AT(port), 0, 65535, 0,
       false },
+    { "host-name", "NAMES", "further names of this server in URLs, such as one,two.example", TEXT,
+      AT(host_names), 0, 0, 0, false },
     { "name", "TEXT", "the model's name for clients (from the file)", TEXT, AT(name), 0, 0, 0,
       false },
     { "chat-template", "NAME", "of conversations, if the file's is not recognised", TEXT,
