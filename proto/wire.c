@@ -276,6 +276,9 @@ static tr_status unpack_any(const envelope *e, tr_control *out)
         out->shutdown.failed = e->shutdown->failed;
         out->shutdown.had_losses = e->shutdown->had_losses;
         return TR_OK;
+    case TROUPE__CONTROL__ENVELOPE__MESSAGE_LEAVE:
+        out->kind = TR_CONTROL_LEAVE;
+        return TR_OK;
     case TROUPE__CONTROL__ENVELOPE__MESSAGE_BYE:
         out->kind = TR_CONTROL_BYE;
         return TR_OK;
@@ -507,6 +510,7 @@ static tr_status pack_small(const tr_control *m, uint8_t *buffer, size_t size, s
     Troupe__Control__Alive alive = TROUPE__CONTROL__ALIVE__INIT;
     Troupe__Control__Shutdown shutdown = TROUPE__CONTROL__SHUTDOWN__INIT;
     Troupe__Control__Bye bye = TROUPE__CONTROL__BYE__INIT;
+    Troupe__Control__Leave leave = TROUPE__CONTROL__LEAVE__INIT;
     envelope e = TROUPE__CONTROL__ENVELOPE__INIT;
     char reason[TR_MAX_TEXT] = "";
 
@@ -544,6 +548,10 @@ static tr_status pack_small(const tr_control *m, uint8_t *buffer, size_t size, s
         shutdown.had_losses = m->shutdown.had_losses;
         e.message_case = TROUPE__CONTROL__ENVELOPE__MESSAGE_SHUTDOWN;
         e.shutdown = &shutdown;
+        break;
+    case TR_CONTROL_LEAVE:
+        e.message_case = TROUPE__CONTROL__ENVELOPE__MESSAGE_LEAVE;
+        e.leave = &leave;
         break;
     case TR_CONTROL_BYE:
         e.message_case = TROUPE__CONTROL__ENVELOPE__MESSAGE_BYE;

@@ -89,6 +89,7 @@ typedef enum {
     TR_CONTROL_FAILURE,
     TR_CONTROL_SHUTDOWN,
     TR_CONTROL_BYE,
+    TR_CONTROL_LEAVE,
 } tr_control_kind;
 
 typedef struct {

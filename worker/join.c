@@ -69,6 +69,11 @@ void tr_join_fail(tr_join *j, const char *reason)
     j->may_say_bye = false;
 }
 
+void tr_join_leave(tr_join *j)
+{
+    send(j, &(tr_control){ .kind = TR_CONTROL_LEAVE }); /* who is gone need not know */
+}
+
 /* ---- the invitation ------------------------------------------------------------------- */
 
 static tr_status read_invite(tr_join *j, tr_bytes frame, bool *is_over)

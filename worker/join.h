@@ -38,6 +38,9 @@ tr_status tr_join_open_file(const char *path, const char *version, const char *m
  * that the invitation came by.  Belongs to the join, or to its caller as before. */
 tr_transport *tr_join_transport(tr_join *j);
 
+/* This worker was told to end: the coordinator is asked to let it go. */
+void tr_join_leave(tr_join *j);
+
 /* Says bye if the worker leaves in order. */
 void tr_join_close(tr_join **j);
 

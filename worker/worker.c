@@ -19,8 +19,8 @@ static const tr_time idle_period = 20 * TR_MS;
 /* How long a share for experts that were not assigned waits for the assignment. */
 static const tr_time assignment_patience = TR_SECOND;
 
-/* How long a worker that was told to end by a signal waits for the coordinator to say so. */
-static const tr_time interrupt_patience = 700 * TR_MS;
+/* How long a worker that was told to end by a signal waits for the coordinator to let it go. */
+static const tr_time interrupt_patience = 5 * TR_SECOND;
 
 static_assert(sizeof(tr_frame_pick) == sizeof(tr_share_pick), "one pick, two names");
 static_assert(offsetof(tr_frame_pick, expert) == offsetof(tr_share_pick, expert),
@@ -346,14 +346,16 @@ static tr_status handle(worker *w, tr_msg *m)
     return TR_OK;
 }
 
-/* A signal mostly goes to all processes of a job: the coordinator is left the time to end the job
- * itself, so that it does not take this worker's end for a loss. */
+/* A signal to all processes of a job: the coordinator ends it at once.  To this one alone: others
+ * take its experts first. */
 static bool has_waited_after_signal(worker *w)
 {
     if (!tr_interrupted())
         return false;
-    if (w->interrupted == 0)
+    if (w->interrupted == 0) {
         w->interrupted = tr_now();
+        tr_join_leave(w->join);
+    }
     return tr_now() - w->interrupted > interrupt_patience;
 }
 

@@ -184,7 +184,7 @@ static tr_status send_patiently(tr_dispatch *d, tr_peer to, tr_msg **m)
             st = tr_members_pump(d->o.members);
             if (st != TR_OK)
                 return st;
-            if (!tr_members_is_usable(d->o.members, to))
+            if (!tr_members_answers(d->o.members, to))
                 return TR_E_BUSY;
         }
         tr_sleep(50 * TR_US);
@@ -288,6 +288,8 @@ tr_status tr_dispatch_begin(tr_dispatch *d, uint32_t layer, const tr_pick *picks
         st = tr_recovery_look(d->o.recovery);
     if (st != TR_OK && st != TR_E_BUSY)
         return st;
+    if (d->o.recovery)
+        tr_recovery_release(d->o.recovery);
     d->is_begun = true;
     d->layer = layer;
     d->act = tr_expert_map_act(d->o.map, layer, d->o.compute->exact);
@@ -524,7 +526,7 @@ static bool needs_another(const tr_dispatch *d, size_t i)
     const answer *a = &d->answers[i];
 
     return !a->rows && peer != 0 &&
-           (!a->is_sent || a->is_moved || !tr_members_is_usable(d->o.members, peer));
+           (!a->is_sent || a->is_moved || !tr_members_answers(d->o.members, peer));
 }
 
 /* Send what unusable holders owe to those that have their experts now. */

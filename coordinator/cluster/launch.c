@@ -480,7 +480,9 @@ tr_status tr_launch_run(const tr_run_options *o, const tr_cluster_config *c, int
 
 tr_status tr_launch_command(const tr_launch_other *other, int *exit_code)
 {
-    tr_run_options o = { .workers = other->n_workers, .prompt = "" };
+    tr_run_options o = { .workers = other->n_workers,
+                         .prompt = "",
+                         .worker_binary = other->worker_binary };
 
     return launch(&o, other->cluster, 0, NULL, other, exit_code);
 }

@@ -34,6 +34,7 @@ typedef struct {
     const char *const *words;
     uint32_t n_workers;
     const tr_cluster_config *cluster; /* NULL: on this machine */
+    const char *worker_binary;        /* NULL: the cluster's, or the one beside troupe */
     bool is_gentle;
 } tr_launch_other;
 

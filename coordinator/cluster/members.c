@@ -75,6 +75,11 @@ bool tr_members_is_usable(const tr_members *m, uint32_t peer)
     return w->state == TR_MEMBER_READY || (w->state == TR_MEMBER_LOADING && !w->is_replacement);
 }
 
+bool tr_members_answers(const tr_members *m, uint32_t peer)
+{
+    return tr_members_is_usable(m, peer) || m->member[peer - 1].state == TR_MEMBER_DRAINING;
+}
+
 uint64_t tr_members_changes(const tr_members *m)
 {
     return m->changes;
@@ -270,6 +275,44 @@ static void become_ready(tr_members *m, uint32_t peer)
         tr_log(TR_LOG_WARN, "%s has taken the place of the one that was lost", name);
 }
 
+static void drain_worker(tr_members *m, uint32_t peer)
+{
+    tr_member *w = &m->member[peer - 1];
+    char name[2 * TR_MAX_NAME];
+
+    if ((w->state != TR_MEMBER_READY && w->state != TR_MEMBER_SUSPECT) || tr_interrupted())
+        return; /* the signal that ends us reached it as well */
+    name_of(m, peer, name, sizeof name);
+    tr_log(TR_LOG_WARN, "%s asks to leave: others take its experts", name);
+    snprintf(w->why, sizeof w->why, "leaves");
+    w->is_late = false;
+    enter(m, peer, TR_MEMBER_DRAINING);
+}
+
+void tr_members_release(tr_members *m, uint32_t peer)
+{
+    const tr_control over = { .kind = TR_CONTROL_SHUTDOWN, .shutdown = { false, true } };
+    tr_member *w = &m->member[peer - 1];
+
+    if (w->state != TR_MEMBER_DRAINING || w->is_released)
+        return;
+    w->is_released = true;
+    send(m, peer, &over); /* if it is gone, its connection's end says so */
+}
+
+static void on_bye(tr_members *m, uint32_t peer)
+{
+    tr_member *w = &m->member[peer - 1];
+
+    if (w->state == TR_MEMBER_LOST)
+        return;
+    if (w->state == TR_MEMBER_DRAINING) { /* MPI must not wait for it */
+        m->has_lost = true;
+        drop(m, peer);
+    }
+    enter(m, peer, TR_MEMBER_LEFT);
+}
+
 static void on_message(tr_members *m, uint32_t peer, tr_control *c)
 {
     tr_member *w = &m->member[peer - 1];
@@ -279,9 +322,10 @@ static void on_message(tr_members *m, uint32_t peer, tr_control *c)
         on_hello(m, peer, &c->hello);
     } else if (c->kind == TR_CONTROL_FAILURE) {
         tr_members_lose(m, peer, "gave up: %s", c->reason);
+    } else if (c->kind == TR_CONTROL_LEAVE) {
+        drain_worker(m, peer);
     } else if (c->kind == TR_CONTROL_BYE) {
-        if (w->state != TR_MEMBER_LOST)
-            w->state = TR_MEMBER_LEFT;
+        on_bye(m, peer);
     } else if (c->kind == TR_CONTROL_PROGRESS && is_loading) {
         w->loaded = c->progress.done;
         w->to_load = c->progress.total;

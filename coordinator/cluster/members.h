@@ -10,7 +10,8 @@
  * STATE   A worker is JOINING until its hello was accepted, LOADING once it was assigned its
  *         experts, READY when it says so; SUSPECT while it is silent or late with a share, READY
  *         again when it is heard; LOST when its connection ended, it was silent for too long or it
- *         failed; LEFT when it said bye.  proto/PROTOCOL.md has the whole picture.
+ *         failed; DRAINING when it asked to leave: it answers until others have its experts; LEFT
+ *         when it said bye.  proto/PROTOCOL.md has the whole picture.
  *         A worker that is lost after it got its experts is a change, not a failure: whoever needs
  *         the experts looks at tr_members_changes.
  * THREAD  The step thread.
@@ -33,6 +34,7 @@ typedef enum {
     TR_MEMBER_LOADING,
     TR_MEMBER_READY,
     TR_MEMBER_SUSPECT,
+    TR_MEMBER_DRAINING,
     TR_MEMBER_LOST,
     TR_MEMBER_LEFT,
 } tr_member_state;
@@ -47,6 +49,7 @@ typedef struct {
     tr_time heard;            /* when it last said anything */
     bool is_late;             /* SUSPECT for a share: only an answer clears it */
     bool is_adopting;         /* loads what a lost worker held */
+    bool is_released;         /* DRAINING, and told that it may go */
     bool is_replacement; /* of one that was lost: the job goes on without it until it is ready */
     char why[256];       /* it is SUSPECT or LOST */
     tr_time changed;     /* when it got into its state */
@@ -79,6 +82,13 @@ const tr_member *tr_members_get(const tr_members *m, uint32_t peer);
 
 /* True for a worker that takes shares: it is READY, or LOADING before the job begins. */
 bool tr_members_is_usable(const tr_members *m, uint32_t peer);
+
+/* True for a worker that answers the shares it got, and can get more if nobody else can: it is
+ * usable, or DRAINING. */
+bool tr_members_answers(const tr_members *m, uint32_t peer);
+
+/* A DRAINING worker may go: nobody needs it any more. */
+void tr_members_release(tr_members *m, uint32_t peer);
 
 /* Counts whatever makes a worker usable or not. */
 uint64_t tr_members_changes(const tr_members *m);

@@ -202,6 +202,8 @@ static void place_expert(tr_recovery *r, uint32_t layer, uint32_t expert)
     uint32_t home = tr_placement_home(p, layer, expert);
     uint32_t holder = is_usable(r, home) ? home : substitute_for(r, at, bytes);
 
+    if (holder == NOBODY && tr_members_answers(r->o.members, home))
+        holder = home; /* it wants to leave, but nobody has room */
     if (holder == NOBODY) {
         r->missing += bytes;
         r->missing_of = home;
@@ -253,6 +255,20 @@ static tr_status tell(tr_recovery *r, uint32_t peer, bool lazy)
     return st;
 }
 
+void tr_recovery_release(tr_recovery *r)
+{
+    const tr_placement *p = r->o.placement;
+
+    for (uint32_t w = 1; r->some_gone && w < r->n_peers; w++) {
+        bool is_needed = tr_members_get(r->o.members, w)->state != TR_MEMBER_DRAINING;
+        for (uint32_t l = 0; l < p->n_layers && !is_needed; l++)
+            for (uint32_t e = 0; e < r->o.map->layer[l].n_experts && !is_needed; e++)
+                is_needed = tr_placement_holder(p, l, e) == w;
+        if (!is_needed)
+            tr_members_release(r->o.members, w);
+    }
+}
+
 static void count_presence(tr_recovery *r)
 {
     r->some_gone = false;
@@ -262,7 +278,8 @@ static void count_presence(tr_recovery *r)
                                                                                      : GONE;
         r->some_gone = r->some_gone || now == GONE;
         r->stats.replaced += now == AT_HOME && r->presence[w] == GONE;
-        r->stats.lost += now == GONE && r->presence[w] != GONE;
+        r->stats.lost += now == GONE && r->presence[w] != GONE &&
+                         tr_members_get(r->o.members, w)->state == TR_MEMBER_LOST;
         r->stats.suspected += now == AWAY && r->presence[w] == AT_HOME;
         r->stats.returned += now == AT_HOME && r->presence[w] == AWAY;
         r->presence[w] = now;

@@ -56,6 +56,10 @@ void tr_recovery_free(tr_recovery **r);
 /* To be called often; costs next to nothing while nobody's state changes. */
 tr_status tr_recovery_look(tr_recovery *r);
 
+/* Between two layers, when nobody owes anything: workers that asked to leave, and whose experts
+ * others hold, may go. */
+void tr_recovery_release(tr_recovery *r);
+
 /* peer could not load what it was given in addition: it gets no more, others do it. */
 void tr_recovery_is_full(tr_recovery *r, uint32_t peer);
 

@@ -46,7 +46,7 @@ enum {
 };
 
 typedef struct {
-    const char *model, *json, *isa, *plot;
+    const char *model, *json, *isa, *plot, *worker_binary;
     bool compares, by_zmq;
     char **compared; /* the two files */
     uint64_t threads, repeats, steps, workers, idle;
@@ -74,6 +74,7 @@ static const char help[] =
     "\n"
     "  -m, --model FILE    the model\n"
     "  -w, --workers N     launch N workers with mpirun, which host the experts\n"
+    "  --worker-binary F   the worker's program (troupe-worker beside troupe)\n"
     "  --transport NAME    how they get their rows: mpi, zmq or auto (auto: mpi)\n"
     "  --threads N         threads of this process (0: all cores)\n"
     "  --isa NAME          kernels: c, avx2, avx512 or neon (the best of this processor)\n"
@@ -104,6 +105,9 @@ static tr_status read_option(int c, bench_options *o, const char *word)
         return TR_OK;
     case 'c':
         o->compares = true;
+        return TR_OK;
+    case 'b':
+        o->worker_binary = optarg;
         return TR_OK;
     case 'x':
         return tr_option_transport(optarg, &o->by_zmq);
@@ -139,6 +143,7 @@ static tr_status parse(int argc, char **argv, bench_options *o, bool *done)
         { "compare", no_argument, NULL, 'c' },
         { "plot", required_argument, NULL, 'p' },
         { "transport", required_argument, NULL, 'x' },
+        { "worker-binary", required_argument, NULL, 'b' },
         { NULL, 0, NULL, 0 },
     };
     int c;
@@ -398,9 +403,11 @@ static tr_status launch(const bench_options *o)
         words[n++] = "--plot";
         words[n++] = o->plot;
     }
-    tr_status st = tr_launch_command(
-        &(tr_launch_other){ .command = "bench", .words = words, .n_workers = (uint32_t)o->workers },
-        &exit_code);
+    tr_status st = tr_launch_command(&(tr_launch_other){ .command = "bench",
+                                                         .words = words,
+                                                         .n_workers = (uint32_t)o->workers,
+                                                         .worker_binary = o->worker_binary },
+                                     &exit_code);
     return st == TR_OK ? tr_launch_status(exit_code) : st;
 }
 

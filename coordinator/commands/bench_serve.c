@@ -19,10 +19,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_LENGTH = 65536, MAX_CONCURRENT = 1024, PERCENT = 100 };
+enum { MAX_LENGTH = 65536, MAX_CONCURRENT = 1024, PERCENT = 100, SHARED_TOKENS = 64 };
+
+#define UNSET UINT64_MAX
 
 typedef struct {
-    const char *model, *json;
+    const char *model, *json, *worker_binary;
     uint64_t threads, workers, rate, concurrent, seconds, prompt, answer, shared, shared_tokens;
     uint64_t long_prompt, seed, batch, ctx;
 } options;
@@ -38,11 +40,12 @@ static const char help[] =
     "usage: troupe bench --serve -m FILE [options]\n"
     "\n"
     "Sends requests as many users would, in this process, and measures what they wait for: the\n"
-    "first token, each further one. Requests come at random at --rate a second (open loop), or,\n"
+    "first token, each further one. Requests come at random at --rate a minute (open loop), or,\n"
     "without it, so that --concurrent of them are always under way (closed loop).\n"
     "\n"
     "  -m, --model FILE    the model\n"
     "  -w, --workers N     launch N workers with mpirun, which host the experts\n"
+    "  --worker-binary F   the worker's program (troupe-worker beside troupe)\n"
     "  --threads N         threads of this process (0: all cores)\n"
     "  --rate N            requests a minute; 0: closed loop (0)\n"
     "  --concurrent N      answers at once at most (16)\n"
@@ -50,7 +53,7 @@ static const char help[] =
     "  --prompt N          tokens of a prompt, the mean of an exponential distribution (64)\n"
     "  --answer N          tokens of an answer, likewise (64)\n"
     "  --shared PERCENT    of the prompts that begin with the same tokens (0)\n"
-    "  --shared-tokens N   how many tokens these are (64)\n"
+    "  --shared-tokens N   how many tokens these are (64, or what a quarter of --ctx holds)\n"
     "  --long N            a further prompt of N tokens every two seconds; 0: none (0)\n"
     "  --batch N           rows of one step (256)\n"
     "  --ctx N             tokens of one prompt and its answer (512)\n"
@@ -80,8 +83,12 @@ static const struct {
 
 enum { N_NUMBERS = sizeof numbers / sizeof numbers[0], FIRST = 256 };
 
-static tr_status check(const options *o)
+static tr_status settle(options *o)
 {
+    uint64_t quarter = (o->ctx - 1) / 4;
+
+    if (o->shared_tokens == UNSET)
+        o->shared_tokens = quarter < SHARED_TOKENS ? quarter : SHARED_TOKENS;
     if (!o->model)
         return tr_fail(TR_E_USAGE, "no model: give -m FILE");
     if (o->shared_tokens * 4 >= o->ctx)
@@ -109,6 +116,9 @@ static tr_status set(int c, options *o, const char *word, bool *done)
     case 'j':
         o->json = optarg;
         return TR_OK;
+    case 'b':
+        o->worker_binary = optarg;
+        return TR_OK;
     case 'h':
         fputs(help, stdout);
         *done = true;
@@ -122,21 +132,22 @@ static tr_status set(int c, options *o, const char *word, bool *done)
 
 static tr_status parse(int argc, char **argv, options *o, bool *done)
 {
-    struct option longs[N_NUMBERS + 4] = { { "model", required_argument, NULL, 'm' },
+    struct option longs[N_NUMBERS + 5] = { { "model", required_argument, NULL, 'm' },
                                            { "json", required_argument, NULL, 'j' },
-                                           { "help", no_argument, NULL, 'h' } };
+                                           { "help", no_argument, NULL, 'h' },
+                                           { "worker-binary", required_argument, NULL, 'b' } };
     tr_status st = TR_OK;
     int c;
 
     for (size_t i = 0; i < N_NUMBERS; i++)
-        longs[i + 3] = (struct option){ numbers[i].name, required_argument, NULL, FIRST + (int)i };
+        longs[i + 4] = (struct option){ numbers[i].name, required_argument, NULL, FIRST + (int)i };
     optind = 2;
     opterr = 0;
     while (st == TR_OK && !*done && (c = getopt_long(argc, argv, ":m:w:h", longs, NULL)) != -1)
         st = set(c, o, argv[optind - 1], done);
     if (st == TR_OK && !*done && optind < argc)
         st = tr_fail(TR_E_USAGE, "unexpected argument \"%.80s\"", argv[optind]);
-    return st == TR_OK && !*done ? check(o) : st;
+    return st == TR_OK && !*done ? settle(o) : st;
 }
 
 /* ---- measuring ---------------------------------------------------------------------------------
@@ -263,9 +274,11 @@ static tr_status launch(const options *o)
         words[n++] = "--json";
         words[n++] = o->json;
     }
-    tr_status st = tr_launch_command(
-        &(tr_launch_other){ .command = "bench", .words = words, .n_workers = (uint32_t)o->workers },
-        &exit_code);
+    tr_status st = tr_launch_command(&(tr_launch_other){ .command = "bench",
+                                                         .words = words,
+                                                         .n_workers = (uint32_t)o->workers,
+                                                         .worker_binary = o->worker_binary },
+                                     &exit_code);
     return st == TR_OK ? tr_launch_status(exit_code) : st;
 }
 
@@ -275,7 +288,7 @@ tr_status tr_command_bench_serve(int argc, char **argv)
                        .seconds = 30,
                        .prompt = 64,
                        .answer = 64,
-                       .shared_tokens = 64,
+                       .shared_tokens = UNSET,
                        .batch = 256,
                        .ctx = 512,
                        .seed = 1 } };

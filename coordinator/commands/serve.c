@@ -205,11 +205,23 @@ static void tick(void *ctx)
         tr_serving_stop(s->serving);
 }
 
+/* Bytes of the longest text that the context could hold. */
+static size_t longest_text(const server *s)
+{
+    size_t longest = 1, most;
+
+    for (size_t i = 0; i < tr_tokenizer_n_vocab(s->tokenizer); i++) {
+        size_t size = tr_tokenizer_piece(s->tokenizer, (uint32_t)i).size;
+        longest = size > longest ? size : longest;
+    }
+    return tr_mul_size(s->context, longest, &most) ? most : SIZE_MAX;
+}
+
 static tr_status open_server(server *s)
 {
     tr_serving_options so = { .engine = s->engine,
                               .max_running = (size_t)s->o.parallel,
-                              .max_waiting = (size_t)s->o.queue + 1,
+                              .max_waiting = (size_t)s->o.queue,
                               .tick = tick,
                               .ctx = s };
     tr_status st = tr_serving_new(&so, &s->serving);
@@ -219,7 +231,7 @@ static tr_status open_server(server *s)
     if (st != TR_OK)
         return st;
     s->host = (tr_exchange_host){
-        .model = { s->name, s->tokenizer, s->chat, s->context, DEFAULT_TOKENS },
+        .model = { s->name, s->tokenizer, s->chat, s->context, DEFAULT_TOKENS, longest_text(s) },
         .serving = s->serving,
         .vocab = s->vocab,
     };
@@ -228,6 +240,7 @@ static tr_status open_server(server *s)
         .port = (uint16_t)s->o.port,
         .cert = s->cert,
         .key = s->cert_key,
+        .names = s->o.host_names,
         .keys = s->keys,
         .max_body = (size_t)s->o.max_body_kib * 1024,
         .max_connections = (unsigned)s->o.connections,
@@ -314,6 +327,7 @@ static tr_status launch(const tr_serve_options *o, int argc, char **argv)
                                                    .words = words,
                                                    .n_workers = (uint32_t)o->workers,
                                                    .cluster = config,
+                                                   .worker_binary = o->worker_binary,
                                                    .is_gentle = true },
                                &exit_code);
     free(words);

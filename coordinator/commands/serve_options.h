@@ -19,8 +19,9 @@
 #include <stdint.h>
 
 typedef struct {
-    const char *model, *name; /* name: for clients; NULL: the file's */
-    const char *host, *api_keys, *tls_cert, *tls_key, *new_key, *chat_template;
+    const char *model, *name;      /* name: for clients; NULL: the file's */
+    const char *host, *host_names; /* of it in URLs, separated by commas; NULL: only its own */
+    const char *api_keys, *tls_cert, *tls_key, *new_key, *chat_template;
     bool is_insecure; /* listen beyond loopback without keys or TLS */
     uint64_t port, parallel, queue, ctx, cache, batch, threads;
     uint64_t max_body_kib, connections, idle_s, drain_s;
@@ -29,7 +30,7 @@ typedef struct {
     uint64_t workers;
     uint64_t outside;       /* workers that come from elsewhere, */
     const char *invite_dir; /* their invitations; NULL if there are none */
-    const char *cluster;
+    const char *cluster, *worker_binary;
     bool places_rotating;
     bool by_zmq; /* how workers get their rows; else by MPI */
     uint32_t experts[TR_MAX_WORKERS];

@@ -418,15 +418,18 @@ tr_status tr_engine_pump(tr_engine *e)
     tr_status st = tr_members_pump(tr_cluster_members(e->cluster));
     if (st == TR_OK)
         st = tr_recovery_look(tr_cluster_recovery(e->cluster));
+    if (st == TR_OK)
+        tr_recovery_release(tr_cluster_recovery(e->cluster));
     return st == TR_E_BUSY ? TR_OK : st; /* memory is short: a step will wait, or say so */
 }
 
 tr_worker_view tr_engine_worker(const tr_engine *e, uint32_t worker)
 {
     static const char *const states[] = {
-        [TR_MEMBER_JOINING] = "joining", [TR_MEMBER_LOADING] = "loading",
-        [TR_MEMBER_READY] = "ready",     [TR_MEMBER_SUSPECT] = "suspect",
-        [TR_MEMBER_LOST] = "lost",       [TR_MEMBER_LEFT] = "left",
+        [TR_MEMBER_JOINING] = "joining",   [TR_MEMBER_LOADING] = "loading",
+        [TR_MEMBER_READY] = "ready",       [TR_MEMBER_SUSPECT] = "suspect",
+        [TR_MEMBER_DRAINING] = "draining", [TR_MEMBER_LOST] = "lost",
+        [TR_MEMBER_LEFT] = "left",
     };
     const tr_member *m = tr_members_get(tr_cluster_members(e->cluster), worker);
 
@@ -436,8 +439,8 @@ tr_worker_view tr_engine_worker(const tr_engine *e, uint32_t worker)
                          .n_experts = m->n_experts,
                          .expert_bytes = m->loaded,
                          .stats = m->stats };
-    if (m->state == TR_MEMBER_SUSPECT || m->state == TR_MEMBER_LOST ||
-        (m->is_replacement && m->state != TR_MEMBER_READY))
+    if (m->state == TR_MEMBER_SUSPECT || m->state == TR_MEMBER_DRAINING ||
+        m->state == TR_MEMBER_LOST || (m->is_replacement && m->state != TR_MEMBER_READY))
         memcpy(v.why, m->why, sizeof v.why);
     return v;
 }

@@ -107,7 +107,7 @@ tr_status tr_engine_pump(tr_engine *e);
 
 /* A worker as its messages describe it; the strings live as long as the engine. */
 typedef struct {
-    const char *state; /* "joining", "loading", "ready", "suspect", "lost", "left" */
+    const char *state; /* "joining", "loading", "ready", "suspect", "draining", "lost", "left" */
     const char *host;
     uint32_t pid, n_experts;
     uint64_t expert_bytes;

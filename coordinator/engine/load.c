@@ -167,7 +167,7 @@ static void send(load *l, uint64_t number, size_t n_prompt, size_t n_answer, boo
     l->r.sent++;
     l->n_under_way += !is_long;
     pthread_mutex_unlock(&l->lock);
-    if (tr_serving_submit(l->serving, &r, &ticket) == TR_OK)
+    if (tr_serving_submit(l->serving, &r, 1, &ticket) == TR_OK)
         return;
     pthread_mutex_lock(&l->lock);
     l->r.refused++;

@@ -1,7 +1,8 @@
 /* serving.c - a queue behind a lock, and the loop that only its own thread sees.
  *
- * What the lock guards: the list of newcomers, cancelled tickets, the flag to drain, and the
- * figures that others read.  The places of running and waiting requests are the loop's alone.
+ * What the lock guards: the list of newcomers, the flag to drain, the figures that others read, and
+ * changes of the places of waiting and running requests.  Only the loop changes these, so it reads
+ * them without the lock.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/engine/serving.h"
@@ -12,6 +13,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +41,8 @@ typedef struct entry {
     size_t row; /* of its logits in this step; SIZE_MAX: none */
     tr_generated drawn;
     bool is_broken; /* logits that are no numbers */
+    bool is_stuck;  /* no token may come */
+    atomic_bool is_cancelled;
     tr_alternative alternatives[TR_MAX_ALTERNATIVES];
 } entry;
 
@@ -50,16 +54,16 @@ struct tr_serving {
     pthread_cond_t news;
     entry *newcomers, **newcomers_end;
     size_t n_newcomers;
-    uint64_t *cancelled; /* [n_cancelled], room for capacity */
-    size_t n_cancelled;
+    size_t n_live; /* submitted and not ended, at most capacity */
     uint64_t next_ticket;
     bool is_draining, is_stopped, is_over;
     tr_serving_stats stats;
     uint64_t *picks, *traced_picks; /* [n_layers][n_experts] */
 
-    /* the loop's own */
     entry **entries; /* [n], in order of arrival; room for capacity */
     size_t n;
+
+    /* the loop's own */
     tr_schedule_item *items; /* [capacity] */
     size_t *n_rows;          /* [capacity] */
     tr_row *rows;            /* [max_rows] */
@@ -77,7 +81,6 @@ static tr_status reserve(tr_serving *s)
 {
     size_t cells = s->n_layers * s->n_experts;
 
-    s->cancelled = calloc(s->capacity, sizeof *s->cancelled);
     s->entries = calloc(s->capacity, sizeof(entry *));
     s->items = calloc(s->capacity, sizeof *s->items);
     s->n_rows = calloc(s->capacity, sizeof *s->n_rows);
@@ -89,8 +92,8 @@ static tr_status reserve(tr_serving *s)
     s->scratch = calloc(s->n_threads, sizeof *s->scratch);
     s->picks = calloc(cells, sizeof *s->picks);
     s->traced_picks = calloc(cells, sizeof *s->traced_picks);
-    if (!s->cancelled || !s->entries || !s->items || !s->n_rows || !s->rows || !s->row_traced ||
-        !s->logits || !s->sampled || !s->drawing || !s->scratch || !s->picks || !s->traced_picks)
+    if (!s->entries || !s->items || !s->n_rows || !s->rows || !s->row_traced || !s->logits ||
+        !s->sampled || !s->drawing || !s->scratch || !s->picks || !s->traced_picks)
         return tr_fail(TR_E_MEMORY, "serving: no memory for %zu requests", s->capacity);
     for (size_t i = 0; i < s->n_threads; i++) {
         tr_status st = tr_sample_scratch_init(&s->scratch[i], s->n_vocab);
@@ -163,7 +166,6 @@ void tr_serving_free(tr_serving **serving)
     free(s->n_rows);
     free(s->items);
     free(s->entries);
-    free(s->cancelled);
     pthread_cond_destroy(&s->news);
     pthread_mutex_destroy(&s->lock);
     free(s);
@@ -217,31 +219,65 @@ static tr_status entry_new(const tr_serving_request *r, entry **out)
     e->r.prompt = NULL;
     e->n_tokens = r->n_prompt;
     e->arrived = e->last = tr_now();
+    atomic_init(&e->is_cancelled, false);
     *out = e;
     return TR_OK;
 }
 
-tr_status tr_serving_submit(tr_serving *s, const tr_serving_request *r, uint64_t *ticket)
+static void free_list(entry *e)
 {
-    entry *e = NULL;
+    while (e) {
+        entry *next = e->next;
+        entry_free(e);
+        e = next;
+    }
+}
 
-    tr_status st = check(s, r);
-    if (st == TR_OK)
-        st = entry_new(r, &e);
+static tr_status make_list(const tr_serving *s, const tr_serving_request *r, size_t n, entry **list,
+                           entry ***end)
+{
+    *list = NULL;
+    *end = list;
+    for (size_t i = 0; i < n; i++) {
+        tr_status st = check(s, &r[i]);
+        if (st == TR_OK)
+            st = entry_new(&r[i], *end);
+        if (st != TR_OK) {
+            free_list(*list);
+            return st;
+        }
+        *end = &(**end)->next;
+    }
+    return TR_OK;
+}
+
+tr_status tr_serving_submit(tr_serving *s, const tr_serving_request *r, size_t n, uint64_t *tickets)
+{
+    entry *list, **end;
+
+    TR_CHECK(n > 0);
+    if (n > s->capacity)
+        return tr_fail(TR_E_REQUEST,
+                       "%zu answers are more than the %zu that can be written or wait here", n,
+                       s->capacity);
+    tr_status st = make_list(s, r, n, &list, &end);
     if (st != TR_OK)
         return st;
     pthread_mutex_lock(&s->lock);
-    bool is_full = s->n_newcomers + s->stats.waiting >= s->o.max_waiting;
+    bool is_full = s->n_live + n > s->capacity;
     bool is_closed = s->is_draining || s->is_over;
     if (is_full || is_closed) {
         pthread_mutex_unlock(&s->lock);
-        entry_free(e);
+        free_list(list);
         return is_closed ? tr_fail(TR_E_INTERRUPTED, "the server is stopping") : TR_E_BUSY;
     }
-    *ticket = e->ticket = s->next_ticket++;
-    *s->newcomers_end = e;
-    s->newcomers_end = &e->next;
-    s->n_newcomers++;
+    size_t i = 0;
+    for (entry *e = list; e; e = e->next)
+        tickets[i++] = e->ticket = s->next_ticket++;
+    *s->newcomers_end = list;
+    s->newcomers_end = end;
+    s->n_newcomers += n;
+    s->n_live += n;
     pthread_cond_signal(&s->news);
     pthread_mutex_unlock(&s->lock);
     return TR_OK;
@@ -250,9 +286,12 @@ tr_status tr_serving_submit(tr_serving *s, const tr_serving_request *r, uint64_t
 void tr_serving_cancel(tr_serving *s, uint64_t ticket)
 {
     pthread_mutex_lock(&s->lock);
-    if (s->n_cancelled < s->capacity) /* else those who cancelled twice are many: it just goes on */
-        s->cancelled[s->n_cancelled++] = ticket;
-    pthread_cond_signal(&s->news);
+    for (entry *e = s->newcomers; e; e = e->next)
+        if (e->ticket == ticket)
+            atomic_store(&e->is_cancelled, true);
+    for (size_t i = 0; i < s->n; i++)
+        if (s->entries[i]->ticket == ticket)
+            atomic_store(&s->entries[i]->is_cancelled, true);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -323,9 +362,10 @@ static void finish(tr_serving *s, size_t i, tr_finish f, tr_status st, const cha
 {
     entry *e = s->entries[i];
 
-    s->n--;
-    memmove(&s->entries[i], &s->entries[i + 1], (s->n - i) * sizeof(entry *));
     pthread_mutex_lock(&s->lock);
+    s->n--;
+    s->n_live--;
+    memmove(&s->entries[i], &s->entries[i + 1], (s->n - i) * sizeof(entry *));
     *(st == TR_OK              ? &s->stats.finished
       : st == TR_E_INTERRUPTED ? &s->stats.cancelled
                                : &s->stats.failed) += 1;
@@ -340,14 +380,11 @@ static void end_all(tr_serving *s, tr_status st, const char *why)
         finish(s, s->n - 1, TR_FINISH_LENGTH, st, why);
 }
 
-static void cancel_one(tr_serving *s, uint64_t ticket)
+static void end_cancelled(tr_serving *s)
 {
-    for (size_t i = 0; i < s->n; i++) {
-        if (s->entries[i]->ticket == ticket) {
+    for (size_t i = s->n; i-- > 0;)
+        if (atomic_load(&s->entries[i]->is_cancelled))
             finish(s, i, TR_FINISH_STOP, TR_E_INTERRUPTED, "cancelled");
-            return;
-        }
-    }
 }
 
 static size_t count_running(const tr_serving *s)
@@ -372,7 +409,7 @@ static void take_news(tr_serving *s, bool *is_over)
 {
     pthread_mutex_lock(&s->lock);
     show_load(s);
-    if (s->n == 0 && !s->newcomers && s->n_cancelled == 0 && !s->is_draining) {
+    if (s->n == 0 && !s->newcomers && !s->is_draining) {
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += (long)idle_period;
@@ -387,12 +424,9 @@ static void take_news(tr_serving *s, bool *is_over)
     s->n_newcomers = 0;
     *is_over = s->is_stopped || (s->is_draining && s->n == 0);
     s->is_over = s->is_over || *is_over;
-    while (s->n_cancelled > 0) {
-        uint64_t ticket = s->cancelled[--s->n_cancelled];
-        pthread_mutex_unlock(&s->lock);
-        cancel_one(s, ticket);
-        pthread_mutex_lock(&s->lock);
-    }
+    pthread_mutex_unlock(&s->lock);
+    end_cancelled(s);
+    pthread_mutex_lock(&s->lock);
     show_load(s);
     pthread_mutex_unlock(&s->lock);
 }
@@ -432,6 +466,7 @@ static tr_status let_in(tr_serving *s)
         s->stats.prefix_tokens += e->n_tokens;
         s->stats.prefix_hits += found;
         s->stats.traced = e->ticket;
+        memcpy(s->stats.traced_name, e->r.name, sizeof s->stats.traced_name);
         s->stats.traced_tokens = 0;
         memset(s->traced_picks, 0, s->n_layers * s->n_experts * sizeof *s->traced_picks);
         pthread_mutex_unlock(&s->lock);
@@ -516,9 +551,10 @@ static void draw_some(void *ctx, size_t thread, size_t begin, size_t end)
             continue;
         memcpy(sampled, logits, s->n_vocab * sizeof *sampled);
         tr_logit_edit_apply(&r->edit, sampled, s->n_vocab, e->tokens + r->n_prompt,
-                            e->n_tokens - r->n_prompt);
-        if (r->constrain)
-            r->constrain(r->ctx, sampled, s->n_vocab);
+                            e->n_tokens - r->n_prompt, s->scratch[thread].seen);
+        e->is_stuck = r->constrain && !r->constrain(r->ctx, sampled, s->n_vocab);
+        if (e->is_stuck)
+            continue;
         e->drawn = (tr_generated){ .alternatives = e->alternatives };
         e->drawn.id = tr_sample(&r->sampling, sampled, s->n_vocab, e->tokens, e->n_tokens,
                                 r->number, e->n_tokens, &s->scratch[thread]);
@@ -550,6 +586,12 @@ static void deliver(tr_serving *s, entry *e)
     if (e->is_broken) {
         finish(s, i, TR_FINISH_STOP, TR_E_FORMAT,
                "the model's output is no number: its weights are broken, or overflow");
+        return;
+    }
+    if (e->is_stuck) {
+        finish(s, i, TR_FINISH_STOP, TR_E_REQUEST,
+               "no token can go on from here: what the answer must be like and logit_bias exclude "
+               "all of them");
         return;
     }
     pthread_mutex_lock(&s->lock);

@@ -7,7 +7,7 @@
  *
  * USE     tr_serving *s;
  *         st = tr_serving_new(&options, &s);
- *         st = tr_serving_submit(s, &request, &ticket);        any thread
+ *         st = tr_serving_submit(s, &request, 1, &ticket);     any thread
  *         tr_serving_cancel(s, ticket);                        any thread
  *         st = tr_serving_run(s);                              this thread, until it is over
  *         tr_serving_drain(s);                                 any thread: take no more, finish
@@ -15,8 +15,9 @@
  *
  * CALLS BACK  on_token and on_end come from the running thread, must not block, and must not call
  *         this interface.  Every submitted request gets on_end exactly once.
- * MEMORY  A request's tokens are taken when it is submitted; a step takes none.
- * FAILS   submit  TR_E_BUSY         the queue is full (no line)
+ * MEMORY  A request's tokens are taken when it is submitted, its sequence and page table when it is
+ *         let in; a step takes nothing else.  What on_token takes is its own affair.
+ * FAILS   submit  TR_E_BUSY         all places are taken (no line): as many run and wait as may
  *                 TR_E_INTERRUPTED  no more are taken
  *                 TR_E_REQUEST      can never fit, or a token that the model does not have
  *         run     what a step fails with: all requests have then ended with it
@@ -30,6 +31,8 @@
 
 typedef struct tr_serving tr_serving;
 
+enum { TR_SERVING_NAME = 40 };
+
 typedef struct {
     const uint32_t *prompt; /* [n_prompt], at least 1; copied */
     size_t n_prompt;
@@ -39,11 +42,13 @@ typedef struct {
     tr_logit_edit edit; /* copied */
     int32_t priority;   /* higher goes first */
     bool wants_log_probs;
-    size_t n_alternatives; /* at most TR_MAX_ALTERNATIVES */
+    size_t n_alternatives;      /* at most TR_MAX_ALTERNATIVES */
+    char name[TR_SERVING_NAME]; /* what those who watch know it by; may be empty */
 
-    /* Constrains the next token: sets what may not come to -infinity.  May be NULL.  From threads
-     * of the engine's pool, one at a time for one request. */
-    void (*constrain)(void *ctx, float *logits, size_t n_vocab);
+    /* Constrains the next token: sets what may not come to -infinity; false if nothing may, which
+     * ends the request with TR_E_REQUEST.  May be NULL.  From threads of the engine's pool, one at
+     * a time for one request. */
+    bool (*constrain)(void *ctx, float *logits, size_t n_vocab);
     bool (*is_end)(void *ctx, uint32_t id); /* may be NULL */
     bool (*on_token)(void *ctx, const tr_generated *token);
     /* st other than TR_OK: the request could not be finished, and why. */
@@ -54,7 +59,7 @@ typedef struct {
 typedef struct {
     tr_engine *engine;  /* its n_sequences and max_logits are at least max_running */
     size_t max_running; /* sequences in one step */
-    size_t max_waiting; /* requests in the queue */
+    size_t max_waiting; /* requests beyond them */
 
     /* By the running thread, before each step and some times a second without any; may be NULL. */
     void (*tick)(void *ctx);
@@ -64,7 +69,9 @@ typedef struct {
 tr_status tr_serving_new(const tr_serving_options *o, tr_serving **out);
 void tr_serving_free(tr_serving **s);
 
-tr_status tr_serving_submit(tr_serving *s, const tr_serving_request *r, uint64_t *ticket);
+/* r, tickets [n]: all are taken, or none. */
+tr_status tr_serving_submit(tr_serving *s, const tr_serving_request *r, size_t n,
+                            uint64_t *tickets);
 
 /* Its on_end comes with TR_E_INTERRUPTED, unless it ended before.  Unknown tickets do nothing. */
 void tr_serving_cancel(tr_serving *s, uint64_t ticket);
@@ -107,6 +114,7 @@ typedef struct {
     tr_serving_histogram first_token, between_tokens;
     tr_kv_pages_counts kv;
     uint64_t traced; /* ticket of the request whose picks are counted apart; 0: none yet */
+    char traced_name[TR_SERVING_NAME];
     uint64_t traced_tokens;
     bool is_draining;
 } tr_serving_stats;

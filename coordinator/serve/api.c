@@ -64,21 +64,46 @@ static tr_bytes bytes_of_string(const json_t *s)
     return (tr_bytes){ (const uint8_t *)json_string_value(s), json_string_length(s) };
 }
 
-/* A member of this name would change the answer in a way that nothing here does. */
+/* What a member may say that changes nothing. */
+typedef enum {
+    ONLY_NULL,
+    EMPTY_LIST,
+    EMPTY_TEXT,
+    NO_TOOL /* "none", or "auto" where there are none */
+} harmless;
+
+static bool is_harmless(const json_t *v, harmless h)
+{
+    const char *word = json_string_value(v);
+
+    switch (h) {
+    case ONLY_NULL:
+        return false;
+    case EMPTY_LIST:
+        return json_is_array(v) && json_array_size(v) == 0;
+    case EMPTY_TEXT:
+        return word && *word == '\0';
+    case NO_TOOL:
+        break;
+    }
+    return word && (strcmp(word, "none") == 0 || strcmp(word, "auto") == 0);
+}
+
+/* Members that would change the answer in a way that nothing here does. */
 static tr_status refuse_members(const json_t *o)
 {
-    static const char *const names[] = { "tools",         "tool_choice", "functions",
-                                         "function_call", "suffix",      "audio" };
+    static const struct {
+        const char *name;
+        harmless allowed;
+    } members[] = {
+        { "tools", EMPTY_LIST },      { "functions", EMPTY_LIST }, { "tool_choice", NO_TOOL },
+        { "function_call", NO_TOOL }, { "suffix", EMPTY_TEXT },    { "audio", ONLY_NULL },
+    };
 
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        const json_t *v = member(o, names[i]);
-        bool is_nothing = !v || (json_is_array(v) && json_array_size(v) == 0);
-        const char *type = json_string_value(json_object_get(v, "type"));
-        const char *word = json_string_value(v);
-        is_nothing = is_nothing || (type && strcmp(type, "text") == 0) ||
-                     (word && (strcmp(word, "none") == 0 || strcmp(word, "auto") == 0));
-        if (!is_nothing)
-            return tr_fail(TR_E_REQUEST, "%s: is not served here; leave it out", names[i]);
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
+        const json_t *v = member(o, members[i].name);
+        if (v && !is_harmless(v, members[i].allowed))
+            return tr_fail(TR_E_REQUEST, "%s: is not served here; leave it out", members[i].name);
     }
     return TR_OK;
 }
@@ -101,8 +126,9 @@ static tr_status with_bos(const tr_tokenizer *t, uint32_t **ids, size_t *n)
     return TR_OK;
 }
 
-static tr_status prompt_of_ids(const json_t *list, tr_api_request *r)
+static tr_status prompt_of_ids(const tr_api_model *m, const json_t *list, tr_api_request *r)
 {
+    size_t n_vocab = tr_tokenizer_n_vocab(m->tokenizer);
     size_t i;
     json_t *v;
 
@@ -113,11 +139,21 @@ static tr_status prompt_of_ids(const json_t *list, tr_api_request *r)
     json_array_foreach(list, i, v)
     {
         json_int_t id = json_integer_value(v);
-        if (!json_is_integer(v) || id < 0 || id > UINT32_MAX)
-            return tr_fail(TR_E_REQUEST, "prompt[%zu]: a list must be of token ids", i);
+        if (!json_is_integer(v) || id < 0 || (uint64_t)id >= n_vocab)
+            return tr_fail(TR_E_REQUEST, "prompt[%zu]: a list must be of token ids below %zu", i,
+                           n_vocab);
         r->prompt[i] = (uint32_t)id;
     }
     return TR_OK;
+}
+
+tr_status tr_api_check_text(const tr_api_model *m, const char *name, size_t size)
+{
+    return size <= m->max_text
+               ? TR_OK
+               : tr_fail(TR_E_REQUEST,
+                         "%s: %zu bytes of text are more than a context of %zu tokens can hold",
+                         name, size, m->context);
 }
 
 static tr_status read_prompt(const tr_api_model *m, const json_t *root, tr_api_request *r)
@@ -127,40 +163,54 @@ static tr_status read_prompt(const tr_api_model *m, const json_t *root, tr_api_r
     if (json_is_array(p) && json_array_size(p) == 1 && json_is_string(json_array_get(p, 0)))
         p = json_array_get(p, 0);
     if (json_is_array(p))
-        return prompt_of_ids(p, r);
+        return prompt_of_ids(m, p, r);
     if (!json_is_string(p))
         return tr_fail(TR_E_REQUEST, "prompt: must be a text or a list of token ids");
-    tr_status st =
-        tr_tokenizer_encode(m->tokenizer, bytes_of_string(p), false, &r->prompt, &r->n_prompt);
+    tr_status st = tr_api_check_text(m, "prompt", json_string_length(p));
+    if (st == TR_OK)
+        st = tr_tokenizer_encode(m->tokenizer, bytes_of_string(p), false, &r->prompt, &r->n_prompt);
     return st == TR_OK ? with_bos(m->tokenizer, &r->prompt, &r->n_prompt) : st;
+}
+
+/* One text of all parts, each of which must be text, in place of the list. */
+static tr_status join_parts(json_t *o, json_t *parts, size_t i)
+{
+    size_t size = 0, n = 0, k;
+    json_t *part;
+
+    json_array_foreach(parts, k, part)
+    {
+        const json_t *text = json_object_get(part, "text");
+        if (!json_is_string(text))
+            return tr_fail(TR_E_REQUEST, "messages[%zu].content[%zu]: only text is served here", i,
+                           k);
+        size += json_string_length(text);
+    }
+    char *whole = malloc(size + 1);
+    if (!whole)
+        return tr_fail(TR_E_MEMORY, "messages[%zu]: no memory", i);
+    json_array_foreach(parts, k, part)
+    {
+        tr_bytes text = bytes_of_string(json_object_get(part, "text"));
+        memcpy(whole + n, text.data, text.size);
+        n += text.size;
+    }
+    /* owned by the request from here on */
+    int set = json_object_set_new(o, "content", json_stringn_nocheck(whole, n));
+    free(whole);
+    return set == 0 ? TR_OK : tr_fail(TR_E_MEMORY, "messages[%zu]: no memory", i);
 }
 
 /* The text of a message: a string, or a list of parts of which each is text. */
 static tr_status message_text(json_t *o, size_t i, tr_bytes *out)
 {
     json_t *content = member(o, "content");
-    size_t k;
-    json_t *part;
 
     if (json_is_array(content)) {
-        json_t *whole = json_string("");
-        json_array_foreach(content, k, part)
-        {
-            const json_t *text = json_object_get(part, "text");
-            if (!json_is_string(text)) {
-                json_decref(whole);
-                return tr_fail(TR_E_REQUEST, "messages[%zu].content[%zu]: only text is served here",
-                               i, k);
-            }
-            json_t *longer =
-                json_sprintf("%s%s", json_string_value(whole), json_string_value(text));
-            json_decref(whole);
-            whole = longer;
-        }
-        if (!whole)
-            return tr_fail(TR_E_MEMORY, "messages[%zu]: no memory", i);
-        json_object_set_new(o, "content", whole); /* owned by the request from here on */
-        content = whole;
+        tr_status st = join_parts(o, content, i);
+        if (st != TR_OK)
+            return st;
+        content = member(o, "content");
     }
     if (content && !json_is_string(content))
         return tr_fail(TR_E_REQUEST, "messages[%zu].content: must be a text", i);
@@ -172,7 +222,7 @@ static tr_status read_messages(const tr_api_model *m, const json_t *root, tr_api
 {
     const json_t *list = member(root, "messages");
     size_t n = json_array_size(list);
-    size_t i;
+    size_t size = 0, i;
     json_t *o;
 
     if (n == 0 || n > TR_API_MAX_MESSAGES)
@@ -192,7 +242,10 @@ static tr_status read_messages(const tr_api_model *m, const json_t *root, tr_api
         if (st != TR_OK)
             break;
         messages[i].role = bytes_of_string(role);
+        size += messages[i].content.size;
     }
+    if (st == TR_OK)
+        st = tr_api_check_text(m, "messages", size);
     if (st == TR_OK)
         st = tr_chat_encode(m->chat, messages, n, true, &r->prompt, &r->n_prompt);
     free(messages);
@@ -379,6 +432,8 @@ static tr_status read_rest(const tr_api_model *m, const json_t *root, tr_api_req
         st = read_format(root, r);
     if (st == TR_OK)
         st = get_bool(root, "stream", &r->stream);
+    if (st == TR_OK && options && !json_is_object(options))
+        st = tr_fail(TR_E_REQUEST, "stream_options: must be an object");
     if (st == TR_OK && options)
         st = get_bool(options, "include_usage", &r->include_usage);
     if (st == TR_OK)
@@ -402,6 +457,9 @@ static tr_status check_model(const tr_api_model *m, const json_t *root)
 tr_status tr_api_object(tr_bytes body, json_t **out)
 {
     json_error_t error;
+
+    if (body.size == 0)
+        return tr_fail(TR_E_REQUEST, "the body is empty: send a JSON object");
     json_t *root = json_loadb((const char *)body.data, body.size, JSON_REJECT_DUPLICATES, &error);
 
     if (!root)

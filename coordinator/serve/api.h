@@ -38,6 +38,7 @@ typedef struct {
     const tr_chat *chat;
     size_t context;        /* positions of one sequence */
     size_t default_tokens; /* max_tokens of completions that do not say */
+    size_t max_text;       /* bytes: a longer text has more tokens than context in any case */
 } tr_api_model;
 
 typedef struct {
@@ -64,6 +65,9 @@ void tr_api_fini(tr_api_request *r);
 
 /* A body that is one JSON object; *out is a new reference. */
 tr_status tr_api_object(tr_bytes body, json_t **out);
+
+/* Refuses what need not be tokenised, since it can't fit.  name: of the member. */
+tr_status tr_api_check_text(const tr_api_model *m, const char *name, size_t size);
 
 /* A new string: bytes that are no UTF-8 come out as U+FFFD. */
 json_t *tr_api_text(tr_bytes bytes);

@@ -35,10 +35,20 @@ unsigned tr_serve_error_http(tr_status st)
     return row_of(st)->http;
 }
 
-json_t *tr_serve_error_json(tr_status st, const char *message)
+static json_t *to_json(const row *r, const char *message)
 {
-    const row *r = row_of(st);
-
     return json_pack("{s:{s:s, s:s, s:s, s:n}}", "error", "message", message, "type", r->type,
                      "code", r->code, "param");
+}
+
+json_t *tr_serve_error_json(tr_status st, const char *message)
+{
+    return to_json(row_of(st), message);
+}
+
+json_t *tr_serve_cancelled_json(const char *why)
+{
+    static const row cancelled = { TR_E_INTERRUPTED, 503, "invalid_request_error", "cancelled" };
+
+    return to_json(&cancelled, why);
 }

@@ -14,4 +14,7 @@ unsigned tr_serve_error_http(tr_status st);
 /* {"error": {"message", "type", "code", "param"}}; a new reference. */
 json_t *tr_serve_error_json(tr_status st, const char *message);
 
+/* The same for a request that was cancelled, which is not the server's stopping. */
+json_t *tr_serve_cancelled_json(const char *why);
+
 #endif

@@ -6,6 +6,7 @@
 #include "coordinator/serve/schema.h"
 #include "coordinator/text/utf8.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,11 @@
 #include <sys/random.h>
 #include <time.h>
 
-enum { LONGEST_PIECE = 4096, REASON = 256 };
+enum {
+    LONGEST_PIECE = 4096,
+    REASON = 256,
+    MAX_UNREAD = 1 << 20, /* bytes of events that a client may leave lying */
+};
 
 typedef struct {
     tr_exchange *x;
@@ -26,6 +31,7 @@ typedef struct {
     char *text;        /* of a whole answer */
     size_t n_text, room;
     size_t n_tokens;
+    size_t n_characters; /* begun by the tokens so far */
     tr_finish finish;
     bool has_news; /* log_probs hold a token that the client has not seen */
     bool is_ended;
@@ -35,7 +41,7 @@ struct tr_exchange {
     const tr_exchange_host *host;
     tr_api_request r;
     tr_grammar *grammar; /* of the answers; NULL: they are free */
-    char id[40];
+    char id[TR_SERVING_NAME];
     long long created;
     void (*wake)(void *ctx);
     void *ctx;
@@ -47,7 +53,8 @@ struct tr_exchange {
     char *out; /* events not yet read: out[n_read..n_out) */
     size_t n_out, n_read, room;
     bool wants_wake, is_closed, is_out_of_memory;
-    tr_status failed; /* the first choice's that failed */
+    const char *cancelled; /* why; NULL: it is not */
+    tr_status failed;      /* the first choice's that failed */
     char why[REASON];
 };
 
@@ -148,7 +155,7 @@ static json_t *log_probs_begin(const tr_exchange *x)
 }
 
 /* JSON has no infinities: a probability of zero is a very small one. */
-static double finite(double log_prob)
+static double number_of(double log_prob)
 {
     return log_prob > -9999.0 ? log_prob : -9999.0;
 }
@@ -157,8 +164,24 @@ static json_t *chat_log_prob(const tr_tokenizer *t, uint32_t id, double log_prob
 {
     tr_bytes piece = tr_tokenizer_piece(t, id);
 
-    return json_pack("{s:o, s:f, s:o}", "token", tr_api_text(piece), "logprob", finite(log_prob),
+    return json_pack("{s:o, s:f, s:o}", "token", tr_api_text(piece), "logprob", number_of(log_prob),
                      "bytes", bytes_list(piece));
+}
+
+/* Where in the text a token begins, in characters; one that goes on with a character stands where
+ * this begins.  What is special is not in the text. */
+static size_t offset_of(choice *c, uint32_t id)
+{
+    const tr_tokenizer *t = c->x->host->model.tokenizer;
+    tr_bytes piece = tr_tokenizer_piece(t, id);
+    size_t offset = c->n_characters;
+
+    if (tr_tokenizer_is_special(t, id))
+        return offset;
+    for (size_t i = 0; i < piece.size; i++)
+        c->n_characters += (piece.data[i] & 0xc0) != 0x80;
+    bool goes_on = piece.size > 0 && (piece.data[0] & 0xc0) == 0x80;
+    return offset - (goes_on && offset > 0);
 }
 
 static void log_probs_add(const tr_exchange *x, json_t *to, size_t offset, const tr_generated *g)
@@ -179,11 +202,11 @@ static void log_probs_add(const tr_exchange *x, json_t *to, size_t offset, const
     for (size_t i = 0; i < g->n_alternatives; i++) {
         json_t *name = tr_api_text(tr_tokenizer_piece(t, g->alternatives[i].id));
         json_object_set_new(top, json_string_value(name),
-                            json_real(finite(g->alternatives[i].log_prob)));
+                            json_real(number_of(g->alternatives[i].log_prob)));
         json_decref(name);
     }
     json_array_append_new(json_object_get(to, "tokens"), tr_api_text(tr_tokenizer_piece(t, g->id)));
-    json_array_append_new(json_object_get(to, "token_logprobs"), json_real(finite(g->log_prob)));
+    json_array_append_new(json_object_get(to, "token_logprobs"), json_real(number_of(g->log_prob)));
     json_array_append_new(json_object_get(to, "top_logprobs"), top);
     json_array_append_new(json_object_get(to, "text_offset"), json_integer((json_int_t)offset));
 }
@@ -232,7 +255,6 @@ static void put_text(tr_exchange *x, choice *c, tr_bytes text)
         append(x, &c->text, &c->n_text, &c->room, (const char *)text.data, text.size);
         return;
     }
-    c->n_text += text.size;
     if (text.size == 0 && !c->has_news)
         return;
     c->has_news = false;
@@ -262,7 +284,7 @@ static bool on_token(void *ctx, const tr_generated *g)
     c->n_tokens++;
     c->has_news = c->log_probs != NULL;
     if (c->log_probs)
-        log_probs_add(x, c->log_probs, c->n_text, g);
+        log_probs_add(x, c->log_probs, offset_of(c, g->id), g);
     if (!tr_tokenizer_is_special(t, g->id))
         all = piece;
     do {
@@ -283,11 +305,15 @@ static bool on_token(void *ctx, const tr_generated *g)
 }
 
 /* From the engine's pool, between two tokens of this choice. */
-static void constrain(void *ctx, float *logits, size_t n_vocab)
+static bool constrain(void *ctx, float *logits, size_t n_vocab)
 {
     choice *c = ctx;
+    bool has_some = false;
 
     tr_guide_constrain(c->guide, logits, n_vocab);
+    for (size_t i = 0; i < n_vocab && !has_some; i++)
+        has_some = logits[i] > -INFINITY; /* logit_bias may have excluded what is left */
+    return has_some;
 }
 
 static bool is_end(void *ctx, uint32_t id)
@@ -322,11 +348,17 @@ static void end_choice(tr_exchange *x, choice *c)
         put_chunk(x, c->index, false, (tr_bytes){ NULL, 0 }, NULL, finish_reason(c->finish));
 }
 
+static json_t *error_json(const tr_exchange *x)
+{
+    return x->cancelled && x->failed == TR_E_INTERRUPTED ? tr_serve_cancelled_json(x->cancelled)
+                                                         : tr_serve_error_json(x->failed, x->why);
+}
+
 /* After the last choice. */
 static void end_stream(tr_exchange *x)
 {
     if (x->failed != TR_OK) {
-        put_event(x, tr_serve_error_json(x->failed, x->why));
+        put_event(x, error_json(x));
     } else if (x->r.include_usage) {
         json_t *o = envelope(x, is_chat(x) ? "chat.completion.chunk" : "text_completion");
         json_object_set_new(o, "choices", json_array());
@@ -417,7 +449,7 @@ static tr_status prepare_choice(tr_exchange *x, size_t i)
     return st;
 }
 
-static tr_status submit(tr_exchange *x, size_t i)
+static tr_serving_request request_of(tr_exchange *x, size_t i)
 {
     tr_serving_request q = {
         .prompt = x->r.prompt,
@@ -436,33 +468,59 @@ static tr_status submit(tr_exchange *x, size_t i)
         .ctx = &x->choices[i],
     };
 
+    memcpy(q.name, x->id, sizeof q.name);
+    return q;
+}
+
+/* All choices or none.  They may end before this returns. */
+static tr_status submit(tr_exchange *x)
+{
+    tr_serving_request q[TR_API_MAX_CHOICES];
+    uint64_t tickets[TR_API_MAX_CHOICES];
+
+    for (size_t i = 0; i < x->r.n; i++)
+        q[i] = request_of(x, i);
     pthread_mutex_lock(&x->lock);
-    x->holders++;
-    x->n_started++;
+    x->holders += x->r.n;
+    x->n_started = x->r.n;
     pthread_mutex_unlock(&x->lock);
-    tr_status st = tr_serving_submit(x->host->serving, &q, &x->choices[i].ticket);
-    if (st == TR_OK)
-        return st;
+    tr_status st = tr_serving_submit(x->host->serving, q, x->r.n, tickets);
     pthread_mutex_lock(&x->lock);
-    x->holders--;
-    x->n_started--;
+    if (st != TR_OK) {
+        x->holders -= x->r.n;
+        x->n_started = 0;
+    }
+    for (size_t i = 0; i < x->n_started; i++)
+        x->choices[i].ticket = tickets[i];
     pthread_mutex_unlock(&x->lock);
     return st;
 }
 
-/* What stands before the first token. */
-static void put_beginning(tr_exchange *x)
+/* The prompt as one text.  What it ends with of a character is left to the answer. */
+static tr_status put_echo(tr_exchange *x)
 {
-    tr_bytes none = { NULL, 0 };
     const tr_tokenizer *t = x->host->model.tokenizer;
+    size_t size = 0, n = 0;
 
-    for (size_t i = 0; i < x->r.n; i++) {
-        if (is_chat(x) && x->r.stream)
-            put_chunk(x, i, true, none, NULL, NULL);
-        for (size_t k = 0; x->r.echo && k < x->r.n_prompt; k++)
-            if (!tr_tokenizer_is_special(t, x->r.prompt[k]))
-                put_text(x, &x->choices[i], tr_tokenizer_piece(t, x->r.prompt[k]));
+    for (size_t k = 0; k < x->r.n_prompt; k++)
+        size += tr_tokenizer_piece(t, x->r.prompt[k]).size;
+    uint8_t *text = malloc(size + TR_UTF8_ROOM(size));
+    if (!text)
+        return tr_fail(TR_E_MEMORY, "echo: no memory");
+    for (size_t k = 0; k < x->r.n_prompt; k++) {
+        tr_bytes piece = tr_tokenizer_piece(t, x->r.prompt[k]);
+        if (tr_tokenizer_is_special(t, x->r.prompt[k]))
+            continue;
+        memcpy(text + n, piece.data, piece.size);
+        n += piece.size;
     }
+    for (size_t i = 0; i < x->r.n; i++) {
+        choice *c = &x->choices[i];
+        size_t n_out = tr_utf8_feed(&c->filter, (tr_bytes){ text, n }, text + size);
+        put_text(x, c, (tr_bytes){ text + size, n_out });
+    }
+    free(text);
+    return TR_OK;
 }
 
 static tr_status start(tr_exchange *x)
@@ -473,10 +531,11 @@ static tr_status start(tr_exchange *x)
         st = prepare_choice(x, i);
     if (st != TR_OK)
         return st == TR_E_USAGE ? TR_E_REQUEST : st;
-    put_beginning(x);
-    for (size_t i = 0; i < x->r.n && st == TR_OK; i++)
-        st = submit(x, i);
-    return st;
+    for (size_t i = 0; i < x->r.n && is_chat(x) && x->r.stream; i++)
+        put_chunk(x, i, true, (tr_bytes){ NULL, 0 }, NULL, NULL);
+    if (x->r.echo)
+        st = put_echo(x);
+    return st == TR_OK ? submit(x) : st;
 }
 
 tr_status tr_exchange_start(const tr_exchange_host *host, tr_api_request *r,
@@ -505,13 +564,15 @@ tr_status tr_exchange_start(const tr_exchange_host *host, tr_api_request *r,
     return TR_OK;
 }
 
-void tr_exchange_cancel(tr_exchange *x)
+void tr_exchange_cancel(tr_exchange *x, const char *why)
 {
     uint64_t live[TR_API_MAX_CHOICES];
     size_t n = 0;
 
     pthread_mutex_lock(&x->lock);
-    for (size_t i = 0; i < x->n_started; i++)
+    bool is_first = !x->cancelled;
+    x->cancelled = is_first ? why : x->cancelled;
+    for (size_t i = 0; is_first && i < x->n_started; i++)
         if (!x->choices[i].is_ended)
             live[n++] = x->choices[i].ticket;
     pthread_mutex_unlock(&x->lock);
@@ -528,7 +589,7 @@ void tr_exchange_close(tr_exchange **exchange)
     pthread_mutex_lock(&x->lock);
     x->is_closed = true;
     pthread_mutex_unlock(&x->lock);
-    tr_exchange_cancel(x);
+    tr_exchange_cancel(x, "the connection was closed");
     let_go(x);
     *exchange = NULL;
 }
@@ -536,6 +597,24 @@ void tr_exchange_close(tr_exchange **exchange)
 bool tr_exchange_is_stream(const tr_exchange *x)
 {
     return x->r.stream;
+}
+
+bool tr_exchange_is_behind(tr_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    bool is_behind = x->r.stream && x->n_out - x->n_read > MAX_UNREAD;
+    pthread_mutex_unlock(&x->lock);
+    return is_behind;
+}
+
+void tr_exchange_nudge(tr_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    if (x->r.stream && x->n_read == x->n_out && !has_ended(x)) {
+        put_out(x, ":\n\n", 3);
+        wake_reader(x);
+    }
+    pthread_mutex_unlock(&x->lock);
 }
 
 size_t tr_exchange_read(tr_exchange *x, char *buffer, size_t size, bool *ended)
@@ -584,7 +663,7 @@ char *tr_exchange_reply(tr_exchange *x, unsigned *status)
         x->failed = TR_E_MEMORY;
     *status = x->failed == TR_OK ? 200 : tr_serve_error_http(x->failed);
     if (x->failed != TR_OK) {
-        o = tr_serve_error_json(x->failed, x->why);
+        o = error_json(x);
     } else {
         json_t *choices = json_array();
         for (size_t i = 0; i < x->n_started; i++)

@@ -1,7 +1,7 @@
 /* exchange.h - one completion: its answers as they are made, and what goes to the client.
  *
  * Between two threads: the engine's adds tokens, the server's takes bytes.  It lives until both let
- * go of it.
+ * go of it.  Until it is closed a third may look after it: cancel, is_behind, nudge.
  *
  * USE     st = tr_exchange_start(&host, &request, wake, ctx, &x);     takes the request
  *         tr_exchange_read(x, buffer, size, &ended)       a stream's next bytes
@@ -11,7 +11,7 @@
  * Each choice draws from a random stream of its own, numbered by its index: with the same seed the
  * first is what `troupe run` writes.
  *
- * FAILS   start  TR_E_BUSY         the queue is full, without a line; nothing was started
+ * FAILS   start  TR_E_BUSY         all places are taken, without a line; nothing was started
  *                TR_E_INTERRUPTED  the server is stopping
  *                TR_E_REQUEST      as tr_serving_submit; a stop string that can't be one; a schema
  *                                  that can't be held (schema.h)
@@ -39,10 +39,18 @@ tr_status tr_exchange_start(const tr_exchange_host *host, tr_api_request *r,
                             void (*wake)(void *ctx), void *ctx, tr_exchange **out);
 void tr_exchange_close(tr_exchange **x);
 
-/* The client is gone: what still runs ends, and says so as any end does. */
-void tr_exchange_cancel(tr_exchange *x);
+/* What still runs ends, and the client is told why, a constant text, if it is still there.  Only
+ * the first call counts. */
+void tr_exchange_cancel(tr_exchange *x, const char *why);
 
 bool tr_exchange_is_stream(const tr_exchange *x);
+
+/* True for a stream of which so much has not been read that it should be cancelled. */
+bool tr_exchange_is_behind(tr_exchange *x);
+
+/* A comment into a stream of which all has been read: a client that is there passes it over, and
+ * sending it to one that is not shows that. */
+void tr_exchange_nudge(tr_exchange *x);
 
 /* Bytes of the event stream into buffer; 0 if there are none yet.  *ended: nor will there be.
  * If there are none and it is not over, the next ones will wake. */

@@ -3,6 +3,10 @@
  * A connection sleeps (MHD_suspend_connection) while it has nothing to send.  Falling asleep and
  * being woken happen on different threads: `woken` keeps a call that came too early.
  *
+ * Who may ask is decided before the body comes.  The body of a request that is refused is dropped
+ * as it arrives and answered at its end: an answer before that, and the connection closed behind
+ * it, would not reach a client that is still sending.
+ *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/serve/http.h"
 
@@ -27,20 +31,37 @@ enum {
     MEMORY = 32 * 1024,   /* of a connection: headers must fit */
     STREAM_BLOCK = 16384, /* bytes asked for at once */
     REASON = 512,
-    PATIENCE = 4, /* times max_body that a client may send before it is cut off */
+    MAX_DROPPED = 64 << 20, /* bytes of a refused body that are waited for */
+    LEAST_RATE = 16 * 1024, /* bytes a second that a body must come with, in the long run */
 };
 
 static const tr_time watch_period = 50 * TR_MS;
 
+/* How often a client that has ended its side is asked whether it is there at all. */
+static const tr_time probe_period = TR_SECOND;
+
 /* How long closing waits for what clients have not taken yet. */
 static const tr_time flush_patience = 2 * TR_SECOND;
+
+/* Why a request is not served. */
+typedef struct {
+    unsigned http;
+    const char *code, *message;
+} refusal;
+
+struct route;
 
 /* One request on a connection. */
 typedef struct client {
     tr_http *h;
     struct MHD_Connection *connection;
+    const struct route *route; /* NULL: a file of the page */
+    const refusal *refused;    /* NULL: it is not */
+    bool is_http11;
+    tr_time began, probed;
     char *body;
-    size_t n_body, room, received;
+    size_t n_body, room;
+    uint64_t received;
     tr_exchange *x;
 
     pthread_mutex_t lock;
@@ -52,7 +73,9 @@ struct tr_http {
     tr_http_options o;
     struct MHD_Daemon *daemon;
     uint16_t port;
-    bool is_loopback;
+    bool checks_names;
+    char hostname[256];
+    int listening; /* after MHD let go of it; -1: it has it */
     pthread_t watcher;
     bool has_watcher;
     atomic_bool is_over;
@@ -239,7 +262,7 @@ static enum MHD_Result do_chat(client *c)
 /* ---- the other paths ---------------------------------------------------------------------------
  */
 
-static tr_status tokenize(const tr_tokenizer *t, const json_t *body, json_t **out)
+static tr_status tokenize(const tr_api_model *m, const json_t *body, json_t **out)
 {
     const json_t *text = json_object_get(body, "content");
     const json_t *special = json_object_get(body, "parse_special");
@@ -251,7 +274,9 @@ static tr_status tokenize(const tr_tokenizer *t, const json_t *body, json_t **ou
     if (!json_is_string(text))
         return tr_fail(TR_E_REQUEST, "content: must be a text");
     tr_bytes bytes = { (const uint8_t *)json_string_value(text), json_string_length(text) };
-    tr_status st = tr_tokenizer_encode(t, bytes, json_is_true(special), &ids, &n);
+    tr_status st = tr_api_check_text(m, "content", bytes.size);
+    if (st == TR_OK)
+        st = tr_tokenizer_encode(m->tokenizer, bytes, json_is_true(special), &ids, &n);
     if (st != TR_OK)
         return st;
     json_t *list = json_array();
@@ -262,9 +287,10 @@ static tr_status tokenize(const tr_tokenizer *t, const json_t *body, json_t **ou
     return TR_OK;
 }
 
-static tr_status detokenize(const tr_tokenizer *t, const json_t *body, json_t **out)
+static tr_status detokenize(const tr_api_model *m, const json_t *body, json_t **out)
 {
     const json_t *list = json_object_get(body, "tokens");
+    const tr_tokenizer *t = m->tokenizer;
     char *text = NULL;
     size_t size = 0, i;
     json_t *v;
@@ -294,7 +320,7 @@ static tr_status detokenize(const tr_tokenizer *t, const json_t *body, json_t **
     return st;
 }
 
-static enum MHD_Result do_text(client *c, tr_status (*convert)(const tr_tokenizer *, const json_t *,
+static enum MHD_Result do_text(client *c, tr_status (*convert)(const tr_api_model *, const json_t *,
                                                                json_t **))
 {
     char why[REASON] = "";
@@ -304,7 +330,7 @@ static enum MHD_Result do_text(client *c, tr_status (*convert)(const tr_tokenize
     tr_fail_capture_begin(why, sizeof why);
     tr_status st = tr_api_object((tr_bytes){ (const uint8_t *)c->body, c->n_body }, &body);
     if (st == TR_OK)
-        st = convert(c->h->o.host->model.tokenizer, body, &out);
+        st = convert(&c->h->o.host->model, body, &out);
     tr_fail_capture_end();
     json_decref(body);
     return st == TR_OK ? reply_json(c, MHD_HTTP_OK, out) : reply_status(c, st, why);
@@ -366,7 +392,7 @@ static enum MHD_Result reply_file(client *c, const tr_web_file *f)
 /* ---- who may ask what ---------------------------------------------------------------------------
  */
 
-typedef struct {
+typedef struct route {
     const char *path, *method;
     enum MHD_Result (*serve)(client *c);
     bool is_open; /* without a key too */
@@ -402,62 +428,117 @@ static const char *header(client *c, const char *name)
     return MHD_lookup_connection_value(c->connection, MHD_HEADER_KIND, name);
 }
 
-/* The name in a Host header is one of this machine's own for itself. */
-static bool names_loopback(const char *host)
+static bool equals(const char *name, size_t n, const char *other)
 {
-    static const char *const names[] = { "localhost", "127.0.0.1", "[::1]" };
+    return strlen(other) == n && strncasecmp(name, other, n) == 0;
+}
 
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        size_t n = strlen(names[i]);
-        if (strncasecmp(host, names[i], n) == 0 && (host[n] == '\0' || host[n] == ':'))
+/* An address, IPv6 in brackets: no other site can have such a name. */
+static bool is_number(const char *name, size_t n)
+{
+    char text[INET6_ADDRSTRLEN];
+    struct in6_addr a;
+    bool is_v6 = n > 2 && name[0] == '[' && name[n - 1] == ']';
+
+    name += is_v6;
+    n -= is_v6 ? 2 : 0;
+    if (n >= sizeof text)
+        return false;
+    memcpy(text, name, n);
+    text[n] = '\0';
+    return inet_pton(is_v6 ? AF_INET6 : AF_INET, text, &a) == 1;
+}
+
+static bool is_in_list(const char *name, size_t n, const char *list)
+{
+    while (list && *list) {
+        size_t size = strcspn(list, ",");
+        if (size == n && strncasecmp(name, list, n) == 0)
             return true;
+        list += size + (list[size] == ',');
     }
     return false;
 }
 
-/* A page of another site in a user's browser may not use a server that only this machine reaches:
- * neither under its own name (a name that resolves to loopback) nor across sites. */
-static bool is_foreign(client *c)
+/* The name of a Host header, with or without a port, is ours. */
+static bool is_our_name(const tr_http *h, const char *host)
 {
-    const char *host = header(c, MHD_HTTP_HEADER_HOST);
-    const char *origin = header(c, MHD_HTTP_HEADER_ORIGIN);
+    size_t n = *host == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
 
-    if (c->h->is_loopback && host && !names_loopback(host))
-        return true;
-    if (!origin)
+    if (n == 0 || n > strlen(host) || (host[n] != '\0' && host[n] != ':'))
         return false;
-    const char *rest = strstr(origin, "://");
-    return !rest || !host || strcasecmp(rest + 3, host) != 0;
+    return is_number(host, n) || equals(host, n, "localhost") || equals(host, n, h->hostname) ||
+           is_in_list(host, n, h->o.names);
 }
 
-static enum MHD_Result serve(client *c, const char *url, const char *method)
+/* A page of another site in a user's browser may not use a server that it could not reach itself:
+ * neither under a name of its own that it lets resolve to this machine, nor across sites. */
+static const refusal *find_foreign(client *c)
 {
+    static const refusal name = {
+        MHD_HTTP_FORBIDDEN, "foreign_host",
+        "Host: this server does not go by that name; use its address, or start it with --host-name"
+    };
+    static const refusal origin = { MHD_HTTP_FORBIDDEN, "foreign_origin",
+                                    "requests from pages of other sites are refused" };
+    const char *host = header(c, MHD_HTTP_HEADER_HOST);
+    const char *from = header(c, MHD_HTTP_HEADER_ORIGIN);
+
+    if (c->h->checks_names && host && !is_our_name(c->h, host))
+        return &name;
+    if (!from)
+        return NULL;
+    const char *rest = strstr(from, "://");
+    return rest && host && strcasecmp(rest + 3, host) == 0 ? NULL : &origin;
+}
+
+static const refusal too_large = { MHD_HTTP_CONTENT_TOO_LARGE, "body_too_large",
+                                   "the body is larger than this server takes" };
+
+/* Sets the request's route, or says why it has none. */
+static const refusal *find_route(client *c, const char *url, const char *method)
+{
+    static const refusal no_method = { MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed",
+                                       "this path takes another method" };
+    static const refusal no_key = { MHD_HTTP_UNAUTHORIZED, "invalid_api_key",
+                                    "no API key, or a wrong one: send Authorization: Bearer KEY" };
+    static const refusal no_path = { MHD_HTTP_NOT_FOUND, "not_found",
+                                     "there is nothing at this path" };
     bool is_head = strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
     const char *wanted = is_head ? MHD_HTTP_METHOD_GET : method;
+    const tr_keys *keys = c->h->o.keys;
     tr_web_file f;
 
-    if (is_foreign(c))
-        return reply_error(c, MHD_HTTP_FORBIDDEN, "foreign_origin",
-                           "requests from pages of other sites are refused");
-    if (c->received > c->h->o.max_body)
-        return reply_error(c, MHD_HTTP_CONTENT_TOO_LARGE, "body_too_large",
-                           "the body is larger than this server takes");
     if (strcmp(wanted, MHD_HTTP_METHOD_GET) == 0 && tr_web_find(url, &f))
-        return reply_file(c, &f);
+        return NULL;
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
         const route *r = &routes[i];
         if (strcmp(url, r->path) != 0)
             continue;
+        c->route = r;
         if (strcmp(wanted, r->method) != 0)
-            return reply_error(c, MHD_HTTP_METHOD_NOT_ALLOWED, "method_not_allowed",
-                               "this path takes another method");
-        if (!r->is_open && c->h->o.keys &&
-            !tr_keys_allow(c->h->o.keys, header(c, MHD_HTTP_HEADER_AUTHORIZATION)))
-            return reply_error(c, MHD_HTTP_UNAUTHORIZED, "invalid_api_key",
-                               "no API key, or a wrong one: send Authorization: Bearer KEY");
-        return r->serve(c);
+            return &no_method;
+        if (!r->is_open && keys && !tr_keys_allow(keys, header(c, MHD_HTTP_HEADER_AUTHORIZATION)))
+            return &no_key;
+        return NULL;
     }
-    return reply_error(c, MHD_HTTP_NOT_FOUND, "not_found", "there is nothing at this path");
+    return &no_path;
+}
+
+static enum MHD_Result reply_refusal(client *c)
+{
+    return reply_error(c, c->refused->http, c->refused->code, c->refused->message);
+}
+
+static enum MHD_Result serve(client *c, const char *url)
+{
+    tr_web_file f;
+
+    if (c->refused)
+        return reply_refusal(c);
+    if (c->route)
+        return c->route->serve(c);
+    return tr_web_find(url, &f) ? reply_file(c, &f) : MHD_NO;
 }
 
 /* ---- libmicrohttpd's callbacks ------------------------------------------------------------------
@@ -475,12 +556,43 @@ static client *client_new(tr_http *h, struct MHD_Connection *connection)
     return c;
 }
 
-/* Part of a body; what is beyond the limit is counted and dropped. */
+/* The headers are there, the body is not.  Who waits for leave to send it hears at once that it is
+ * not wanted; so does who would send without end. */
+static enum MHD_Result begin(client *c, const char *url, const char *method)
+{
+    const char *length = header(c, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    uint64_t announced = length ? strtoull(length, NULL, 10) : 0;
+
+    c->began = tr_now();
+    c->refused = find_foreign(c);
+    if (!c->refused)
+        c->refused = find_route(c, url, method);
+    if (!c->refused && announced > c->h->o.max_body)
+        c->refused = &too_large;
+    bool is_early = header(c, MHD_HTTP_HEADER_EXPECT) || announced > MAX_DROPPED;
+    return c->refused && is_early ? reply_refusal(c) : MHD_YES;
+}
+
+static void drop_body(client *c)
+{
+    free(c->body);
+    c->body = NULL;
+    c->n_body = c->room = 0;
+}
+
+/* Part of a body.  False: the client is cut off. */
 static bool take_body(client *c, const char *data, size_t size)
 {
     c->received += size;
-    if (c->received > c->h->o.max_body)
-        return c->received / PATIENCE <= c->h->o.max_body;
+    tr_time may_take = (tr_time)(c->h->o.idle_seconds + c->received / LEAST_RATE) * TR_SECOND;
+    if (tr_now() - c->began > may_take)
+        return false;
+    if (!c->refused && c->received > c->h->o.max_body) {
+        c->refused = &too_large;
+        drop_body(c);
+    }
+    if (c->refused)
+        return c->received <= MAX_DROPPED;
     if (c->n_body + size > c->room) {
         size_t room = 2 * (c->n_body + size);
         char *larger = realloc(c->body, room);
@@ -500,17 +612,19 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, 
 {
     client *c = *request;
 
-    (void)version;
     if (!c) {
-        *request = client_new(ctx, connection);
-        return *request ? MHD_YES : MHD_NO;
+        c = *request = client_new(ctx, connection);
+        if (!c)
+            return MHD_NO;
+        c->is_http11 = strcmp(version, MHD_HTTP_VERSION_1_1) == 0;
+        return begin(c, url, method);
     }
     if (*size > 0) {
         bool goes_on = take_body(c, data, *size);
         *size = 0;
         return goes_on ? MHD_YES : MHD_NO;
     }
-    return c->x ? reply_whole(c) : serve(c, url, method);
+    return c->x ? reply_whole(c) : serve(c, url);
 }
 
 static void on_completed(void *ctx, struct MHD_Connection *connection, void **request,
@@ -536,13 +650,49 @@ static void on_completed(void *ctx, struct MHD_Connection *connection, void **re
 /* ---- those who left -----------------------------------------------------------------------------
  */
 
-static bool is_gone(const client *c)
+static int socket_of(const client *c)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(c->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    struct pollfd p = { .fd = info ? info->connect_fd : -1, .events = POLLRDHUP };
 
-    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+    return info ? info->connect_fd : -1;
+}
+
+/* A client that has ended its side may be gone, or have said all that it wanted to say: only what
+ * it is sent tells, since one that is gone answers with a reset.  A stream gets a comment, a client
+ * that waits for a whole answer an interim one.  False: it can't be asked. */
+static bool probe(client *c)
+{
+    static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
+
+    if (tr_exchange_is_stream(c->x)) {
+        tr_exchange_nudge(c->x);
+        return true;
+    }
+    if (!c->is_http11 || c->h->o.cert)
+        return false;
+    pthread_mutex_lock(&c->lock);
+    if (c->is_asleep) /* so nobody else sends */
+        (void)send(socket_of(c), interim, sizeof interim - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    pthread_mutex_unlock(&c->lock);
+    return true;
+}
+
+static void look_after(client *c)
+{
+    struct pollfd p = { .fd = socket_of(c), .events = POLLRDHUP };
+    short seen = poll(&p, 1, 0) > 0 ? p.revents : 0;
+    tr_time now = tr_now();
+
+    if (seen & (POLLHUP | POLLERR)) {
+        tr_exchange_cancel(c->x, "the client is gone");
+    } else if (tr_exchange_is_behind(c->x)) {
+        tr_exchange_cancel(c->x, "the client does not read what it is sent");
+    } else if ((seen & POLLRDHUP) && now - c->probed >= probe_period) {
+        c->probed = now;
+        if (!probe(c))
+            tr_exchange_cancel(c->x, "the client is gone");
+    }
 }
 
 /* A sleeping connection is not looked at by the server: nobody else would notice that a client has
@@ -555,8 +705,7 @@ static void *watcher_main(void *ctx)
         tr_sleep(watch_period);
         pthread_mutex_lock(&h->lock);
         for (client *c = h->clients; c; c = c->next)
-            if (is_gone(c))
-                tr_exchange_cancel(c->x);
+            look_after(c);
         pthread_mutex_unlock(&h->lock);
     }
     return NULL;
@@ -592,11 +741,16 @@ static tr_status address_read(const tr_http_options *o, address *out, bool *is_l
 static tr_status start(tr_http *h)
 {
     const tr_http_options *o = &h->o;
+    bool is_loopback = false;
     address a;
 
-    tr_status st = address_read(o, &a, &h->is_loopback);
+    tr_status st = address_read(o, &a, &is_loopback);
     if (st != TR_OK)
         return st;
+    /* Elsewhere a certificate or a key keeps pages of other sites out. */
+    h->checks_names = is_loopback || (!o->keys && !o->cert);
+    if (gethostname(h->hostname, sizeof h->hostname - 1) != 0)
+        h->hostname[0] = '\0';
     unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC;
     if (a.any.sa_family == AF_INET6)
         flags |= MHD_USE_IPv6;
@@ -635,6 +789,7 @@ tr_status tr_http_open(const tr_http_options *o, tr_http **out)
     if (!h)
         return tr_fail(TR_E_MEMORY, "serve: no memory");
     h->o = *o;
+    h->listening = -1;
     atomic_init(&h->is_over, false);
     pthread_mutex_init(&h->lock, NULL);
     tr_status st = start(h);
@@ -653,10 +808,9 @@ uint16_t tr_http_port(const tr_http *h)
 
 void tr_http_quiesce(tr_http *h)
 {
-    MHD_socket fd = MHD_quiesce_daemon(h->daemon);
-
-    if (fd != MHD_INVALID_SOCKET)
-        close(fd);
+    h->listening = MHD_quiesce_daemon(h->daemon);
+    if (h->listening >= 0) /* its thread may still have it in hand: it is closed behind it */
+        shutdown(h->listening, SHUT_RDWR);
 }
 
 static bool has_clients(tr_http *h)
@@ -682,6 +836,8 @@ void tr_http_close(tr_http **http)
         pthread_join(h->watcher, NULL);
     if (h->daemon)
         MHD_stop_daemon(h->daemon);
+    if (h->listening >= 0)
+        close(h->listening);
     pthread_mutex_destroy(&h->lock);
     free(h);
     *http = NULL;

@@ -27,10 +27,14 @@
 
 typedef struct tr_http tr_http;
 
+/* On loopback, and elsewhere without keys and TLS, requests must name the server (Host) by an
+ * address, as localhost, by this machine's name, or by one of names. */
+
 typedef struct {
     const char *address;    /* to listen on: a number, IPv4 or IPv6 */
     uint16_t port;          /* 0: any that is free */
     const char *cert, *key; /* PEM texts; NULL: no TLS */
+    const char *names;      /* of this server in URLs, separated by commas; NULL: see below */
     const tr_keys *keys;    /* NULL: everybody may ask */
     size_t max_body;        /* bytes */
     unsigned max_connections;

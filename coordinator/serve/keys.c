@@ -128,10 +128,21 @@ bool tr_keys_allow(const tr_keys *k, const char *authorization)
     return found != 0;
 }
 
+/* Whether what is appended to the file would go on with its last line. */
+static bool is_amid_line(int fd)
+{
+    struct stat s;
+    char last = '\n';
+
+    if (fstat(fd, &s) != 0 || s.st_size == 0)
+        return false;
+    return pread(fd, &last, 1, s.st_size - 1) == 1 && last != '\n';
+}
+
 tr_status tr_keys_make(const char *path, char *out)
 {
     uint8_t secret[SECRET], hash[HASH];
-    char text[2 * HASH + 2];
+    char text[2 * HASH + 3] = "\n";
     int n = snprintf(out, TR_KEY_TEXT, "troupe-");
 
     if (getrandom(secret, sizeof secret, 0) != (ssize_t)sizeof secret)
@@ -141,13 +152,15 @@ tr_status tr_keys_make(const char *path, char *out)
     if (!hash_of(out, hash))
         return tr_fail(TR_E_SYSTEM, "SHA-256 failed");
     for (size_t i = 0; i < HASH; i++)
-        snprintf(text + 2 * i, 3, "%02x", hash[i]);
-    text[2 * HASH] = '\n';
-    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+        snprintf(text + 1 + 2 * i, 3, "%02x", hash[i]);
+    text[1 + 2 * HASH] = '\n';
+    int fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
         return tr_fail(TR_E_IO, "%s: %s", path, strerror(errno));
-    ssize_t written = write(fd, text, 2 * HASH + 1);
-    if (close(fd) != 0 || written != 2 * HASH + 1)
+    size_t skip = is_amid_line(fd) ? 0 : 1;
+    ssize_t size = (ssize_t)(2 * HASH + 2 - skip);
+    ssize_t written = write(fd, text + skip, (size_t)size);
+    if (close(fd) != 0 || written != size)
         return tr_fail(TR_E_IO, "%s: can't be written: %s", path, strerror(errno));
     return TR_OK;
 }

@@ -526,6 +526,96 @@ static tr_status compile_enum(compiler *c, const json_t *list, const place *at, 
     return TR_OK;
 }
 
+/* The type of a value, as schemas call it; an integer is a number too. */
+static bool is_of_type(const json_t *v, const char *type)
+{
+    static const struct {
+        const char *name;
+        json_type is, or_is;
+    } types[] = {
+        { "null", JSON_NULL, JSON_NULL },       { "boolean", JSON_TRUE, JSON_FALSE },
+        { "string", JSON_STRING, JSON_STRING }, { "number", JSON_REAL, JSON_INTEGER },
+        { "array", JSON_ARRAY, JSON_ARRAY },    { "integer", JSON_INTEGER, JSON_INTEGER },
+        { "object", JSON_OBJECT, JSON_OBJECT },
+    };
+
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (strcmp(type, types[i].name) == 0)
+            return json_typeof(v) == types[i].is || json_typeof(v) == types[i].or_is;
+    return false;
+}
+
+/* Beside values that are listed a type may stand if all of them are of it. */
+static tr_status check_values(const json_t *values, const json_t *type, const char *found,
+                              const place *at)
+{
+    size_t i;
+    json_t *v;
+
+    json_array_foreach(values, i, v)
+    {
+        if (!json_is_string(type) || !is_of_type(v, json_string_value(type)))
+            return tr_fail(TR_E_REQUEST,
+                           "schema %s: %s has a value that is not of the type beside it: leave one "
+                           "of them out",
+                           at->text, found);
+    }
+    return TR_OK;
+}
+
+/* A member that alone decides which values there are has no other beside it that narrows them:
+ * both would have to be met.  A type may stand beside listed values, if it says nothing new. */
+static tr_status refuse_siblings(const json_t *s, const char *found, const place *at)
+{
+    static const char *const narrowing[] = { "properties", "required",  "additionalProperties",
+                                             "items",      "minItems",  "maxItems",
+                                             "minLength",  "maxLength", "type" };
+    const json_t *type = json_object_get(s, "type");
+    const json_t *value = json_object_get(s, found);
+    bool is_list = strcmp(found, "enum") == 0;
+
+    for (size_t i = 0; i < sizeof narrowing / sizeof narrowing[0]; i++) {
+        if (!json_object_get(s, narrowing[i]))
+            continue;
+        if (strcmp(narrowing[i], "type") != 0 || (!is_list && strcmp(found, "const") != 0))
+            return tr_fail(TR_E_REQUEST, "schema %s: %s and %s together are not served here",
+                           at->text, found, narrowing[i]);
+    }
+    if (!type || (is_list && !json_is_array(value)))
+        return TR_OK;
+    if (is_list)
+        return check_values(value, type, found, at);
+    json_t *one = json_pack("[O]", value);
+    tr_status st =
+        one ? check_values(one, type, found, at) : tr_fail(TR_E_MEMORY, "schema: no memory");
+    json_decref(one);
+    return st;
+}
+
+/* Without a type, members that say something of one type mean that type: what the grammar has is
+ * then less than the schema allows, never more. */
+static tr_status infer_type(const json_t *s, const place *at, const char **out)
+{
+    static const char *const of[][2] = {
+        { "properties", "object" }, { "required", "object" },  { "additionalProperties", "object" },
+        { "items", "array" },       { "minItems", "array" },   { "maxItems", "array" },
+        { "minLength", "string" },  { "maxLength", "string" },
+    };
+
+    *out = NULL;
+    for (size_t i = 0; i < sizeof of / sizeof of[0]; i++) {
+        if (!json_object_get(s, of[i][0]))
+            continue;
+        if (*out && strcmp(*out, of[i][1]) != 0)
+            return tr_fail(TR_E_REQUEST,
+                           "schema %s: %s is of another type than what stands beside "
+                           "it: give a type",
+                           at->text, of[i][0]);
+        *out = of[i][1];
+    }
+    return TR_OK;
+}
+
 /* Members that say which values there are; each alone decides, and two of them would have to be met
  * together. */
 static tr_status compile_kind(compiler *c, const json_t *s, const place *at, uint32_t *out)
@@ -543,13 +633,14 @@ static tr_status compile_kind(compiler *c, const json_t *s, const place *at, uin
     }
     const json_t *v = found ? json_object_get(s, found) : NULL;
     const json_t *types = json_object_get(s, "type");
-    if (v && json_object_get(s, "properties"))
-        return tr_fail(TR_E_REQUEST, "schema %s: %s and properties together are not served here",
-                       at->text, found);
-    if (!v && !types && (json_object_get(s, "properties") || json_object_get(s, "required")))
-        return compile_object(c, s, at, out);
+    const char *type = NULL;
+    tr_status st = v ? refuse_siblings(s, found, at) : infer_type(s, at, &type);
+    if (st != TR_OK)
+        return st;
     if (!v && types)
         return compile_types(c, s, types, at, out);
+    if (!v && type)
+        return compile_type(c, s, type, at, out);
     if (!v) {
         *out = c->value;
         return TR_OK;

@@ -7,6 +7,9 @@
  *   items, minItems, maxItems
  *   minLength, maxLength     in characters; an escape is one
  *   enum, const, anyOf, oneOf (any one), allOf (of one), $ref to #/...
+ *                   one of these, and beside enum and const a type that all values are of; nothing
+ *                   else that narrows
+ * Without a type, items and minItems mean an array, minLength a string, properties an object.
  *
  * Every text of the grammar satisfies the schema; some that would are not in it (other orders of
  * properties, long blanks, numbers of more than 16 digits).  A member that would narrow the schema,

@@ -340,9 +340,8 @@ json_t *tr_serve_state_cluster(tr_serve_state *s, tr_serving *serving)
     json_object_set_new(o, "holder", holders(s));
     json_t *last = json_null();
     if (t.traced)
-        last =
-            json_pack("{s:o, s:I, s:o}", "id", json_sprintf("%llu", (unsigned long long)t.traced),
-                      "tokens", (json_int_t)t.traced_tokens, "picks", table(s, picks + cells));
+        last = json_pack("{s:s, s:I, s:o}", "id", t.traced_name, "tokens",
+                         (json_int_t)t.traced_tokens, "picks", table(s, picks + cells));
     json_object_set_new(o, "last_request", last);
     json_object_set_new(o, "events", events_json(s));
     pthread_mutex_unlock(&s->lock);

@@ -19,8 +19,10 @@ enum {
     MAX_STATES = 4096,
     TRIM_STATES = 3072,
     TRIM_FRAMES = MAX_FRAMES / 2,
-    MAX_READINGS = 512, /* of one state */
-    MAX_DEPTH = 2000,   /* of references without a byte between */
+    MAX_READINGS = 1 << 14,  /* of one state */
+    KEPT_READINGS = 1 << 20, /* of all states, before a trim is due */
+    MAX_DEPTH = 2000,        /* of references without a byte between */
+    MAX_WORK = 1 << 17,      /* elements looked at for one state */
     CHAINS = 1 << 14,
     UNKNOWN = -2,
     NONE = -1,
@@ -158,6 +160,7 @@ typedef struct {
     int32_t parent; /* frame to go on with after this one, or NONE */
     uint32_t at;    /* element */
     int32_t next;   /* in its chain */
+    uint32_t seen;  /* number of the state for which it was last expanded */
 } frame;
 
 typedef struct {
@@ -178,8 +181,9 @@ struct tr_walk {
     size_t n_readings, readings_room;
 
     /* the state being made */
-    int32_t made[MAX_READINGS];
-    size_t n_made, depth;
+    int32_t *made;
+    size_t n_made, made_room, depth, work;
+    uint32_t number;
     bool made_end, made_too_many;
     int32_t start;
 };
@@ -210,42 +214,58 @@ static int32_t frame_of(tr_walk *w, int32_t parent, uint32_t at)
         w->frames = longer;
         w->frames_room = room;
     }
-    w->frames[w->n_frames] = (frame){ parent, at, *chain };
+    w->frames[w->n_frames] = (frame){ parent, at, *chain, 0 };
     *chain = (int32_t)w->n_frames;
     return (int32_t)w->n_frames++;
 }
 
 static void add_reading(tr_walk *w, int32_t f)
 {
-    for (size_t i = 0; i < w->n_made; i++)
-        if (w->made[i] == f)
+    if (w->n_made == w->made_room) {
+        size_t room = 2 * w->made_room + 64;
+        int32_t *longer =
+            w->n_made >= MAX_READINGS ? NULL : realloc(w->made, room * sizeof *longer);
+        if (!longer) {
+            w->made_too_many = true;
             return;
-    if (f == UNKNOWN || w->n_made == MAX_READINGS)
-        w->made_too_many = true;
-    else
-        w->made[w->n_made++] = f;
+        }
+        w->made = longer;
+        w->made_room = room;
+    }
+    w->made[w->n_made++] = f;
 }
 
-/* All readings that go on at an element, with `parent` after it. */
+/* All readings that go on at an element, with `parent` after it.  What was expanded for this state
+ * before is not again: many references may lead to the same place. */
 static void expand(tr_walk *w, int32_t parent, uint32_t at)
 {
     const element *e = &w->g->elements[at];
 
-    if (w->made_too_many || ++w->depth > MAX_DEPTH) {
+    if (w->made_too_many || w->depth == MAX_DEPTH || ++w->work > MAX_WORK) {
         w->made_too_many = true;
         return;
     }
+    if (e->kind == END && parent == NONE) {
+        w->made_end = true;
+        return;
+    }
+    int32_t here = frame_of(w, parent, at);
+    if (here == UNKNOWN) {
+        w->made_too_many = true;
+        return;
+    }
+    if (w->frames[here].seen == w->number)
+        return;
+    w->frames[here].seen = w->number;
+    w->depth++;
     if (e->kind == SET) {
-        add_reading(w, frame_of(w, parent, at));
+        add_reading(w, here);
     } else if (e->kind == REF) {
         bool is_last = w->g->elements[at + 1].kind == END;
         int32_t after = is_last ? parent : frame_of(w, parent, at + 1);
-        if (after == UNKNOWN)
-            w->made_too_many = true;
+        w->made_too_many = w->made_too_many || after == UNKNOWN;
         for (int32_t a = w->g->rules[e->value]; a != NONE; a = w->g->alternatives[a].next)
             expand(w, after, w->g->alternatives[a].first);
-    } else if (parent == NONE) {
-        w->made_end = true;
     } else {
         expand(w, w->frames[parent].parent, w->frames[parent].at);
     }
@@ -267,7 +287,8 @@ static int32_t state_of(tr_walk *w)
 
     if ((w->n_made == 0 && !w->made_end) || w->made_too_many)
         return TR_WALK_DEAD;
-    qsort(w->made, w->n_made, sizeof w->made[0], ascending);
+    if (w->n_made > 0)
+        qsort(w->made, w->n_made, sizeof w->made[0], ascending);
     for (size_t i = 0; i < w->n_made; i++)
         h = tr_rng_mix(h ^ (uint32_t)w->made[i]);
     int32_t *chain = &w->state_chain[h & (CHAINS - 1)];
@@ -307,7 +328,8 @@ static int32_t state_of(tr_walk *w)
 
 static void make_nothing(tr_walk *w)
 {
-    w->n_made = w->depth = 0;
+    w->n_made = w->depth = w->work = 0;
+    w->number++;
     w->made_end = w->made_too_many = false;
 }
 
@@ -331,7 +353,11 @@ tr_status tr_walk_new(const tr_grammar *g, tr_walk **out)
     w->start = make_start(w);
     if (w->start == TR_WALK_DEAD) {
         tr_walk_free(&w);
-        return tr_fail(TR_E_REQUEST, "no text fits the schema, or it is too deep to tell");
+        return tr_fail(
+            TR_E_REQUEST,
+            "no text fits the schema, or its beginning has too many forms (%d) or is too "
+            "deep (%d levels) to be followed",
+            MAX_READINGS, MAX_DEPTH);
     }
     *out = w;
     return TR_OK;
@@ -344,6 +370,7 @@ void tr_walk_free(tr_walk **w)
     free((*w)->frames);
     free((*w)->states);
     free((*w)->readings);
+    free((*w)->made);
     free(*w);
     *w = NULL;
 }
@@ -382,39 +409,46 @@ bool tr_walk_is_over(tr_walk *w, int32_t s)
     return s == TR_WALK_DEAD || w->states[s].n == 0;
 }
 
-/* A frame and those below it, made again; below first. */
-static int32_t copy_frame(tr_walk *w, const frame *old, int32_t f)
+/* A frame and those below it, made again; below first.  path has room for as many as there are. */
+static int32_t copy_frame(tr_walk *w, const frame *old, int32_t f, int32_t *path)
 {
-    int32_t path[MAX_DEPTH];
     size_t n = 0;
     int32_t parent = NONE;
 
-    for (; f != NONE && n < MAX_DEPTH; f = old[f].parent)
+    for (; f != NONE; f = old[f].parent)
         path[n++] = f;
-    while (n > 0)
+    while (n > 0 && parent != UNKNOWN)
         parent = frame_of(w, parent, old[path[--n]].at);
     return parent;
 }
 
 int32_t tr_walk_trim(tr_walk *w, int32_t s)
 {
-    int32_t kept[MAX_READINGS];
     frame *old = w->frames;
 
-    if (s == TR_WALK_DEAD || (w->n_states < TRIM_STATES && w->n_frames < TRIM_FRAMES))
+    if (s == TR_WALK_DEAD ||
+        (w->n_states < TRIM_STATES && w->n_frames < TRIM_FRAMES && w->n_readings < KEPT_READINGS))
         return s;
     size_t n = w->states[s].n;
     bool is_end = w->states[s].is_end;
-    memcpy(kept, w->readings + w->states[s].first, n * sizeof kept[0]);
+    int32_t *kept = malloc((n + w->n_frames + 1) * sizeof *kept);
+    if (!kept)
+        return TR_WALK_DEAD;
+    if (n > 0)
+        memcpy(kept, w->readings + w->states[s].first, n * sizeof *kept);
     w->frames = NULL;
     w->n_frames = w->frames_room = w->n_states = w->n_readings = 0;
     memset(w->frame_chain, 0xff, sizeof w->frame_chain);
     memset(w->state_chain, 0xff, sizeof w->state_chain);
     make_nothing(w);
     w->made_end = is_end;
-    for (size_t i = 0; i < n; i++)
-        add_reading(w, copy_frame(w, old, kept[i]));
+    for (size_t i = 0; i < n; i++) {
+        int32_t f = copy_frame(w, old, kept[i], kept + n);
+        w->made_too_many = w->made_too_many || f == UNKNOWN;
+        add_reading(w, f);
+    }
     free(old);
+    free(kept);
     return state_of(w);
 }
 

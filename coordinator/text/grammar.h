@@ -20,7 +20,8 @@
  *
  * FAILS   close  TR_E_MEMORY       also if an earlier call had none
  *                TR_E_REQUEST      larger than TR_GRAMMAR_MAX_ELEMENTS; a rule that begins with
- *                                  itself
+ *                                  itself; a text can begin in too many ways
+ *         next   dead also where a text could go on in too many ways to be followed
  * THREAD  A closed grammar: any number of readers.  A walk: one.
  *
  * SPDX-License-Identifier: Apache-2.0 */

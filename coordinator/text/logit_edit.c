@@ -2,24 +2,26 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/text/logit_edit.h"
 
-static bool came_before(const uint32_t *answer, size_t i)
+static void subtract_presence(float presence, float *logits, const uint32_t *answer, size_t n,
+                              bool *seen)
 {
-    for (size_t k = 0; k < i; k++)
-        if (answer[k] == answer[i])
-            return true;
-    return false;
+    for (size_t i = 0; i < n; i++) {
+        if (!seen[answer[i]])
+            logits[answer[i]] -= presence;
+        seen[answer[i]] = true;
+    }
+    for (size_t i = 0; i < n; i++)
+        seen[answer[i]] = false;
 }
 
 void tr_logit_edit_apply(const tr_logit_edit *e, float *logits, size_t n_vocab,
-                         const uint32_t *answer, size_t n_answer)
+                         const uint32_t *answer, size_t n_answer, bool *seen)
 {
     for (size_t i = 0; i < e->n_bias; i++)
         if (e->bias[i].id < n_vocab)
             logits[e->bias[i].id] += e->bias[i].value;
     if (e->presence != 0.0f)
-        for (size_t i = 0; i < n_answer; i++)
-            if (!came_before(answer, i))
-                logits[answer[i]] -= e->presence;
+        subtract_presence(e->presence, logits, answer, n_answer, seen);
     if (e->frequency != 0.0f)
         for (size_t i = 0; i < n_answer; i++)
             logits[answer[i]] -= e->frequency;

@@ -6,7 +6,7 @@
  *
  * (The penalties of the OpenAI interface: over the tokens of the answer, not of the prompt.)
  *
- * USE     tr_logit_edit_apply(&edit, logits, n_vocab, answer, n_answer);
+ * USE     tr_logit_edit_apply(&edit, logits, n_vocab, answer, n_answer, scratch.seen);
  *
  * Pure.  Each logit is changed in the order above, so equal input gives equal bits.
  *
@@ -28,8 +28,8 @@ typedef struct {
 } tr_logit_edit;
 
 /* answer [n_answer]: ids below n_vocab; ids of biases that the vocabulary does not have are passed
- * over. */
+ * over.  seen [n_vocab]: scratch, all false before and after (tr_sample_scratch has one). */
 void tr_logit_edit_apply(const tr_logit_edit *e, float *logits, size_t n_vocab,
-                         const uint32_t *answer, size_t n_answer);
+                         const uint32_t *answer, size_t n_answer, bool *seen);
 
 #endif

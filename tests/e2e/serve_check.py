@@ -87,7 +87,12 @@ def the_paths():
     check("wrong method", ask("GET", "/v1/completions")[0] == 405)
     evil = {"Origin": "http://evil.example"}
     check("foreign origin", ask("GET", "/health", None, evil)[0] == 403)
-    check("foreign host", ask("GET", "/health", None, {"Host": "evil.example"})[0] == 403)
+    for host in "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "[::1", "":
+        status, body, _ = ask("GET", "/health", None, {"Host": host})
+        check("foreign host " + host, status == 403 and
+              body["error"]["message"].startswith("Host: "), body)
+    for host in "localhost", "LOCALHOST:1", "127.0.0.5:8080", "[::1]:8080", socket.gethostname():
+        check("host " + host, ask("GET", "/health", None, {"Host": host})[0] == 200)
 
 
 def the_words():
@@ -127,6 +132,13 @@ def the_options():
     check("length", one["finish_reason"] == "length")
     echo = complete(prompt="Once upon", max_tokens=3, seed=5, echo=True)["choices"][0]["text"]
     check("echo", echo.startswith("Once upon") and one["text"].startswith(echo[9:]), echo)
+    ids = ask("POST", "/tokenize", {"content": "日本é"})[1]["tokens"]
+    for prompt in "日本é", ids[:-1]:  # the second ends within a character
+        request = {"prompt": prompt, "echo": True, "max_tokens": 3, "seed": 5}
+        whole = complete(**request)["choices"][0]["text"]
+        parts = [e["choices"][0]["text"] for e in events("/v1/completions", **request)]
+        check("echo in a stream", "".join(parts) == whole and parts[0].startswith("日本"),
+              (parts, whole))
     first = ask("POST", "/tokenize", {"content": " king"})[1]["tokens"][0]
     biased = complete(prompt="The", max_tokens=3, logit_bias={str(first): 100})
     check("logit_bias", biased["choices"][0]["text"] == " king" * 3, biased)
@@ -146,6 +158,15 @@ def the_probabilities():
     check("greedy takes the most probable",
           all(math.isclose(max(t.values()), p) for t, p in
               zip(lp["top_logprobs"], lp["token_logprobs"])), lp)
+    # whole characters, also while text is held back because a stop string may begin in it
+    text = c["text"]
+    stops = [text[i:i + 3] + "\u2603" for i in range(len(text) - 3)][:16]
+    for seed in range(4):
+        c = complete(prompt="The", max_tokens=24, seed=seed, logprobs=0, stop=stops)["choices"][0]
+        lp = c["logprobs"]
+        check("offsets of tokens", all(c["text"][at:at + len(t)] == t for t, at in
+                                       zip(lp["tokens"], lp["text_offset"]) if "\ufffd" not in t)
+              and lp["text_offset"][-1] > 0, lp)
     _, chat, _ = ask("POST", "/v1/chat/completions", {
         "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "logprobs": True,
         "top_logprobs": 2})
@@ -213,12 +234,16 @@ def the_schemas():
         "type": "json_schema", "json_schema": {"schema": tree}})["choices"][0]
     check("a schema within itself", c["finish_reason"] == "length" or
           "next" in json.loads(c["text"]), c)
+    error_of("nothing may come", 400, {
+        "prompt": "x", "logit_bias": {str(i): -100 for i in range(900)}, "response_format": {
+            "type": "json_schema", "json_schema": {"schema": {"const": "abc"}}}})
     for what, schema in [("pattern", {"type": "string", "pattern": "a+"}),
                          ("itself", {"$ref": "#"}), ("nowhere", {"$ref": "#/$defs/x"}),
                          ("type", {"type": "cat"}), ("required", {"type": "object",
                                                                   "required": ["x"]}),
                          ("counts", {"type": "array", "minItems": 3, "maxItems": 2}),
                          ("list", []), ("two", {"enum": [1], "const": 1}),
+                         ("beside", {"type": "array", "anyOf": [{"type": "integer"}]}),
                          ("minimum", {"type": "integer", "minimum": 3})]:
         error_of("schema: " + what, 400, {"prompt": "a", "response_format": {
             "type": "json_schema", "json_schema": {"schema": schema}}})
@@ -228,6 +253,10 @@ def the_errors():
     for what, body in [
             ("no prompt", {}), ("empty prompt", {"prompt": []}), ("a number", {"prompt": 4}),
             ("no ids", {"prompt": [1, "a"]}), ("an id too large", {"prompt": [10**8]}),
+            ("an id too large, echoed", {"prompt": [10**8], "echo": True}),
+            ("a long text", {"prompt": " " * 4000000}),
+            ("stream_options", {"prompt": "a", "stream_options": "x"}),
+            ("suffix auto", {"prompt": "a", "suffix": "auto"}),
             ("negative", {"prompt": [-1]}), ("n 0", {"prompt": "a", "n": 0}),
             ("n 1000", {"prompt": "a", "n": 1000}), ("hot", {"prompt": "a", "temperature": 1000}),
             ("temperature text", {"prompt": "a", "temperature": "x"}),
@@ -256,12 +285,22 @@ def the_errors():
                        ("tools", {"messages": [{"role": "user", "content": "a"}],
                                   "tools": [{"type": "function"}]})]:
         error_of("chat: " + what, 400, body, "/v1/chat/completions")
+    part = {"type": "text", "text": "king "}
+    begin = time.time()
+    error_of("many parts", 400, {"messages": [{"role": "user", "content": [part] * 100000}]},
+             "/v1/chat/completions")
+    check("many parts hold nobody up", time.time() - begin < 10, time.time() - begin)
+    error_of("a long text to tokenize", 400, {"content": " " * 4000000}, "/tokenize")
+    check("an empty suffix", ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 1,
+                                                             "suffix": ""})[0] == 200)
     error_of("another model", 404, {"prompt": "a", "model": "gpt-4"})
-    for what, raw in [("not JSON", b"{"), ("nothing", b""), ("bytes", b"\xff\xfe{}"),
+    for what, raw in [("not JSON", b"{"), ("bytes", b"\xff\xfe{}"),
                       ("deep", b"[" * 100000), ("twice", b'{"prompt":"a","prompt":"b"}'),
                       ("NUL", b'{"prompt":"a\\u0000b"}')]:
         error_of(what, 400, raw)
-    error_of("a huge body", 413, b'{"prompt":"' + b"a" * (5 << 20) + b'"}')
+    for mib in 5, 20:
+        error_of("a body of %d MiB" % mib, 413, b'{"prompt":"' + b"a" * (mib << 20) + b'"}')
+    check("an empty body", "empty" in error_of("nothing", 400, b"")["error"]["message"])
 
 
 def the_unmannered():
@@ -302,6 +341,64 @@ def the_unmannered():
         pass
     s.close()
     check("still there", ask("GET", "/health")[0] == 200)
+
+
+def answer_on(s):
+    r = http.client.HTTPResponse(s)
+    r.begin()
+    return r.status, r.read()
+
+
+def post_bytes(path, body, more=b""):
+    data = json.dumps(body).encode()
+    return (b"POST %s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n" %
+            (path.encode(), more, len(data))) + data
+
+
+def the_early():
+    """Who waits for leave to send a body hears at once that it is not wanted."""
+    for path, length, status in [("/v1/completions", 1 << 30, 413), ("/nothing", 1000, 404),
+                                 ("/health", 1000, 405)]:
+        s = socket.create_connection((URL.hostname, URL.port), timeout=20)
+        s.sendall(b"POST %s HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+                  b"Content-Length: %d\r\n\r\n" % (path.encode(), length))
+        check("%s: %d before the body" % (path, status), answer_on(s)[0] == status)
+        s.close()
+    # A byte now and then does not keep a connection: --idle-s is 2.
+    s = socket.create_connection((URL.hostname, URL.port), timeout=20)
+    s.sendall(post_bytes("/v1/completions", {"prompt": "a" * 100})[:-90])
+    begin = time.time()
+    try:
+        for _ in range(30):
+            s.sendall(b"a")
+            time.sleep(0.5)
+    except ConnectionError:
+        pass
+    check("a body that trickles is cut off", time.time() - begin < 14, time.time() - begin)
+    s.close()
+
+
+def the_half_closed():
+    """A client that ends its side and stays gets its answer, whole or as a stream."""
+    for stream in False, True:
+        request = {"prompt": "Once", "max_tokens": 450, "n": 8, "seed": 4}
+        s = socket.create_connection((URL.hostname, URL.port), timeout=60)
+        s.sendall(post_bytes("/v1/completions", dict(request, stream=stream)))
+        s.shutdown(socket.SHUT_WR)
+        status, body = answer_on(s)
+        check("half closed, stream %s" % stream, status == 200 and b'"error"' not in body and
+              (b"[DONE]" in body if stream else len(json.loads(body)["choices"]) == 8),
+              (status, body[-300:]))
+        s.close()
+
+
+def the_trace():
+    """The last request is known by the id of its answer."""
+    for path, body in ("/v1/completions", {"prompt": "a"}), \
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}):
+        body = ask("POST", path, dict(body, max_tokens=3))[1]
+        last = ask("GET", "/cluster")[1]["last_request"]
+        check("the last request's id", last["id"] == body["id"], (last["id"], body["id"]))
 
 
 def the_impatient():
@@ -356,7 +453,8 @@ def main():
     # fewer steps than there are tokens to read twice
     for part in (the_paths, the_words, the_same_as_run, the_options, the_probabilities, the_streams,
                  the_schemas,
-                 the_errors, the_unmannered, the_impatient, the_crowd):
+                 the_errors, the_unmannered, the_early, the_half_closed, the_trace, the_impatient,
+                 the_crowd):
         try:
             part()
         except Exception as e:  # the rest is checked all the same

@@ -17,7 +17,81 @@ start_server alone --queue 100 --idle-s 2
 check "alone" "$here/serve_check.py" "$url" "$TROUPE" "$MODEL"
 stop_server alone
 
-start_server workers -w 3 --parallel 12 --cache 2000
+# Streams that nobody reads end long before --idle-s, and who reads on is told.
+start_server unread
+"$python" - "$url" >"$WORK/out" 2>&1 <<'PY' || fail "unread: $(cat "$WORK/out")"
+import json, socket, sys, time, urllib.parse, urllib.request
+url = urllib.parse.urlsplit(sys.argv[1])
+def requests():
+    return json.load(urllib.request.urlopen(sys.argv[1] + "/cluster", timeout=20))["requests"]
+body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 450, "n": 16,
+                   "logprobs": True, "top_logprobs": 20, "stream": True}).encode()
+sockets = []
+for _ in range(2):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    s.settimeout(60)
+    s.connect((url.hostname, url.port))
+    s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+              b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    sockets.append(s)
+for _ in range(250):
+    r = requests()
+    if r["cancelled"] > 16 and r["running"] + r["waiting"] == 0:
+        break
+    time.sleep(0.1)
+assert r["cancelled"] > 16, r
+text = b""
+while more := sockets[0].recv(1 << 20):
+    text += more
+assert b'"code":"cancelled"' in text[-500:] and b"[DONE]" in text[-100:], text[-500:]
+PY
+stop_server unread
+
+# Told to stop, it takes no new connections, and finishes the answers that have begun.
+start_server drained
+"$python" - "$url" >"$WORK/out" 2>&1 <<'PY' || fail "drained: $(cat "$WORK/out")"
+import json, os, signal, socket, sys, time, urllib.parse, urllib.request
+url = urllib.parse.urlsplit(sys.argv[1])
+pid = json.load(urllib.request.urlopen(sys.argv[1] + "/cluster", timeout=20))["coordinator"]["pid"]
+body = json.dumps({"prompt": "Once", "max_tokens": 450, "n": 4, "stream": True}).encode()
+stream = urllib.request.urlopen(sys.argv[1] + "/v1/completions", body, timeout=60)
+begin = stream.read(100)
+os.kill(pid, signal.SIGTERM)
+for _ in range(200):
+    try:
+        socket.create_connection((url.hostname, url.port), timeout=20).close()
+        time.sleep(0.05)
+    except ConnectionRefusedError:
+        break
+else:
+    raise SystemExit("connections are taken")
+text = (begin + stream.read()).decode()
+assert text.endswith("data: [DONE]\n\n") and '"error"' not in text, text[-300:]
+PY
+wait "$server" || fail "drained: ends with $?"
+
+# Places to run in count, not only those to wait in; who can never fit hears that.
+start_server places --parallel 6 --queue 0
+"$python" - "$url" >"$WORK/out" 2>&1 <<'PY' || fail "places: $(cat "$WORK/out")"
+import concurrent.futures, json, sys, urllib.error, urllib.request
+def ask(n):
+    body = json.dumps({"prompt": "Once", "max_tokens": 100, "n": n}).encode()
+    try:
+        return len(json.load(urllib.request.urlopen(sys.argv[1] + "/v1/completions", body,
+                                                    timeout=60))["choices"])
+    except urllib.error.HTTPError as e:
+        return e.code, e.read().decode()
+assert ask(6) == 6
+with concurrent.futures.ThreadPoolExecutor(6) as pool:
+    many = list(pool.map(ask, [1, 2, 1, 1, 1]))
+assert many == [1, 2, 1, 1, 1], many
+status, text = ask(7)
+assert status == 400 and "7 answers are more than the 6" in text, text
+PY
+stop_server places
+
+start_server workers -w 3 --worker-binary "$BIN/troupe-worker" --parallel 12 --cache 2000
 check "many clients, three workers, little memory" "$here/serve_load.py" "$url" --clients 16 \
   --seconds 8 --kinds 16 --memory "${SANITIZED:-8}"
 check "and workers that are killed and stopped" "$here/serve_load.py" "$url" --clients 16 \
@@ -101,8 +175,58 @@ assert get("/health", None) == get("/", None) == 200
 assert get("/v1/models", None) == get("/cluster", None) == get("/metrics", key[:-1]) == 401
 assert get("/v1/models", key) == get("/cluster", key) == 200
 PY
+# Bodies of those without a key are not kept.
+"$python" - "$url" "$(cat "$WORK/key")" "${SANITIZED:-30}" >"$WORK/out" 2>&1 <<'PY' ||
+import json, socket, sys, time, urllib.parse, urllib.request
+url, key, most = urllib.parse.urlsplit(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+def memory():
+    r = urllib.request.Request(sys.argv[1] + "/cluster", headers={"Authorization": "Bearer " + key})
+    return json.load(urllib.request.urlopen(r, timeout=20))["coordinator"]["memory_bytes"]
+before = memory()
+sockets = []
+for _ in range(40):
+    s = socket.create_connection((url.hostname, url.port), timeout=20)
+    s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000001\r\n\r\n"
+              + b" " * 4000000)
+    sockets.append(s)
+time.sleep(0.5)
+grown = (memory() - before) >> 20
+assert grown < most, "%d MiB" % grown
+for s in sockets:
+    s.sendall(b" ")
+    assert s.recv(4096).startswith(b"HTTP/1.1 401"), "no 401 behind the body"
+PY
+  fail "bodies without a key: $(cat "$WORK/out")"
 grep -q "$(cat "$WORK/key")" "$WORK/keys" "$WORK/keys.err" && fail "the key itself is kept"
 stop_server keys
+
+# Which names it goes by: what it listens on; where anybody may ask, no other site's.
+asks() { # STATUS HOST ORIGIN
+  local got
+  got=$("$python" - "$url" "$2" "$3" <<'PY'
+import http.client, sys, urllib.parse
+url = urllib.parse.urlsplit(sys.argv[1])
+c = http.client.HTTPConnection("127.0.0.5", url.port, timeout=20)
+headers = {"Host": sys.argv[2], "Origin": sys.argv[3]}
+c.request("GET", "/cluster", headers={name: v for name, v in headers.items() if v})
+print(c.getresponse().status)
+PY
+  )
+  [ "$got" = "$1" ] || fail "$name: Host: $2, Origin: $3: $got, not $1"
+}
+name=far
+start_server far --host 0.0.0.0 --insecure --host-name one.example,two.example
+asks 200 "127.0.0.5:80" "http://127.0.0.5:80"
+asks 403 evil.example http://evil.example
+asks 403 one.example,two.example ""
+asks 200 Two.example:8080 http://two.example:8080
+asks 403 two.example http://evil.example
+stop_server far
+name=near
+start_server near --host 127.0.0.5
+asks 200 "127.0.0.5:${url##*:}" "http://127.0.0.5:${url##*:}"
+asks 403 evil.example ""
+stop_server near
 
 if command -v openssl >/dev/null; then
   openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout "$WORK/key.pem" \
@@ -129,9 +253,14 @@ PY
 stop_server cluster
 
 expect_error "far without keys" 2 'insecure' "$TROUPE" serve -m "$MODEL" --host 0.0.0.0
+expect_error "no worker" 2 'worker-binary' "$TROUPE" serve -m "$MODEL" -w 1 \
+  --worker-binary "$WORK/nobody"
 expect_error "no model" 2 'no model' "$TROUPE" serve
 expect_error "template" 2 'chat' "$TROUPE" serve -m "$MODEL" --chat-template nonsense
 expect_error "no address" 2 'host' "$TROUPE" serve -m "$MODEL" --host example --insecure
+run "a small context" "$TROUPE" bench --serve -m "$MODEL" --ctx 64 --seconds 1 --concurrent 2 \
+  --prompt 8 --answer 4 --shared 50
+[ "$status" = 0 ] || fail "a small context: $(cat "$WORK/err")"
 start_server taken
 run "port taken" "$TROUPE" serve -m "$MODEL" --port "${url##*:}"
 [ "$status" = 7 ] || fail "port taken: exit status $status"

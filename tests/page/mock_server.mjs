@@ -156,7 +156,7 @@ async function complete(mock, req, res, chat) {
     mock.cluster.requests.failed++;
     return sendError(res, 400, "The prompt has 9000 tokens; <i>2048</i> fit.", "invalid_request");
   }
-  const id = "cmpl-" + mock.seen.length;
+  const id = (chat ? "chatcmpl-" : "cmpl-") + mock.seen.length.toString(16).padStart(16, "0");
   const c = mock.cluster;
   const request = { id, tokens: 0, picks: matrix(c.model.layers, c.model.experts, () => 0) };
   const words = (LINES.join(" ") + (asked === "markup" ? MARKUP : "")).split(/(?<= )/);
@@ -205,8 +205,8 @@ async function complete(mock, req, res, chat) {
 
 function health(cluster) {
   const lost = cluster.workers.filter((w) => w.state === "lost");
-  if (!lost.length) return [200, { status: "ready", reason: "" }];
-  return [503, { status: "degraded", reason: lost.length + " worker lost" }];
+  if (!lost.length) return [200, { status: "ready", reason: null }];
+  return [200, { status: "degraded", reason: lost.length + " worker lost" }];
 }
 
 async function route(mock, req, res) {

@@ -239,6 +239,12 @@ static void what_cannot_be_held_is_refused_by_name(void **state)
         { "{\"enum\":[]}", "enum" },
         { "{\"type\":\"object\",\"required\":[\"x\"]}", "required" },
         { "[]", "object" },
+        { "{\"type\":\"array\",\"anyOf\":[{\"type\":\"integer\"}]}", "anyOf and type" },
+        { "{\"$ref\":\"#/$defs/a\",\"minLength\":3,\"$defs\":{\"a\":{\"type\":\"string\"}}}",
+          "$ref and minLength" },
+        { "{\"minLength\":1,\"items\":{}}", "minLength" },
+        { "{\"type\":\"string\",\"enum\":[\"a\",1]}", "enum" },
+        { "{\"type\":\"integer\",\"const\":\"a\"}", "const" },
     };
     char why[300];
 
@@ -255,6 +261,98 @@ static void what_cannot_be_held_is_refused_by_name(void **state)
         assert_non_null(strstr(why, bad[i][1]));
         json_decref(s);
     }
+}
+
+/* Without a type, or with one beside values, the texts are some that the schema allows. */
+static void what_stands_side_by_side_is_met_together(void **state)
+{
+    (void)state;
+    assert_true(fits("{\"minLength\":2}", "\"ab\""));
+    assert_false(fits("{\"minLength\":2}", "\"a\""));
+    assert_false(fits("{\"minLength\":2}", "18"));
+    assert_true(fits("{\"items\":{\"type\":\"integer\"}}", "[1,2]"));
+    assert_false(fits("{\"items\":{\"type\":\"integer\"}}", "\"a\""));
+    assert_true(fits("{\"type\":\"string\",\"enum\":[\"a\",\"b\"]}", "\"b\""));
+    assert_true(fits("{\"type\":\"number\",\"const\":1}", "1"));
+}
+
+/* Choices of choices of choices lead to the same places: 6 to the 20th ways, but few places. */
+static void choices_that_lead_to_the_same_are_followed_once(void **state)
+{
+    json_t *defs = json_object();
+    json_t *s = json_pack("{s:s}", "$ref", "#/$defs/d0");
+    tr_grammar *g = NULL;
+    tr_walk *w = NULL;
+    char ref[32], name[16];
+
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        json_t *any = json_array();
+        snprintf(ref, sizeof ref, "#/$defs/d%d", i + 1);
+        snprintf(name, sizeof name, "d%d", i);
+        for (int k = 0; k < 6; k++)
+            json_array_append_new(any, json_pack("{s:s}", "$ref", ref));
+        json_object_set_new(defs, name, json_pack("{s:o}", "anyOf", any));
+    }
+    json_object_set_new(defs, "d20", json_pack("{s:s}", "type", "null"));
+    json_object_set_new(s, "$defs", defs);
+    assert_int_equal(tr_schema_compile(s, &g), TR_OK);
+    assert_int_equal(tr_walk_new(g, &w), TR_OK);
+    int32_t at = tr_walk_start(w);
+    for (const char *c = "null"; *c; c++)
+        at = tr_walk_next(w, at, (uint8_t)*c);
+    assert_true(tr_walk_is_end(w, at));
+    tr_walk_free(&w);
+    tr_grammar_free(&g);
+    json_decref(s);
+}
+
+/* A state with very many readings: many values that begin alike, many properties that may be left
+ * out. */
+static void many_values_and_many_properties_can_be_followed(void **state)
+{
+    json_t *values = json_array();
+    json_t *properties = json_object();
+    char name[16];
+
+    (void)state;
+    for (int i = 0; i < 3000; i++) {
+        snprintf(name, sizeof name, "v%d", i);
+        json_array_append_new(values, json_string(name));
+        if (i < 400)
+            json_object_set_new(properties, name, json_pack("{s:s}", "type", "null"));
+    }
+    json_t *s = json_pack("{s:s, s:o}", "type", "object", "properties", properties);
+    json_object_set_new(properties, "one", json_pack("{s:o}", "enum", values));
+    char *text = json_dumps(s, 0);
+    assert_true(fits(text, "{\"v7\":null,\"v399\":null,\"one\":\"v2999\"}"));
+    assert_true(fits(text, "{\"one\":\"v0\"}"));
+    assert_false(fits(text, "{\"one\":\"v3000\"}"));
+    free(text);
+    json_decref(s);
+}
+
+/* However deep: what is forgotten on the way is not what is still open. */
+static void deep_texts_end_when_all_is_closed(void **state)
+{
+    enum { DEPTH = 5000 };
+    tr_grammar *g = NULL;
+    tr_walk *w = NULL;
+
+    (void)state;
+    assert_int_equal(tr_schema_compile(NULL, &g), TR_OK);
+    assert_int_equal(tr_walk_new(g, &w), TR_OK);
+    int32_t at = tr_walk_start(w);
+    for (const char *c = "{\"a\":"; *c; c++)
+        at = tr_walk_next(w, at, (uint8_t)*c);
+    for (int i = 0; i < 2 * DEPTH; i++) {
+        at = tr_walk_trim(w, tr_walk_next(w, at, i < DEPTH ? '[' : ']'));
+        assert_int_not_equal(at, TR_WALK_DEAD);
+        assert_false(tr_walk_is_end(w, at));
+    }
+    assert_true(tr_walk_is_end(w, tr_walk_next(w, at, '}')));
+    tr_walk_free(&w);
+    tr_grammar_free(&g);
 }
 
 /* A long text in few states, and the states that are kept stay few. */
@@ -290,6 +388,10 @@ int main(void)
         cmocka_unit_test(what_a_guide_lets_through_is_json),
         cmocka_unit_test(texts_fit_or_do_not),
         cmocka_unit_test(what_cannot_be_held_is_refused_by_name),
+        cmocka_unit_test(what_stands_side_by_side_is_met_together),
+        cmocka_unit_test(choices_that_lead_to_the_same_are_followed_once),
+        cmocka_unit_test(many_values_and_many_properties_can_be_followed),
+        cmocka_unit_test(deep_texts_end_when_all_is_closed),
         cmocka_unit_test(a_long_text_keeps_little),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);

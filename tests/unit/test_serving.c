@@ -126,7 +126,7 @@ static void submit(tr_serving *s, request *r)
                              .on_end = take_end,
                              .ctx = r };
 
-    assert_int_equal(tr_serving_submit(s, &q, &r->ticket), TR_OK);
+    assert_int_equal(tr_serving_submit(s, &q, 1, &r->ticket), TR_OK);
 }
 
 typedef struct {
@@ -267,7 +267,7 @@ static void a_full_queue_and_what_can_never_fit_are_refused(void **state)
     (void)state;
     test_cluster_start(&cluster, 0, 1);
     tr_engine *e = open_engine(&cluster, 0);
-    tr_serving_options o = { .engine = e, .max_running = 1, .max_waiting = 2 };
+    tr_serving_options o = { .engine = e, .max_running = 1, .max_waiting = 1 };
     assert_int_equal(tr_serving_new(&o, &s), TR_OK);
     for (size_t i = 0; i < 3; i++)
         fill(&list[i], 7, i);
@@ -280,21 +280,94 @@ static void a_full_queue_and_what_can_never_fit_are_refused(void **state)
                              .on_token = take_token,
                              .on_end = take_end,
                              .ctx = &list[2] };
-    assert_int_equal(tr_serving_submit(s, &q, &list[2].ticket), TR_E_BUSY);
+    assert_int_equal(tr_serving_submit(s, &q, 1, &list[2].ticket), TR_E_BUSY);
     q.max_tokens = 1000;
-    assert_int_equal(tr_serving_submit(s, &q, &list[2].ticket), TR_E_REQUEST);
+    assert_int_equal(tr_serving_submit(s, &q, 1, &list[2].ticket), TR_E_REQUEST);
     q.max_tokens = 1;
     q.n_prompt = 0;
-    assert_int_equal(tr_serving_submit(s, &q, &list[2].ticket), TR_E_REQUEST);
+    assert_int_equal(tr_serving_submit(s, &q, 1, &list[2].ticket), TR_E_REQUEST);
     q.n_prompt = 1;
     uint32_t no_token = N_VOCAB;
     q.prompt = &no_token;
-    assert_int_equal(tr_serving_submit(s, &q, &list[2].ticket), TR_E_REQUEST);
+    assert_int_equal(tr_serving_submit(s, &q, 1, &list[2].ticket), TR_E_REQUEST);
     tr_serving_drain(s);
     q.prompt = list[2].prompt;
-    assert_int_equal(tr_serving_submit(s, &q, &list[2].ticket), TR_E_INTERRUPTED);
+    assert_int_equal(tr_serving_submit(s, &q, 1, &list[2].ticket), TR_E_INTERRUPTED);
     assert_int_equal(tr_serving_run(s), TR_OK);
     assert_true(list[0].ends == 1 && list[1].ends == 1 && list[2].ends == 0);
+    tr_serving_free(&s);
+    tr_engine_close(&e);
+    test_cluster_stop(&cluster);
+}
+
+/* Nothing runs yet, so all of them are newcomers: free places count, not only those to wait in. */
+static void answers_to_one_prompt_are_taken_together_or_not_at_all(void **state)
+{
+    test_cluster cluster;
+    tr_serving *s = NULL;
+    tr_serving_request q[6];
+    uint64_t tickets[6];
+    request list[6];
+
+    (void)state;
+    test_cluster_start(&cluster, 0, 1);
+    tr_engine *e = open_engine(&cluster, 0);
+    tr_serving_options o = { .engine = e, .max_running = 4, .max_waiting = 1 };
+    assert_int_equal(tr_serving_new(&o, &s), TR_OK);
+    for (size_t i = 0; i < 6; i++) {
+        fill(&list[i], 9, i);
+        q[i] = (tr_serving_request){ .prompt = list[i].prompt,
+                                     .n_prompt = list[i].n_prompt,
+                                     .max_tokens = 1,
+                                     .sampling = list[i].sampling,
+                                     .on_token = take_token,
+                                     .on_end = take_end,
+                                     .ctx = &list[i] };
+    }
+    assert_int_equal(tr_serving_submit(s, q, 6, tickets), TR_E_REQUEST); /* can never be */
+    assert_int_equal(tr_serving_submit(s, q, 3, tickets), TR_OK);
+    assert_int_equal(tr_serving_submit(s, q + 3, 3, tickets + 3), TR_E_BUSY);
+    assert_int_equal(tr_serving_submit(s, q + 3, 2, tickets + 3), TR_OK);
+    for (size_t i = 1; i < 5; i++)
+        assert_true(tickets[i] > tickets[i - 1]);
+    tr_serving_drain(s);
+    assert_int_equal(tr_serving_run(s), TR_OK);
+    for (size_t i = 0; i < 6; i++)
+        assert_int_equal(list[i].ends, i < 5);
+    tr_serving_free(&s);
+    tr_engine_close(&e);
+    test_cluster_stop(&cluster);
+}
+
+static void no_cancel_is_lost_among_many(void **state)
+{
+    test_cluster cluster;
+    tr_serving_stats stats;
+    tr_serving *s = NULL;
+    request list[3];
+
+    (void)state;
+    test_cluster_start(&cluster, 0, 1);
+    tr_engine *e = open_engine(&cluster, 0);
+    tr_serving_options o = { .engine = e, .max_running = 1, .max_waiting = 2 };
+    assert_int_equal(tr_serving_new(&o, &s), TR_OK);
+    for (size_t i = 0; i < 3; i++) {
+        fill(&list[i], 11, i);
+        submit(s, &list[i]);
+    }
+    for (int i = 0; i < 100; i++) {
+        tr_serving_cancel(s, list[0].ticket);
+        tr_serving_cancel(s, UINT64_MAX - 7);
+    }
+    tr_serving_cancel(s, list[2].ticket);
+    tr_serving_drain(s);
+    assert_int_equal(tr_serving_run(s), TR_OK);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(list[i].ends, 1);
+        assert_int_equal(list[i].st, i == 1 ? TR_OK : TR_E_INTERRUPTED);
+    }
+    tr_serving_get_stats(s, &stats, NULL, NULL);
+    assert_int_equal(stats.cancelled, 2);
     tr_serving_free(&s);
     tr_engine_close(&e);
     test_cluster_stop(&cluster);
@@ -320,6 +393,8 @@ int main(void)
         cmocka_unit_test(answers_are_those_of_a_request_alone),
         cmocka_unit_test(who_is_sent_back_for_want_of_room_loses_nothing),
         cmocka_unit_test(a_full_queue_and_what_can_never_fit_are_refused),
+        cmocka_unit_test(answers_to_one_prompt_are_taken_together_or_not_at_all),
+        cmocka_unit_test(no_cancel_is_lost_among_many),
         cmocka_unit_test(quantiles_lie_in_their_bucket),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);

@@ -85,6 +85,7 @@ static void small_messages_survive(void **state)
     assert_false(through(&m, &size).shutdown.had_losses);
     through(&(tr_control){ .kind = TR_CONTROL_ALIVE }, &size);
     through(&(tr_control){ .kind = TR_CONTROL_BYE }, &size);
+    through(&(tr_control){ .kind = TR_CONTROL_LEAVE }, &size);
 }
 
 /* Layer l of the assignment holds every third expert from l on, and a run at the end. */
