@@ -27,8 +27,8 @@ static const tr_time look_period = 5 * TR_MS;
 
 typedef struct {
     tr_time at;           /* since the first token, or since the start */
-    bool is_stop;         /* else it is a kill */
-    tr_time continued_at; /* likewise; TR_FOREVER: at the end, by a kill */
+    int signal;           /* SIGKILL, SIGTERM, SIGSTOP */
+    tr_time continued_at; /* of a stop; TR_FOREVER: at the end, by a kill */
     uint64_t whom;        /* modulo those that are there */
     pid_t pid;            /* that it has hit; 0 for none yet */
     bool is_over;
@@ -101,7 +101,7 @@ static void kill_all(const storm *s)
 static void end_stopped(storm *s)
 {
     for (size_t i = 0; i < s->n_blows; i++)
-        if (s->blow[i].is_stop && s->blow[i].pid != 0 && !s->blow[i].is_over)
+        if (s->blow[i].signal == SIGSTOP && s->blow[i].pid != 0 && !s->blow[i].is_over)
             kill(s->blow[i].pid, SIGKILL);
 }
 
@@ -130,9 +130,12 @@ static void plan_blows(storm *s)
     for (size_t i = 0; i < s->n_blows; i++) {
         blow *b = &s->blow[i];
         uint64_t kind = tr_rng_u64(seed, run, 8 * i + 8) % 8;
-        *b = (blow){ .is_stop = kind < 4, .continued_at = TR_FOREVER };
+        *b = (blow){ .signal = kind < 4   ? SIGSTOP
+                               : kind < 7 ? SIGKILL
+                                          : SIGTERM,
+                     .continued_at = TR_FOREVER };
         b->at = (tr_time)(tr_rng_unit(tr_rng_u64(seed, run, 8 * i + 9)) * (double)span);
-        if (b->is_stop && kind < 3)
+        if (kind < 3)
             b->continued_at = b->at + (tr_time)(tr_rng_unit(tr_rng_u64(seed, run, 8 * i + 10)) *
                                                 2.0 * (double)TR_SECOND);
         b->whom = tr_rng_u64(seed, run, 8 * i + 11);
@@ -147,11 +150,12 @@ static void strike(storm *s, blow *b)
     if (n == 0)
         return;
     b->pid = pid[b->whom % n];
-    kill(b->pid, b->is_stop ? SIGSTOP : SIGKILL);
-    b->is_over = !b->is_stop;
+    kill(b->pid, b->signal);
+    b->is_over = b->signal != SIGSTOP;
     s->was_hit_early = s->was_hit_early || s->first_token == 0;
-    s->report.n_killed += !b->is_stop;
-    s->report.n_stopped += b->is_stop;
+    s->report.n_killed += b->signal == SIGKILL;
+    s->report.n_told += b->signal == SIGTERM;
+    s->report.n_stopped += b->signal == SIGSTOP;
 }
 
 static void deal(storm *s, blow *b, tr_time now)

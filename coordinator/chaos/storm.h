@@ -1,9 +1,11 @@
-/* storm.h - real clusters on this machine whose workers are killed, stopped and continued.
+/* storm.h - real clusters on this machine whose workers are killed, told to end, stopped,
+ * continued.
  *
  * Runs this very program, `troupe run -w N`, again and again until the time is over.  At random
- * moments of each run some of its workers get SIGKILL or SIGSTOP, of which most later SIGCONT.  The
- * text must be that of a run without workers, and no process may be left behind.  Only processes of
- * its own runs are touched: those that have a mark of the run in their environment.
+ * moments of each run some of its workers get SIGKILL, SIGTERM or SIGSTOP, and most of the last
+ * SIGCONT later.  The text must be that of a run without workers, and no process may be left
+ * behind.  Only processes of its own runs are touched: those that have a mark of the run in their
+ * environment.
  *
  * USE     tr_storm_options o = { .model = path, .n_workers = 4, .n_tokens = 200,
  *                                .duration = 60 * TR_SECOND };
@@ -37,7 +39,7 @@ typedef struct {
     uint64_t n_runs, n_equal;
     uint64_t n_not_joined; /* the documented end: a worker was lost before it had its experts */
     uint64_t n_bad;
-    uint64_t n_killed, n_stopped, n_continued;     /* workers */
+    uint64_t n_killed, n_told, n_stopped, n_continued; /* workers; told to end */
     double seconds, calm_seconds, longest_seconds; /* of all; of a run without faults; of a run */
 } tr_storm_report;
 

@@ -74,8 +74,8 @@ void tr_chaos_report_storm(const tr_storm_report *r)
 {
     printf("%llu runs in %.0f s; one without faults takes %.1f s, the longest took %.1f s\n",
            ull(r->n_runs), r->seconds, r->calm_seconds, r->longest_seconds);
-    printf("%llu workers killed, %llu stopped, %llu of these continued\n", ull(r->n_killed),
-           ull(r->n_stopped), ull(r->n_continued));
+    printf("%llu workers killed, %llu told to end, %llu stopped, %llu of these continued\n",
+           ull(r->n_killed), ull(r->n_told), ull(r->n_stopped), ull(r->n_continued));
     printf("%8llu equal\n", ull(r->n_equal));
     if (r->n_not_joined > 0)
         printf("%8llu %s\n", ull(r->n_not_joined), tr_verdict_name(TR_VERDICT_NOT_JOINED));
