@@ -43,18 +43,6 @@ static tr_status find_arch(const tr_gguf *g, const tr_arch **out)
                    (int)(name.size < 64 ? name.size : 64), (const char *)name.data, list);
 }
 
-/* A model cut into several files: each is a sound file, and none is the model. */
-static tr_status refuse_parts(const tr_gguf *g)
-{
-    uint32_t n = 1;
-
-    tr_status st = tr_gguf_opt_u32(g, "split.count", &n);
-    if (st != TR_OK || n <= 1)
-        return st;
-    return tr_fail(TR_E_UNSUPPORTED, "model %s: is one of %u parts; join them into one file first",
-                   tr_gguf_path(g), n);
-}
-
 /* ARCH.name within 1..max; if fallback is not 0 the key may be absent. */
 static tr_status size_of(const tr_gguf *g, const char *arch, const char *name, uint32_t fallback,
                          uint32_t max, uint32_t *out)
@@ -391,9 +379,7 @@ tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
     const tr_arch *arch = NULL;
     tr_model_config c = { 0 };
 
-    tr_status st = refuse_parts(g);
-    if (st == TR_OK)
-        st = find_arch(g, &arch);
+    tr_status st = find_arch(g, &arch);
     if (st != TR_OK)
         return st;
     c.arch = arch->name;

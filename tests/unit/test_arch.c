@@ -24,7 +24,6 @@ static const struct {
     { "qwen3moe.attention.key_length", 32 },
     { "qwen3moe.expert_count", 8 },
     { "qwen3moe.expert_used_count", 2 },
-    { "split.count", 1 },
     { "qwen3moe.rope.dimension_count", 32 },
     { "qwen3moe.attention.value_length", 32 },
     { "qwen3moe.vocab_size", 32 },
@@ -87,7 +86,6 @@ static void sound_metadata_is_read_as_it_is(void **state)
 {
     static const change sound[] = {
         { .key = NULL },
-        { .key = "split.count", .value = ABSENT },
         { .key = "qwen3moe.rope.dimension_count", .value = ABSENT },
         { .key = "qwen3moe.vocab_size", .value = ABSENT },
         { .scaling = "none" },
@@ -130,7 +128,6 @@ static const struct {
     const char *word;
 } refused[] = {
     { { .arch = "llama9" }, TR_E_UNSUPPORTED, "'llama9' is not supported; supported: " },
-    { { .key = "split.count", .value = 3 }, TR_E_UNSUPPORTED, "one of 3 parts" },
     { { .key = "qwen3moe.block_count", .value = ABSENT }, TR_E_FORMAT, "block_count is missing" },
     { { .key = "qwen3moe.block_count", .value = 0 }, TR_E_FORMAT, "block_count is 0" },
     { { .key = "qwen3moe.block_count", .value = 1 << 30 }, TR_E_FORMAT, "block_count" },
