@@ -7,12 +7,14 @@
 #include "coordinator/cluster/job.h"
 #include "coordinator/cluster/launch.h"
 #include "coordinator/commands/bench.h"
+#include "coordinator/commands/chaos.h"
 #include "coordinator/commands/inspect.h"
 #include "coordinator/commands/quantize.h"
 #include "coordinator/commands/remote_shell.h"
 #include "coordinator/commands/run.h"
 #include "coordinator/commands/serve.h"
 #include "coordinator/commands/synth.h"
+#include "worker/worker.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -26,6 +28,21 @@ typedef struct {
     const char *summary;                     /* NULL: not for users */
 } command;
 
+/* A worker of chaos's simulated clusters: here, where both halves of the project meet. */
+static tr_status simulated_worker(tr_transport *t, void *ctx)
+{
+    bool had_losses = false;
+
+    (void)ctx;
+    return tr_worker_run(t, &(tr_worker_options){ .version = TR_VERSION, .threads = 1 },
+                         &had_losses);
+}
+
+static tr_status command_chaos(int argc, char **argv)
+{
+    return tr_command_chaos(argc, argv, simulated_worker);
+}
+
 static const command commands[] = {
     { "run", tr_command_run, "generate text, alone or as the coordinator of workers" },
     { "serve", tr_command_serve, "answer many users over HTTP, with a page for people" },
@@ -33,6 +50,7 @@ static const command commands[] = {
     { "inspect", tr_command_inspect, "show what a model file holds" },
     { "quantize", tr_command_quantize, "write a model file with other types of weights" },
     { "synth", tr_command_synth, "write a model of a known shape with random weights" },
+    { "chaos", command_chaos, "test a cluster under thousands of faults, simulated or real" },
     { "remote-shell", tr_command_remote_shell, NULL },
 };
 

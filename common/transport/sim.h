@@ -52,16 +52,17 @@ typedef struct {
     /* of the blocks of memory (base/memory.h) that workers take */
     tr_sim_rate no_block;
 
-    /* of workers, some time before horizon */
+    /* of workers, some time from onset to horizon */
     tr_sim_rate killed, vanished, hung, slow_disk, short_of_memory;
-    /* of ways between the coordinator and a worker, some time before horizon */
+    /* of ways between the coordinator and a worker, in the same time */
     tr_sim_rate cut, unlinked;
-    tr_time horizon;
+    tr_time onset, horizon;
     tr_time hang_max, cut_max; /* one in four lasts for ever */
     tr_time read_max;          /* that a slow disk takes for a read */
+    uint64_t short_block;      /* who is short of memory gets no block above this */
 } tr_sim_rules;
 
-/* Delays of 20 to 200 microseconds, work of 50 to 500, no faults. */
+/* Delays of 20 to 200 microseconds, work of 50 to 500, short blocks of a mebibyte, no faults. */
 tr_sim_rules tr_sim_calm(void);
 
 typedef enum {

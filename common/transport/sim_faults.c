@@ -14,9 +14,6 @@
 /* Streams of random numbers; a kind of fault has its own, those from TR_SIM_LATE on. */
 enum { DRAW_DELAY = 64, DRAW_WORK, DRAW_BYTE, DRAW_TIME, DRAW_DURATION, DRAW_FOR_EVER };
 
-/* A worker that is short of memory gets no block above this. */
-enum { SHORT_BLOCK = 1 << 20 };
-
 tr_sim_rules tr_sim_calm(void)
 {
     return (tr_sim_rules){
@@ -24,6 +21,7 @@ tr_sim_rules tr_sim_calm(void)
         .delay_max = 200 * TR_US,
         .work_min = 50 * TR_US,
         .work_max = 500 * TR_US,
+        .short_block = 1 << 20,
     };
 }
 
@@ -210,7 +208,8 @@ static void draw_fault_of(tr_sim *s, tr_peer worker, tr_sim_what what)
 
     if (!is_drawn(s, &f))
         return;
-    f.at = between(0, s->o.rules.horizon, draw(s, DRAW_TIME, f.from, f.to, false, what));
+    f.at = between(s->o.rules.onset, s->o.rules.horizon,
+                   draw(s, DRAW_TIME, f.from, f.to, false, what));
     if (what == TR_SIM_SLOW_DISK || what == TR_SIM_HANG || what == TR_SIM_CUT)
         f.duration = between(0, longest(&s->o.rules, what),
                              draw(s, DRAW_DURATION, f.from, f.to, false, what));
@@ -218,7 +217,7 @@ static void draw_fault_of(tr_sim *s, tr_peer worker, tr_sim_what what)
         draw(s, DRAW_FOR_EVER, f.from, f.to, false, what) % 4 == 0)
         f.duration = TR_FOREVER;
     if (what == TR_SIM_SHORT_OF_MEMORY)
-        f.byte = SHORT_BLOCK;
+        f.byte = s->o.rules.short_block;
     push_fault(s, &f);
 }
 

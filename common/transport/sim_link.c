@@ -99,7 +99,9 @@ void tr_world_note_arrives(tr_sim *s, tr_peer from, tr_peer to, tr_world_note *n
     tr_world_process *p = &s->process[to];
     tr_world_connection *c = &s->connection[from == 0 ? to : from];
 
-    if (p->is_dead || !p->link || note->connection != c->number) {
+    /* The end of a connection is noticed, also where another has been made meanwhile. */
+    bool is_current = note->is_end || note->connection == c->number;
+    if (p->is_dead || !p->link || !is_current) {
         free(note);
         return;
     }

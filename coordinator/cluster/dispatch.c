@@ -394,6 +394,15 @@ static bool is_finite(const float *x, size_t n)
     return sum >> 31 == 0;
 }
 
+/* What a worker owes is to be sent again: to others, or to itself if nobody else has room and it is
+ * back. */
+static void owe_again(tr_dispatch *d, tr_peer peer)
+{
+    for (size_t i = 0; i < d->plan.n_shares; i++)
+        if (d->plan.share[i].peer == peer && !d->answers[i].rows)
+            d->answers[i].is_sent = false;
+}
+
 /* Nothing in it can be believed, not even which share it answers: others compute all that the
  * worker owes, and it must show by an echo that it can be understood. */
 static tr_status refuse_frame(tr_dispatch *d, tr_peer from, const char *reason)
@@ -404,6 +413,7 @@ static tr_status refuse_frame(tr_dispatch *d, tr_peer from, const char *reason)
     d->stats.answers_refused++;
     if (d->o.recovery && ++d->peer_refused[from] < MAX_REFUSED) {
         tr_members_suspect(d->o.members, from, "%s", why);
+        owe_again(d, from);
         return TR_OK;
     }
     return lose(d, from, why);
@@ -495,7 +505,8 @@ static tr_status accept(tr_dispatch *d, tr_peer from, tr_msg **m)
 
 /* ---- when a holder fails ------------------------------------------------------------------- */
 
-/* Suspect the holders that are late, if others can do their work. */
+/* Suspect the holders that are late.  Should nobody have room for their work, it is theirs again
+ * once they are back: the share or its answer may be lost. */
 static void find_late(tr_dispatch *d, tr_time now)
 {
     for (size_t i = 0; i < d->plan.n_shares; i++) {
@@ -504,6 +515,7 @@ static void find_late(tr_dispatch *d, tr_time now)
         if (s->peer == 0 || a->rows || now < a->late)
             continue;
         a->late = TR_FOREVER;
+        a->is_sent = false;
         tr_members_suspect(d->o.members, s->peer, "is late with layer %u", d->layer);
     }
 }
@@ -535,12 +547,14 @@ static tr_status recover(tr_dispatch *d)
         if (!needs_another(d, i))
             continue;
         size_t before = d->plan.n_shares;
+        tr_peer peer = d->plan.share[i].peer;
         if (d->answers[i].is_moved)
             d->plan.share[i].peer = 0;
         else
             tr_plan_split(&d->plan, i, d->picks, d->o.placement, d->layer);
         d->resent++;
-        d->deadline = tr_deadline_after(tr_now(), d->o.share_timeout);
+        if (d->plan.share[i].peer != peer || d->plan.n_shares > before)
+            d->deadline = tr_deadline_after(tr_now(), d->o.share_timeout);
         /* A substitute may have to load first. */
         st = send_out(d, i, d->o.share_timeout / 4);
         for (size_t k = before; k < d->plan.n_shares && st == TR_OK; k++)
@@ -588,8 +602,10 @@ static tr_status look_around(tr_dispatch *d)
         return deadline_passed(d);
     if (st == TR_OK && d->o.recovery) {
         find_late(d, now);
-        st = recover(d);
+        st = probe_late(d, now); /* if memory is short, they are waited for */
     }
+    if (st == TR_OK && d->o.recovery)
+        st = recover(d);
     return st == TR_OK ? run_all_local(d) : st;
 }
 

@@ -32,6 +32,7 @@ struct tr_recovery {
     uint32_t missing_of;
     uint32_t *substitute; /* [n_layers][n_experts] who loaded it beside its home, or NOBODY */
     uint8_t *told;        /* [n_layers][n_experts] */
+    bool *is_granted;     /* [n_peers][n_layers][n_experts] its room counts there, wherever it is */
     uint64_t *room;       /* [n_peers] bytes left */
     uint64_t *home_bytes; /* [n_peers] of those that are at home there */
     uint64_t *first_room; /* [n_peers] of a worker that holds no more than these */
@@ -102,6 +103,7 @@ tr_status tr_recovery_new(const tr_recovery_options *o, tr_recovery **out)
     r->n_peers = o->n_workers + 1;
     r->substitute = malloc(n * sizeof *r->substitute);
     r->told = calloc(n, sizeof *r->told);
+    r->is_granted = calloc(n * r->n_peers, sizeof *r->is_granted);
     r->is_due = calloc(n, sizeof *r->is_due);
     r->room = calloc(r->n_peers, sizeof *r->room);
     r->home_bytes = calloc(r->n_peers, sizeof *r->home_bytes);
@@ -110,8 +112,8 @@ tr_status tr_recovery_new(const tr_recovery_options *o, tr_recovery **out)
     r->n_tries = calloc(r->n_peers, sizeof *r->n_tries);
     r->is_full = calloc(r->n_peers, sizeof *r->is_full);
     r->presence = calloc(r->n_peers, sizeof *r->presence);
-    if (!r->substitute || !r->told || !r->is_due || !r->room || !r->home_bytes || !r->first_room ||
-        !r->retry || !r->n_tries || !r->is_full || !r->presence) {
+    if (!r->substitute || !r->told || !r->is_granted || !r->is_due || !r->room || !r->home_bytes ||
+        !r->first_room || !r->retry || !r->n_tries || !r->is_full || !r->presence) {
         tr_recovery_free(&r);
         return tr_fail(TR_E_MEMORY, "recovery: no memory");
     }
@@ -130,6 +132,7 @@ void tr_recovery_free(tr_recovery **recovery)
         return;
     free(r->substitute);
     free(r->told);
+    free(r->is_granted);
     free(r->is_due);
     free(r->room);
     free(r->home_bytes);
@@ -149,11 +152,22 @@ static bool is_usable(const tr_recovery *r, uint32_t peer)
     return peer == 0 || (peer != NOBODY && tr_members_is_usable(r->o.members, peer));
 }
 
-/* The usable worker with the most room for so many bytes; else the coordinator; else nobody. */
-static uint32_t find_room(const tr_recovery *r, uint64_t bytes)
+static bool *granted(const tr_recovery *r, uint32_t peer, size_t at)
+{
+    size_t n = (size_t)r->o.placement->n_layers * r->o.placement->n_experts;
+
+    return &r->is_granted[peer * n + at];
+}
+
+/* One that has room for the expert already; else the usable worker with the most room for so many
+ * bytes; else the coordinator; else nobody. */
+static uint32_t find_room(const tr_recovery *r, size_t at, uint64_t bytes)
 {
     uint32_t best = NOBODY;
 
+    for (uint32_t w = 0; w < r->n_peers; w++)
+        if (*granted(r, w, at) && is_usable(r, w) && !r->is_full[w])
+            return w;
     for (uint32_t w = 1; w < r->n_peers; w++)
         if (is_usable(r, w) && !r->is_full[w] && r->room[w] >= bytes &&
             (best == NOBODY || r->room[w] > r->room[best]))
@@ -170,9 +184,10 @@ static uint32_t substitute_for(tr_recovery *r, size_t at, uint64_t bytes)
 
     if (s != NOBODY && is_usable(r, s))
         return s;
-    s = find_room(r, bytes);
+    s = find_room(r, at, bytes);
     if (s != NOBODY) {
-        r->room[s] -= bytes;
+        r->room[s] -= *granted(r, s, at) ? 0 : bytes;
+        *granted(r, s, at) = true;
         r->substitute[at] = s;
         r->told[at] = TOLD_NOTHING;
     }
@@ -306,6 +321,7 @@ static void forget_holdings(tr_recovery *r, uint32_t w)
     for (size_t i = 0; i < n; i++)
         if (r->substitute[i] == w)
             r->substitute[i] = NOBODY;
+    memset(granted(r, w, 0), 0, n * sizeof *r->is_granted);
     r->room[w] = r->first_room[w];
     r->is_full[w] = false;
 }
