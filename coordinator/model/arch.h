@@ -74,6 +74,8 @@ typedef struct {
     bool has_router_bias;
     tr_gate gate;
     bool has_choice_bias; /* added to what the gate gives for choosing, not to the weights */
+    uint32_t n_groups;    /* of experts, of which a row uses experts of a few; 0: no groups */
+    uint32_t used_groups; /* those few */
     bool renormalise;     /* the picks' weights are divided by their sum */
     float routed_scale;   /* the picks' weights are multiplied by this: 1 */
     uint32_t shared_ffn;  /* width of the shared expert, which every token uses; 0: none */
@@ -84,7 +86,7 @@ typedef struct {
     float logit_scale;     /* logits are divided by this: 1 */
 } tr_model_config;
 
-enum { TR_ARCH_KEYS = 12 };
+enum { TR_ARCH_KEYS = 16, TR_MAX_GROUPS = 64 };
 
 typedef struct {
     const char *name; /* general.architecture */
