@@ -58,7 +58,8 @@ static tr_status read_heads(const tr_gguf *g, tr_model_config *c)
     return st;
 }
 
-/* What YaRN adds to the length of queries and keys is in the scores' scale. */
+/* What YaRN adds to the length of queries and keys is in the scores' scale; how much, only the file
+ * can say. */
 static tr_status read_scale(const tr_gguf *g, tr_model_config *c)
 {
     float multiplier = 0.0f;
@@ -66,6 +67,11 @@ static tr_status read_scale(const tr_gguf *g, tr_model_config *c)
     tr_status st = tr_arch_yarn(g, c);
     if (st == TR_OK && tr_gguf_entry_find(g, "deepseek2.rope.scaling.yarn_log_multiplier"))
         st = tr_arch_real(g, c, "rope.scaling.yarn_log_multiplier", &multiplier);
+    else if (st == TR_OK && c->yarn_factor > 1.0f)
+        st = tr_fail(TR_E_FORMAT,
+                     "model %s: deepseek2.rope.scaling.yarn_log_multiplier is missing; YaRN needs "
+                     "it",
+                     tr_gguf_path(g));
     double m = 1.0 + (double)multiplier * log((double)c->yarn_factor);
     c->attention_scale = (float)(m * m / sqrt((double)c->head_dim));
     return st;
@@ -120,7 +126,7 @@ static tr_status read_groups(const tr_gguf *g, tr_model_config *c)
 
 static tr_status read_experts(const tr_gguf *g, tr_model_config *c)
 {
-    tr_status st = tr_arch_number(g, c, "leading_dense_block_count", c->n_layers, &c->n_dense);
+    tr_status st = tr_arch_layers(g, c);
     if (st == TR_OK)
         st = tr_arch_shared(g, c);
     if (st == TR_OK)
@@ -147,6 +153,7 @@ const tr_arch tr_arch_deepseek2 = {
     .name = "deepseek2",
     .configure = configure,
     .keys = { "attention.value_length", "rope.dimension_count", "rope.scaling.type",
-              "rope.scaling.factor", "leading_dense_block_count", "expert_shared_count",
+              "rope.scaling.factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
+              "leading_dense_block_count", "nextn_predict_layers", "expert_shared_count",
               "expert_gating_func", "expert_weights_scale", "expert_group_count" },
 };

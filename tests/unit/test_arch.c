@@ -9,6 +9,9 @@
 #include "tests/support/tr_test.h"
 
 #include "coordinator/model/arch.h"
+#include "coordinator/model/rope.h"
+
+#include <math.h>
 
 enum { DATA = 1 << 16, ABSENT = UINT32_MAX };
 
@@ -291,13 +294,15 @@ static void v3_is_known_by_its_bias_where_the_file_does_not_name_the_gate(void *
     assert_false(c.has_choice_bias);
 }
 
-#define GROUPS(count, used)                                                                        \
-    {                                                                                              \
-        { .key = "expert_group_count", .number = count },                                          \
-        {                                                                                          \
-            .key = "expert_group_used_count", .number = used                                       \
-        }                                                                                          \
-    }
+/* clang-format off */
+#define GROUPS(count, used) { { .key = "expert_group_count", .number = count }, \
+                              { .key = "expert_group_used_count", .number = used } }
+#define YARN(more, value) { { .key = "rope.scaling.type", .text = "yarn" },                      \
+                            { .key = "rope.scaling.factor", .real = 32.0f },                     \
+                            { .key = "rope.scaling.original_context_length", .number = 4096 },   \
+                            { .key = "rope.scaling.yarn_log_multiplier", .real = 0.1f },         \
+                            { .key = more, .real = value } }
+/* clang-format on */
 
 static void groups_are_read_and_one_group_is_none(void **state)
 {
@@ -313,6 +318,43 @@ static void groups_are_read_and_one_group_is_none(void **state)
     assert_int_equal(c.n_groups, 0);
 }
 
+/* Of 4 pairs, 2.8 turn once in 4096 positions and 1.3 turn 32 times. */
+static void yarn_leaves_what_turns_often_enough_by_the_file_s_own_measure(void **state)
+{
+    own_case as_usual = { "deepseek2", YARN("rope.scaling.yarn_beta_fast", 32.0f), NULL };
+    own_case kimi = { "deepseek2", YARN("rope.scaling.yarn_beta_fast", 1.0f), NULL };
+    own_case slow = { "deepseek2", YARN("rope.scaling.yarn_beta_slow", 8.0f), NULL };
+    tr_model_config c;
+    double inverse[4];
+
+    (void)state;
+    assert_int_equal(read_own(&as_usual, &c), TR_OK);
+    tr_rope_frequencies(&c, NULL, inverse);
+    assert_true(fabs(inverse[1] / 0.1 - 1) < 1e-9);
+    assert_true(fabs(inverse[2] / 0.01 - (0.5 + 0.5 / 32)) < 1e-9);
+    assert_int_equal(read_own(&kimi, &c), TR_OK);
+    tr_rope_frequencies(&c, NULL, inverse);
+    assert_true(fabs(inverse[2] / 0.01 - 1) < 1e-9);
+    assert_true(fabs(inverse[3] / 0.001 - 1.0 / 32) < 1e-9);
+    assert_int_equal(read_own(&slow, &c), TR_OK);
+    tr_rope_frequencies(&c, NULL, inverse);
+    assert_true(fabs(inverse[2] / 0.01 - 1.0 / 32) < 1e-9);
+}
+
+static void blocks_behind_are_not_layers(void **state)
+{
+    static const char *const archs[] = { "deepseek2", "glm4moe" };
+    tr_model_config c;
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        own_case with = { archs[i], { { .key = "nextn_predict_layers", .number = 1 } }, NULL };
+        assert_int_equal(read_own(&with, &c), TR_OK);
+        assert_int_equal(c.n_layers, 3);
+        assert_int_equal(c.n_behind, 1);
+    }
+}
+
 static const struct {
     own_case with;
     tr_status st;
@@ -326,6 +368,65 @@ static const struct {
     { { "deepseek2", { { .key = "expert_gating_func", .number = 1 } }, "blk.0.exp_probs_b.bias" },
       TR_E_UNSUPPORTED,
       "exp_probs_b" },
+    { { "deepseek2", YARN("rope.scaling.yarn_beta_fast", 0.5f), NULL },
+      TR_E_FORMAT,
+      "yarn_beta_fast is 0.5, less than yarn_beta_slow: 1" },
+    { { "deepseek2", YARN("rope.scaling.yarn_beta_slow", -1.0f), NULL },
+      TR_E_FORMAT,
+      "must be finite and above 0" },
+    { { "deepseek2", YARN("rope.scaling.yarn_ext_factor", 0.5f), NULL },
+      TR_E_UNSUPPORTED,
+      "yarn_ext_factor is 0.5" },
+    { { "deepseek2", YARN("attention.temperature_scale", 0.1f), NULL },
+      TR_E_UNSUPPORTED,
+      "temperature_scale is 0.1" },
+    { { "deepseek2",
+        { { .key = "rope.scaling.type", .text = "yarn" },
+          { .key = "rope.scaling.factor", .real = 32.0f },
+          { .key = "rope.scaling.original_context_length", .number = 4096 } },
+        NULL },
+      TR_E_FORMAT,
+      "yarn_log_multiplier is missing" },
+    { { "deepseek2", { { .key = "rope.scaling.factor", .real = 32.0f } }, NULL },
+      TR_E_FORMAT,
+      "rope.scaling.type is missing" },
+    { { .arch = "gpt-oss" }, TR_E_FORMAT, "attention.sliding_window is missing" },
+    { { "gpt-oss",
+        { { .key = "attention.sliding_window", .number = 8 },
+          { .key = "rope.scaling.factor", .real = 32.0f } },
+        NULL },
+      TR_E_FORMAT,
+      "rope.scaling.type is missing" },
+    { { "gpt-oss",
+        { { .key = "attention.sliding_window", .number = 8 },
+          { .key = "swiglu_limit", .real = 5.0f } },
+        NULL },
+      TR_E_UNSUPPORTED,
+      "swiglu_limit is 5" },
+    { { "granitemoe", { { .key = "rope.scaling.finetuned", .flag = "false" } }, NULL },
+      TR_E_UNSUPPORTED,
+      "finetuned is false" },
+    { { "llama", { { .key = "attn_logit_softcapping", .real = 50.0f } }, NULL },
+      TR_E_UNSUPPORTED,
+      "attn_logit_softcapping is 50" },
+    { { "llama", { { .key = "final_logit_softcapping", .real = 30.0f } }, NULL },
+      TR_E_UNSUPPORTED,
+      "final_logit_softcapping is 30" },
+    { { "llama", { { .key = "rope.scale_linear", .real = 4.0f } }, NULL },
+      TR_E_UNSUPPORTED,
+      "scale_linear is 4" },
+    { { "llama", { { .key = "rope.scaling.alpha", .real = 1000.0f } }, NULL },
+      TR_E_UNSUPPORTED,
+      "alpha is 1000" },
+    { { "llama", { { .key = "rope.scaling.yarn_attn_factor", .real = 1.5f } }, NULL },
+      TR_E_UNSUPPORTED,
+      "yarn_attn_factor is 1.5" },
+    { { "llama", { { .key = "attention.temperature_length", .number = 8192 } }, NULL },
+      TR_E_UNSUPPORTED,
+      "temperature_length is 8192" },
+    { { "llama", { { .key = "swiglu_limit", .real = 7.0f } }, NULL },
+      TR_E_UNSUPPORTED,
+      "swiglu_limit is 7" },
 };
 
 static void what_an_architecture_does_not_compute_is_refused_and_named(void **state)
@@ -350,6 +451,8 @@ int main(void)
         cmocka_unit_test(every_size_that_can_not_be_is_refused_and_named),
         cmocka_unit_test(v3_is_known_by_its_bias_where_the_file_does_not_name_the_gate),
         cmocka_unit_test(groups_are_read_and_one_group_is_none),
+        cmocka_unit_test(yarn_leaves_what_turns_often_enough_by_the_file_s_own_measure),
+        cmocka_unit_test(blocks_behind_are_not_layers),
         cmocka_unit_test(what_an_architecture_does_not_compute_is_refused_and_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
