@@ -176,6 +176,30 @@ static void a_share_that_is_lost_is_sent_again_to_the_same_worker(void **state)
     tr_trials_free(&t);
 }
 
+/* While the way is cut its control connection ends and is made again: what was on its way is lost,
+ * and the worker with it, but nobody waits for what can't come. */
+static void an_end_is_noticed_behind_a_cut(void **state)
+{
+    static const tr_sim_fault faults[] = {
+        { TR_SIM_CUT, .to = 2, .at = 1931242, .duration = 715 * TR_MS },
+        { TR_SIM_UNLINK, .to = 2, .at = 17336177 },
+    };
+    tr_trials *t = trials_with(good_worker);
+    tr_trial trial = tr_trial_draw(t, 19461, 3);
+    tr_trial_result r;
+
+    (void)state;
+    trial.schedule = faults;
+    trial.n_schedule = sizeof faults / sizeof faults[0];
+    trial.has_schedule = true;
+    assert_int_equal(tr_trial_run(t, &trial, &r), TR_OK);
+    assert_int_equal(r.verdict, TR_VERDICT_EQUAL);
+    assert_int_equal(r.n_record, 2);
+    assert_true(r.elapsed < 200 * TR_SECOND);
+    tr_trial_result_fini(&r);
+    tr_trials_free(&t);
+}
+
 static void a_dead_worker_is_the_documented_end_only_without_room(void **state)
 {
     tr_sim_fault kill = { TR_SIM_KILL, .from = 2, .at = TR_SIM_AT_MESSAGE, .nth = 3 };
@@ -394,6 +418,7 @@ int main(void)
         cmocka_unit_test(what_is_wrong_is_found),
         cmocka_unit_test(a_seed_is_the_same_trial_and_its_record_repeats_it),
         cmocka_unit_test(a_share_that_is_lost_is_sent_again_to_the_same_worker),
+        cmocka_unit_test(an_end_is_noticed_behind_a_cut),
         cmocka_unit_test(a_dead_worker_is_the_documented_end_only_without_room),
         cmocka_unit_test(a_campaign_counts_and_names_what_went_wrong),
         cmocka_unit_test(schedules_are_read_as_they_were_written),
