@@ -346,6 +346,18 @@ static tr_status read_tensor(parser *p, tr_gguf_tensor *t)
     return TR_OK;
 }
 
+tr_status tr_gguf_index_tensors(tr_gguf *g)
+{
+    free(g->tensor_by_name);
+    g->tensor_by_name = NULL;
+    tr_status st = sorted(g, g->n_tensors, compare_names, &g->tensor_by_name);
+    for (size_t i = 1; i < g->n_tensors && st == TR_OK; i++)
+        if (compare_names(&g->tensor_by_name[i - 1], &g->tensor_by_name[i], g) == 0)
+            st = tr_fail(TR_E_FORMAT, "model %s: tensor %s appears twice", g->path,
+                         g->tensor[g->tensor_by_name[i]].name);
+    return st;
+}
+
 static tr_status read_tensors(parser *p, uint64_t n)
 {
     tr_gguf *g = p->g;
@@ -364,12 +376,7 @@ static tr_status read_tensors(parser *p, uint64_t n)
         if (st != TR_OK)
             return st;
     }
-    tr_status st = sorted(g, n, compare_names, &g->tensor_by_name);
-    for (size_t i = 1; i < n && st == TR_OK; i++)
-        if (compare_names(&g->tensor_by_name[i - 1], &g->tensor_by_name[i], g) == 0)
-            st = tr_fail(TR_E_FORMAT, "model %s: tensor %s appears twice", g->path,
-                         g->tensor[g->tensor_by_name[i]].name);
-    return st;
+    return tr_gguf_index_tensors(g);
 }
 
 static int compare_offsets(const void *x, const void *y, void *ctx)
@@ -506,7 +513,7 @@ static tr_status map_file(tr_gguf *g)
     return TR_OK;
 }
 
-tr_status tr_gguf_open(const char *path, tr_gguf **out)
+tr_status tr_gguf_open_file(const char *path, tr_gguf **out)
 {
     tr_gguf *g = NULL;
 
@@ -515,6 +522,21 @@ tr_status tr_gguf_open(const char *path, tr_gguf **out)
         st = map_file(g);
     if (st == TR_OK)
         st = parse(g, (tr_bytes){ g->map, g->map_size });
+    if (st != TR_OK) {
+        tr_gguf_close(&g);
+        return st;
+    }
+    *out = g;
+    return TR_OK;
+}
+
+tr_status tr_gguf_open(const char *path, tr_gguf **out)
+{
+    tr_gguf *g = NULL;
+
+    tr_status st = tr_gguf_open_file(path, &g);
+    if (st == TR_OK)
+        st = tr_gguf_join_parts(&g);
     if (st != TR_OK) {
         tr_gguf_close(&g);
         return st;
@@ -533,6 +555,10 @@ void tr_gguf_close(tr_gguf **gguf)
         munmap(g->map, g->map_size);
     if (g->fd >= 0)
         close(g->fd);
+    for (size_t i = 1; i < g->n_parts; i++)
+        tr_gguf_close(&g->part[i]);
+    free(g->part);
+    free(g->base);
     free(g->entry);
     free(g->entry_by_key);
     free(g->tensor);
@@ -542,8 +568,9 @@ void tr_gguf_close(tr_gguf **gguf)
     *gguf = NULL;
 }
 
-tr_status tr_gguf_read(const tr_gguf *g, uint64_t offset, size_t size, void *to)
+tr_status tr_gguf_read(const tr_gguf *model, uint64_t offset, size_t size, void *to)
 {
+    const tr_gguf *g = tr_gguf_part_at(model, &offset);
     uint8_t *at = to;
 
     if (g->fd < 0)

@@ -8,6 +8,9 @@
  *         st = tr_gguf_read(g, t->offset, t->size, buffer);
  *         tr_gguf_close(&g);
  *
+ * A model in several files (NAME-00001-of-00003.gguf) is opened by the path of any of them, and
+ * reads as one: offsets count through all files.
+ *
  * The file is mapped to parse the header.  Tensor data is never touched through the
  * mapping: whoever hosts a tensor copies its bytes once with tr_gguf_read, so a process
  * is only as large as what it hosts.
@@ -47,7 +50,7 @@ typedef struct {
     tr_type type;
     uint32_t n_dims;
     uint64_t dim[TR_GGUF_MAX_DIMS]; /* dim[0] is contiguous; unused ones are 1 */
-    uint64_t offset;                /* of the first byte, from the start of the file */
+    uint64_t offset;                /* of the first byte, from the start of the (first) file */
     uint64_t size;                  /* bytes */
 } tr_gguf_tensor;
 
@@ -85,7 +88,7 @@ void tr_gguf_close(tr_gguf **g);
 tr_status tr_gguf_parse(const char *name, tr_bytes header, uint64_t file_size, tr_gguf **out);
 
 const char *tr_gguf_path(const tr_gguf *g);
-uint64_t tr_gguf_file_size(const tr_gguf *g);
+uint64_t tr_gguf_file_size(const tr_gguf *g); /* of all parts */
 uint32_t tr_gguf_version(const tr_gguf *g);
 
 /* The same for two files with the same header bytes and size; workers prove with it that

@@ -177,6 +177,27 @@ static tr_status read_layer(const promise *p, tr_expert_map *m, uint32_t i)
     return TR_OK;
 }
 
+/* Files of early 2024 have one tensor an expert, newer ones may have gate and up in one: the line
+ * that some tensor is missing would help nobody. */
+static tr_status refuse_layouts(const promise *p, uint32_t layer)
+{
+    const tr_gguf_tensor *one = find(p->g, layer, "gate", ".0");
+    const tr_gguf_tensor *joint = find(p->g, layer, "gate_up", "_exps");
+
+    if (one)
+        return tr_fail(
+            TR_E_UNSUPPORTED,
+            "model %s: has tensor %s: one tensor for each expert, an old layout; convert "
+            "the model again",
+            tr_gguf_path(p->g), one->name);
+    if (joint)
+        return tr_fail(TR_E_UNSUPPORTED,
+                       "model %s: has tensor %s: gate and up in one, which is not supported; "
+                       "convert the model again with these apart",
+                       tr_gguf_path(p->g), joint->name);
+    return TR_OK;
+}
+
 /* Layers of the whole file less those behind them that only predict further tokens. */
 static tr_status read_layer_count(const promise *p, uint32_t *out)
 {
@@ -224,8 +245,11 @@ tr_status tr_expert_map_read(const tr_gguf *g, tr_expert_map *out)
     m.layer = calloc(m.n_layers, sizeof *m.layer);
     if (!m.layer)
         return tr_fail(TR_E_MEMORY, "expert map: no memory for %u layers", m.n_layers);
-    for (uint32_t i = 0; i < m.n_layers && st == TR_OK; i++)
-        st = read_layer(&p, &m, i);
+    for (uint32_t i = 0; i < m.n_layers && st == TR_OK; i++) {
+        st = refuse_layouts(&p, i);
+        if (st == TR_OK)
+            st = read_layer(&p, &m, i);
+    }
     if (st == TR_OK && m.ffn == 0)
         st = tr_fail(TR_E_FORMAT,
                      "model %s: no tensor blk.N.ffn_gate_exps.weight or blk.N.ffn_gate.weight",
@@ -242,6 +266,13 @@ void tr_expert_map_fini(tr_expert_map *m)
 {
     free(m->layer);
     *m = (tr_expert_map){ 0 };
+}
+
+bool tr_expert_map_is_behind(const tr_expert_map *m, const char *tensor)
+{
+    unsigned block;
+
+    return sscanf(tensor, "blk.%u.", &block) == 1 && block >= m->n_layers;
 }
 
 tr_act tr_expert_map_act(const tr_expert_map *m, uint32_t layer, bool exact)

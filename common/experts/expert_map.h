@@ -52,6 +52,9 @@ static inline bool tr_expert_map_has(const tr_expert_map *m, uint32_t layer)
     return m->layer[layer].gate != NULL;
 }
 
+/* Whether a tensor belongs to a block behind the layers that are run. */
+bool tr_expert_map_is_behind(const tr_expert_map *m, const char *tensor);
+
 /* The form in which a layer's rows reach its experts. */
 tr_act tr_expert_map_act(const tr_expert_map *m, uint32_t layer, bool exact);
 

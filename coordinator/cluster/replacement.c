@@ -140,6 +140,8 @@ static int spawn(tr_replacement *r, int input, pid_t *pid)
     error = posix_spawn_file_actions_adddup2(&files, input, STDIN_FILENO);
     if (error == 0)
         error = posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    if (error == 0) /* nor does it need our sockets */
+        error = posix_spawn_file_actions_addclosefrom_np(&files, 3);
     if (error == 0)
         error = posix_spawnp(pid, r->command[0], &files, NULL, r->command, environ);
     posix_spawn_file_actions_destroy(&files);

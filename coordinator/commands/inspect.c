@@ -32,7 +32,9 @@ typedef struct {
     uint64_t parameters, expert_parameters;
     uint64_t picked_parameters; /* of the experts that one token uses */
     uint64_t bytes, expert_bytes;
-    uint64_t n_experts; /* of all layers together */
+    uint64_t unused_bytes;                 /* of blocks that only predict further tokens */
+    uint64_t n_choosable, choosable_bytes; /* experts of layers that have several */
+    uint32_t n_layers;                     /* those that are run; 0: not known */
     uint64_t bytes_of[TR_TYPE_COUNT];
     uint64_t embedding; /* parameters of the embedding if there is an output matrix beside it */
 } totals;
@@ -43,40 +45,46 @@ static uint64_t elements(const tr_gguf_tensor *t)
 }
 
 /* What workers can hold: experts, and dense feed-forward networks, which count as one expert. */
-static void add_experts(const tr_gguf *g, totals *sum)
+static void add_experts(const tr_expert_map *map, totals *sum)
 {
-    tr_expert_map map;
+    for (uint32_t l = 0; l < map->n_layers; l++) {
+        const tr_expert_tensors *e = &map->layer[l];
+        if (!tr_expert_map_has(map, l))
+            continue;
+        uint64_t bytes = tr_expert_map_bytes(map, l) * e->n_experts;
+        uint64_t n = elements(e->gate) + elements(e->up) + elements(e->down);
+        sum->expert_parameters += n;
+        sum->picked_parameters += n / e->n_experts * e->top_k;
+        sum->expert_bytes += bytes;
+        sum->n_choosable += e->is_dense ? 0 : e->n_experts;
+        sum->choosable_bytes += e->is_dense ? 0 : bytes;
+    }
+}
+
+/* Without a map where the file has none. */
+static totals add_up(const tr_gguf *g)
+{
+    totals sum = { 0 };
+    tr_expert_map map = { .n_layers = 0 };
     char reason[256];
 
     tr_fail_capture_begin(reason, sizeof reason);
     tr_status st = tr_expert_map_read(g, &map);
     tr_fail_capture_end();
-    if (st != TR_OK)
-        return;
-    for (uint32_t l = 0; l < map.n_layers; l++) {
-        const tr_expert_tensors *e = &map.layer[l];
-        if (!tr_expert_map_has(&map, l))
-            continue;
-        uint64_t n = elements(e->gate) + elements(e->up) + elements(e->down);
-        sum->expert_parameters += n;
-        sum->picked_parameters += n / e->n_experts * e->top_k;
-        sum->expert_bytes += tr_expert_map_bytes(&map, l) * e->n_experts;
-        sum->n_experts += e->n_experts;
-    }
-    tr_expert_map_fini(&map);
-}
-
-static totals add_up(const tr_gguf *g)
-{
-    totals sum = { 0 };
-
     for (size_t i = 0; i < tr_gguf_n_tensors(g); i++) {
         const tr_gguf_tensor *t = tr_gguf_tensor_at(g, i);
+        sum.bytes_of[t->type] += t->size;
+        if (st == TR_OK && tr_expert_map_is_behind(&map, t->name)) {
+            sum.unused_bytes += t->size;
+            continue;
+        }
         sum.parameters += elements(t);
         sum.bytes += t->size;
-        sum.bytes_of[t->type] += t->size;
     }
-    add_experts(g, &sum);
+    if (st == TR_OK)
+        add_experts(&map, &sum);
+    sum.n_layers = map.n_layers;
+    tr_expert_map_fini(&map);
     const tr_gguf_tensor *embedding = tr_gguf_find(g, "token_embd.weight");
     if (embedding && tr_gguf_find(g, "output.weight"))
         sum.embedding = elements(embedding);
@@ -168,8 +176,12 @@ static void set_parameters(json_t *o, const totals *t)
     set_number(o, "active_parameters", (int64_t)active);
     set_number(o, "dense_bytes", (int64_t)(t->bytes - t->expert_bytes));
     set_number(o, "expert_bytes", (int64_t)t->expert_bytes);
-    if (t->n_experts > 0)
-        set_number(o, "bytes_per_expert", (int64_t)(t->expert_bytes / t->n_experts));
+    if (t->n_choosable > 0)
+        set_number(o, "bytes_per_expert", (int64_t)(t->choosable_bytes / t->n_choosable));
+    if (t->unused_bytes > 0)
+        set_number(o, "unused_bytes", (int64_t)t->unused_bytes);
+    if (t->n_layers > 0)
+        set_number(o, "layers", t->n_layers);
 }
 
 static json_t *facts_of(const tr_gguf *g)
@@ -289,6 +301,7 @@ static void show_table(const json_t *o)
     row_number(o, "active a token", "active_parameters", "");
     row_number(o, "dense", "dense_bytes", " bytes, in the coordinator");
     row_number(o, "experts, all", "expert_bytes", " bytes, in the workers");
+    row_number(o, "not used", "unused_bytes", " bytes, which predict further tokens");
     json_object_foreach(json_object_get(o, "bytes_by_type"), type, bytes)
     {
         printf("  %-16s ", type);

@@ -13,12 +13,7 @@ static const tr_arch *const known[] = {
     &tr_arch_olmoe,     &tr_arch_qwen2moe, &tr_arch_qwen3,   &tr_arch_qwen3moe,
 };
 
-enum {
-    N_KNOWN = sizeof known / sizeof known[0],
-    MAX_CONTEXT = 1 << 24,
-    MAX_VOCAB = 1 << 24,
-    MAX_HEAD = 4096
-};
+enum { N_KNOWN = sizeof known / sizeof known[0], MAX_VOCAB = 1 << 24, MAX_HEAD = 4096 };
 
 static tr_status find_arch(const tr_gguf *g, const tr_arch **out)
 {
@@ -41,18 +36,6 @@ static tr_status find_arch(const tr_gguf *g, const tr_arch **out)
     return tr_fail(TR_E_UNSUPPORTED,
                    "model %s: architecture '%.*s' is not supported; supported: %s", tr_gguf_path(g),
                    (int)(name.size < 64 ? name.size : 64), (const char *)name.data, list);
-}
-
-/* A model cut into several files: each is a sound file, and none is the model. */
-static tr_status refuse_parts(const tr_gguf *g)
-{
-    uint32_t n = 1;
-
-    tr_status st = tr_gguf_opt_u32(g, "split.count", &n);
-    if (st != TR_OK || n <= 1)
-        return st;
-    return tr_fail(TR_E_UNSUPPORTED, "model %s: is one of %u parts; join them into one file first",
-                   tr_gguf_path(g), n);
 }
 
 /* ARCH.name within 1..max; if fallback is not 0 the key may be absent. */
@@ -114,12 +97,51 @@ tr_status tr_arch_flag(const tr_gguf *g, const tr_model_config *c, const char *n
     return tr_gguf_opt_bool(g, key, out);
 }
 
+tr_status tr_arch_layers(const tr_gguf *g, tr_model_config *c)
+{
+    tr_status st = tr_arch_number(g, c, "nextn_predict_layers", c->n_layers - 1, &c->n_behind);
+
+    if (st != TR_OK)
+        return st;
+    c->n_layers -= c->n_behind;
+    return tr_arch_number(g, c, "leading_dense_block_count", c->n_layers, &c->n_dense);
+}
+
+/* A factor of a scaling that the file does not name: which one is meant can't be known. */
+static tr_status refuse_lone_factor(const tr_gguf *g, const tr_model_config *c)
+{
+    float factor = 1.0f;
+
+    tr_status st = tr_arch_real(g, c, "rope.scaling.factor", &factor);
+    if (st == TR_OK && factor != 1.0f)
+        st = tr_fail(TR_E_FORMAT,
+                     "model %s: %s.rope.scaling.factor is %g, but %s.rope.scaling.type "
+                     "is missing",
+                     tr_gguf_path(g), c->arch, (double)factor, c->arch);
+    return st;
+}
+
+static tr_status read_yarn_turns(const tr_gguf *g, tr_model_config *c)
+{
+    tr_status st = tr_arch_real(g, c, "rope.scaling.yarn_beta_fast", &c->yarn_fast);
+
+    if (st == TR_OK)
+        st = tr_arch_real(g, c, "rope.scaling.yarn_beta_slow", &c->yarn_slow);
+    if (st == TR_OK && c->yarn_fast < c->yarn_slow)
+        st = tr_fail(TR_E_FORMAT,
+                     "model %s: %s.rope.scaling.yarn_beta_fast is %g, less than yarn_beta_slow: %g",
+                     tr_gguf_path(g), c->arch, (double)c->yarn_fast, (double)c->yarn_slow);
+    return st;
+}
+
 tr_status tr_arch_yarn(const tr_gguf *g, tr_model_config *c)
 {
     char key[128];
     tr_bytes kind = tr_bytes_of("none");
 
     snprintf(key, sizeof key, "%s.rope.scaling.type", c->arch);
+    if (!tr_gguf_entry_find(g, key))
+        return refuse_lone_factor(g, c);
     tr_status st = tr_gguf_opt_string(g, key, &kind);
     if (st != TR_OK || tr_bytes_equal(kind, tr_bytes_of("none")))
         return st;
@@ -129,8 +151,10 @@ tr_status tr_arch_yarn(const tr_gguf *g, tr_model_config *c)
                        (const char *)kind.data);
     st = tr_arch_real(g, c, "rope.scaling.factor", &c->yarn_factor);
     if (st == TR_OK)
-        st = tr_arch_number(g, c, "rope.scaling.original_context_length", MAX_CONTEXT,
+        st = tr_arch_number(g, c, "rope.scaling.original_context_length", TR_MAX_CONTEXT,
                             &c->yarn_context);
+    if (st == TR_OK)
+        st = read_yarn_turns(g, c);
     if (st == TR_OK && (c->yarn_factor < 1.0f || c->yarn_context == 0))
         st = tr_fail(TR_E_FORMAT,
                      "model %s: YaRN needs %s.rope.scaling.factor of at least 1 (it is %g) and "
@@ -250,11 +274,20 @@ static tr_status refuse_demands(const tr_gguf *g, const tr_arch *a)
         { "attention.sliding_window", 0, 0 },
         { "attention.clamp_kqv", 0, 0 },
         { "attention.scale", 0, 0 },
+        { "attention.temperature_scale", 0, 0 },
+        { "attention.temperature_length", 0, 0 },
+        { "attn_logit_softcapping", 0, 0 },
+        { "final_logit_softcapping", 0, 0 },
+        { "swiglu_limit", 0, 0 },
         { "logit_scale", 0, 1 },
         { "rope.scaling.factor", 0, 1 },
         { "embedding_scale", 0, 1 },
         { "residual_scale", 0, 1 },
+        { "rope.scale_linear", 0, 1 },
+        { "rope.scaling.alpha", 0, 1 },
         { "rope.scaling.attn_factor", 0, 1 },
+        { "rope.scaling.yarn_attn_factor", 0, 1 },
+        { "rope.scaling.yarn_ext_factor", -1, 1 }, /* -1: as the type says */
         { "rope.scaling.yarn_beta_fast", 0, 32 },
         { "rope.scaling.yarn_beta_slow", 0, 1 },
     };
@@ -384,6 +417,8 @@ static void set_defaults(tr_model_config *c)
     c->ffn_norm = "ffn_norm";
     c->routed_scale = c->embedding_scale = c->residual_scale = c->logit_scale = 1.0f;
     c->yarn_factor = c->rope_magnitude = 1.0f;
+    c->yarn_fast = 32.0f;
+    c->yarn_slow = 1.0f;
 }
 
 tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
@@ -391,9 +426,7 @@ tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
     const tr_arch *arch = NULL;
     tr_model_config c = { 0 };
 
-    tr_status st = refuse_parts(g);
-    if (st == TR_OK)
-        st = find_arch(g, &arch);
+    tr_status st = find_arch(g, &arch);
     if (st != TR_OK)
         return st;
     c.arch = arch->name;
@@ -401,7 +434,7 @@ tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
     if (st == TR_OK)
         st = size_of(g, c.arch, "embedding_length", 0, TR_MAX_DIM, &c.dim);
     if (st == TR_OK)
-        st = size_of(g, c.arch, "context_length", 0, MAX_CONTEXT, &c.context);
+        st = size_of(g, c.arch, "context_length", 0, TR_MAX_CONTEXT, &c.context);
     if (st == TR_OK)
         st = read_experts(g, &c);
     if (st == TR_OK)

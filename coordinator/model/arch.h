@@ -54,6 +54,8 @@ typedef struct {
     bool has_rope_factors; /* rope_freqs.weight divides the frequencies */
     float yarn_factor;     /* how far YaRN stretches the context: 1 */
     uint32_t yarn_context; /* from this many positions */
+    float yarn_fast;       /* pairs that turn so many times in these keep their frequency: 32 */
+    float yarn_slow;       /* those that turn at most so many times are slowed by the factor: 1 */
     float rope_magnitude;  /* of cosine and sine: 1 */
     tr_qk_norm qk_norm;
     bool has_qkv_bias, has_out_bias;
@@ -74,6 +76,8 @@ typedef struct {
     bool has_router_bias;
     tr_gate gate;
     bool has_choice_bias; /* added to what the gate gives for choosing, not to the weights */
+    uint32_t n_groups;    /* of experts, of which a row uses experts of a few; 0: no groups */
+    uint32_t used_groups; /* those few */
     bool renormalise;     /* the picks' weights are divided by their sum */
     float routed_scale;   /* the picks' weights are multiplied by this: 1 */
     uint32_t shared_ffn;  /* width of the shared expert, which every token uses; 0: none */
@@ -84,7 +88,7 @@ typedef struct {
     float logit_scale;     /* logits are divided by this: 1 */
 } tr_model_config;
 
-enum { TR_ARCH_KEYS = 12 };
+enum { TR_ARCH_KEYS = 16, TR_MAX_GROUPS = 64, TR_MAX_CONTEXT = 1 << 24 };
 
 typedef struct {
     const char *name; /* general.architecture */
@@ -115,7 +119,8 @@ tr_status tr_arch_real(const tr_gguf *g, const tr_model_config *c, const char *n
 tr_status tr_arch_flag(const tr_gguf *g, const tr_model_config *c, const char *name, bool *out);
 
 /* For configure: parts that several architectures have, from the keys that they have in common. */
-tr_status tr_arch_yarn(const tr_gguf *g, tr_model_config *c);    /* yarn_factor, yarn_context */
+tr_status tr_arch_layers(const tr_gguf *g, tr_model_config *c);  /* n_layers, n_behind, n_dense */
+tr_status tr_arch_yarn(const tr_gguf *g, tr_model_config *c);    /* yarn_... */
 tr_status tr_arch_shared(const tr_gguf *g, tr_model_config *c);  /* shared_ffn */
 tr_status tr_arch_rotated(const tr_gguf *g, tr_model_config *c); /* n_rot */
 

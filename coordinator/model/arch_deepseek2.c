@@ -3,8 +3,7 @@
  *
  * Multi-head latent attention (latent.h); only the last values of a head are rotated.  The first
  * layers are dense.  V2 chooses experts by softmax, V3 by sigmoid plus a bias that balances the
- * load; shared experts see every token.  Groups of experts, which bound what V3 may choose from
- * so that a token visits few machines, are not applied, as in other engines.
+ * load, and both from a few groups of experts only (router.h); shared experts see every token.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/model/arch.h"
@@ -59,7 +58,8 @@ static tr_status read_heads(const tr_gguf *g, tr_model_config *c)
     return st;
 }
 
-/* What YaRN adds to the length of queries and keys is in the scores' scale. */
+/* What YaRN adds to the length of queries and keys is in the scores' scale; how much, only the file
+ * can say. */
 static tr_status read_scale(const tr_gguf *g, tr_model_config *c)
 {
     float multiplier = 0.0f;
@@ -67,28 +67,76 @@ static tr_status read_scale(const tr_gguf *g, tr_model_config *c)
     tr_status st = tr_arch_yarn(g, c);
     if (st == TR_OK && tr_gguf_entry_find(g, "deepseek2.rope.scaling.yarn_log_multiplier"))
         st = tr_arch_real(g, c, "rope.scaling.yarn_log_multiplier", &multiplier);
+    else if (st == TR_OK && c->yarn_factor > 1.0f)
+        st = tr_fail(TR_E_FORMAT,
+                     "model %s: deepseek2.rope.scaling.yarn_log_multiplier is missing; YaRN needs "
+                     "it",
+                     tr_gguf_path(g));
     double m = 1.0 + (double)multiplier * log((double)c->yarn_factor);
     c->attention_scale = (float)(m * m / sqrt((double)c->head_dim));
     return st;
 }
 
-static tr_status read_experts(const tr_gguf *g, tr_model_config *c)
+static bool has_choice_bias(const tr_gguf *g, const tr_model_config *c)
 {
-    uint32_t gate = 0;
     char name[64];
 
-    tr_status st = tr_arch_number(g, c, "leading_dense_block_count", c->n_layers, &c->n_dense);
+    snprintf(name, sizeof name, "blk.%u.exp_probs_b.bias", c->n_dense);
+    return tr_gguf_find(g, name) != NULL;
+}
+
+/* 1 is softmax, 2 sigmoid.  Files that don't say are older, and of either kind: the bias is V3's.
+ */
+static tr_status read_gate(const tr_gguf *g, tr_model_config *c)
+{
+    uint32_t gate = 0;
+    bool has_bias = has_choice_bias(g, c);
+
+    tr_status st = tr_arch_number(g, c, "expert_gating_func", 2, &gate);
+    if (st == TR_OK && gate == 1 && has_bias)
+        st = tr_fail(TR_E_UNSUPPORTED,
+                     "model %s: deepseek2.expert_gating_func is 1 (softmax), but there is a bias "
+                     "for choosing (exp_probs_b): this variant is not supported",
+                     tr_gguf_path(g));
+    c->gate = gate == 2 || has_bias ? TR_GATE_SIGMOID : TR_GATE_SOFTMAX;
+    c->has_choice_bias = c->gate == TR_GATE_SIGMOID;
+    return st;
+}
+
+/* One group, or none, is no choice. */
+static tr_status read_groups(const tr_gguf *g, tr_model_config *c)
+{
+    uint32_t n = 0;
+    uint32_t used = 0;
+
+    tr_status st = tr_arch_number(g, c, "expert_group_count", TR_MAX_GROUPS, &n);
+    if (st == TR_OK)
+        st = tr_arch_number(g, c, "expert_group_used_count", TR_MAX_GROUPS, &used);
+    if (st != TR_OK || n <= 1)
+        return st;
+    if (c->n_experts % n != 0 || used == 0 || used > n || c->n_experts / n * used < c->top_k)
+        return tr_fail(TR_E_FORMAT,
+                       "model %s: %u experts in %u groups, %u of them used, from which to choose "
+                       "%u (deepseek2.expert_group_count, expert_group_used_count)",
+                       tr_gguf_path(g), c->n_experts, n, used, c->top_k);
+    c->n_groups = n;
+    c->used_groups = used;
+    return TR_OK;
+}
+
+static tr_status read_experts(const tr_gguf *g, tr_model_config *c)
+{
+    tr_status st = tr_arch_layers(g, c);
     if (st == TR_OK)
         st = tr_arch_shared(g, c);
     if (st == TR_OK)
-        st = tr_arch_number(g, c, "expert_gating_func", 2, &gate);
+        st = read_gate(g, c);
+    if (st == TR_OK)
+        st = read_groups(g, c);
     if (st == TR_OK)
         st = tr_arch_flag(g, c, "expert_weights_norm", &c->renormalise);
     if (st == TR_OK)
         st = tr_arch_real(g, c, "expert_weights_scale", &c->routed_scale);
-    c->gate = gate == 2 ? TR_GATE_SIGMOID : TR_GATE_SOFTMAX;
-    snprintf(name, sizeof name, "blk.%u.exp_probs_b.bias", c->n_dense);
-    c->has_choice_bias = gate == 2 || tr_gguf_find(g, name) != NULL;
     return st;
 }
 
@@ -105,6 +153,7 @@ const tr_arch tr_arch_deepseek2 = {
     .name = "deepseek2",
     .configure = configure,
     .keys = { "attention.value_length", "rope.dimension_count", "rope.scaling.type",
-              "rope.scaling.factor", "leading_dense_block_count", "expert_shared_count",
+              "rope.scaling.factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
+              "leading_dense_block_count", "nextn_predict_layers", "expert_shared_count",
               "expert_gating_func", "expert_weights_scale", "expert_group_count" },
 };

@@ -10,17 +10,6 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/model/arch.h"
 
-#include "proto/limits.h"
-
-static tr_status read_layers(const tr_gguf *g, tr_model_config *c)
-{
-    tr_status st = tr_arch_number(g, c, "nextn_predict_layers", c->n_layers - 1, &c->n_behind);
-    if (st != TR_OK)
-        return st;
-    c->n_layers -= c->n_behind;
-    return tr_arch_number(g, c, "leading_dense_block_count", c->n_layers, &c->n_dense);
-}
-
 /* 2 is sigmoid, and so are files that don't say. */
 static tr_status read_gate(const tr_gguf *g, tr_model_config *c)
 {
@@ -42,7 +31,7 @@ static tr_status configure(const tr_gguf *g, tr_model_config *c)
     c->has_qkv_bias = true;
     c->qk_norm = tr_gguf_find(g, "blk.0.attn_q_norm.weight") ? TR_QK_NORM_HEAD : TR_QK_NORM_NONE;
     c->ffn_norm = "post_attention_norm"; /* named so, but it stands before the experts */
-    tr_status st = read_layers(g, c);
+    tr_status st = tr_arch_layers(g, c);
     if (st == TR_OK)
         st = tr_arch_rotated(g, c);
     if (st == TR_OK)

@@ -4,7 +4,9 @@
 
 #include "base/memory.h"
 #include "coordinator/model/latent.h"
+#include "proto/limits.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,6 +154,24 @@ static tr_status load_shared(loader *l, uint32_t i)
     return st;
 }
 
+/* A bias for choosing that is no number would go unnoticed: weights don't have it. */
+static tr_status load_choice_bias(loader *l, uint32_t i)
+{
+    tr_layer *y = &l->m->layer[i];
+    uint32_t n = l->m->config.n_experts;
+
+    tr_status st = layer_bias(l, i, "exp_probs_b", n, &y->choice_bias);
+    if (st != TR_OK || l->used)
+        return st;
+    for (uint32_t e = 0; e < n; e++)
+        if (!isfinite(y->choice_bias[e]))
+            return tr_fail(TR_E_FORMAT,
+                           "model %s: tensor blk.%u.exp_probs_b.bias: the value of expert %u is no "
+                           "number",
+                           tr_gguf_path(l->g), i, e);
+    return TR_OK;
+}
+
 /* What stands beside the experts of a layer. */
 static tr_status load_router(loader *l, uint32_t i)
 {
@@ -162,7 +182,7 @@ static tr_status load_router(loader *l, uint32_t i)
     if (st == TR_OK && c->has_router_bias)
         st = layer_bias(l, i, "ffn_gate_inp", c->n_experts, &y->router_bias);
     if (st == TR_OK && c->has_choice_bias)
-        st = layer_bias(l, i, "exp_probs_b", c->n_experts, &y->choice_bias);
+        st = load_choice_bias(l, i);
     if (st == TR_OK && c->shared_ffn > 0)
         st = load_shared(l, i);
     return st;
@@ -227,9 +247,10 @@ static tr_status load_joint(loader *l, uint32_t i)
 
     snprintf(name, sizeof name, "blk.%u.attn_kv_b.weight", i);
     tr_status st = floats(l, name, c->latent, n_out, 1, &joint);
-    if (st != TR_OK || l->used)
+    if (l->used)
         return st;
-    st = tr_memory_new(up_keys_size(c) * sizeof(float), name, (void **)&y->up_keys);
+    if (st == TR_OK)
+        st = tr_memory_new(up_keys_size(c) * sizeof(float), name, (void **)&y->up_keys);
     if (st == TR_OK)
         st = tr_memory_new(up_values_size(c) * sizeof(float), name, (void **)&y->up_values);
     if (st == TR_OK)
@@ -381,6 +402,31 @@ static bool is_behind(const tr_model_config *c, const char *name)
            block < c->n_layers + c->n_behind;
 }
 
+/* A block behind says so by a tensor of its own, nextn.*; else it is a layer like others, and the
+ * metadata's count of those that are run is wrong. */
+static tr_status check_behind(const loader *l)
+{
+    const tr_model_config *c = &l->m->config;
+    bool has_any[TR_MAX_LAYERS] = { false };
+    bool has_own[TR_MAX_LAYERS] = { false };
+    unsigned block;
+
+    for (size_t i = 0; i < tr_gguf_n_tensors(l->g); i++) {
+        const char *name = tr_gguf_tensor_at(l->g, i)->name;
+        if (!is_behind(c, name) || sscanf(name, "blk.%u.", &block) != 1)
+            continue;
+        has_any[block] = true;
+        has_own[block] |= strstr(name, ".nextn.") != NULL;
+    }
+    for (uint32_t b = c->n_layers; b < c->n_layers + c->n_behind; b++)
+        if (has_any[b] && !has_own[b])
+            return tr_fail(TR_E_FORMAT,
+                           "model %s: %s.nextn_predict_layers is %u, but block %u has no tensor "
+                           "blk.%u.nextn.*: it is a layer that is run",
+                           tr_gguf_path(l->g), c->arch, c->n_behind, b, b);
+    return TR_OK;
+}
+
 static tr_status check_unused(const loader *l)
 {
     for (size_t i = 0; i < tr_gguf_n_tensors(l->g); i++)
@@ -403,6 +449,8 @@ tr_status tr_model_check(const tr_gguf *g)
 
     if (st == TR_OK)
         st = check_experts(&l);
+    if (st == TR_OK)
+        st = check_behind(&l);
     if (st == TR_OK)
         st = check_unused(&l);
     tr_model_close(&m);
@@ -479,8 +527,11 @@ uint64_t tr_model_dense_bytes(const tr_gguf *g, const tr_expert_map *map)
 {
     uint64_t sum = 0;
 
-    for (size_t i = 0; i < tr_gguf_n_tensors(g); i++)
-        sum += tr_gguf_tensor_at(g, i)->size;
+    for (size_t i = 0; i < tr_gguf_n_tensors(g); i++) {
+        const tr_gguf_tensor *t = tr_gguf_tensor_at(g, i);
+        if (!tr_expert_map_is_behind(map, t->name))
+            sum += t->size;
+    }
     for (uint32_t l = 0; l < map->n_layers; l++)
         if (tr_expert_map_has(map, l))
             sum -= tr_expert_map_bytes(map, l) * map->layer[l].n_experts;

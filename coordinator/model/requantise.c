@@ -124,13 +124,20 @@ static bool key_is(const tr_gguf_entry *e, const char *key)
     return e->key.size == strlen(key) && memcmp(e->key.data, key, e->key.size) == 0;
 }
 
-/* The writer aligns as files without that key are. */
+/* How the bytes lie in files, which is the writer's own affair: it aligns as files without that key
+ * are, and writes one. */
+static bool is_of_files(const tr_gguf_entry *e)
+{
+    return key_is(e, "general.alignment") ||
+           (e->key.size > 6 && memcmp(e->key.data, "split.", 6) == 0);
+}
+
 static void put_metadata(work *w)
 {
     for (size_t i = 0; i < tr_gguf_n_entries(w->g); i++) {
         const tr_gguf_entry *e = tr_gguf_entry_at(w->g, i);
         if (!key_is(e, "general.file_type") && !key_is(e, "general.quantization_version") &&
-            !key_is(e, "general.alignment"))
+            !is_of_files(e))
             tr_gguf_put_entry(w->w, e);
     }
     tr_gguf_put_u32(w->w, "general.file_type", file_type_of(w->r->experts));

@@ -13,12 +13,12 @@ static double pair_of(const tr_model_config *c, double turns)
            (2.0 * log((double)c->rope_base));
 }
 
-/* What remains of pair i's frequency: all of it where it turns 32 times or more, 1 / factor where
- * once or less, and in between on a line. */
+/* What remains of pair i's frequency: all of it where it turns often, 1 / factor where seldom, and
+ * in between on a line. */
 static double yarn_part(const tr_model_config *c, size_t i)
 {
-    double low = fmax(0.0, floor(pair_of(c, 32.0)));
-    double high = fmin((double)c->n_rot - 1.0, ceil(pair_of(c, 1.0)));
+    double low = fmax(0.0, floor(pair_of(c, (double)c->yarn_fast)));
+    double high = fmin((double)c->n_rot - 1.0, ceil(pair_of(c, (double)c->yarn_slow)));
     double slow = ((double)i - low) / fmax(0.001, high - low);
 
     slow = fmin(1.0, fmax(0.0, slow));

@@ -42,7 +42,7 @@ mpirun:
 EOF
 
 n=${SANITIZED:+100}
-options=(-p "ROMEO:" -n "${n:-400}" --ctx 2048 --ignore-eos --temp 0.8 --seed 5)
+options=(-p "ROMEO:" -n "${n:-1200}" --ctx 2048 --ignore-eos --temp 0.8 --seed 5)
 run "alone" "$TROUPE" run -m "$MODEL" "${options[@]}"
 [ "$status" = 0 ] || fail "alone: exit status $status: $(cat "$WORK/err")"
 cp "$WORK/out" "$WORK/wanted"
@@ -61,7 +61,7 @@ cut_link() {
   ip -n "$far" link set eth0 up
 }
 slow_link() {
-  ip netns exec "$near" tc qdisc add dev eth0 root tbf rate 20mbit burst 64kbit latency 400ms
+  ip netns exec "$near" tc qdisc add dev eth0 root tbf rate 50mbit burst 64kbit latency 400ms
 }
 
 # survive NAME BLOW PATTERN [OPTION...]

@@ -1,7 +1,12 @@
 #!/usr/bin/python3
 """Convert reference results to files that plain C can read.  Run by hand when they change:
 
-  make_golden.py REFERENCE_DIR DEMO_DIR     writes vec/NAME.TYPE.{vec,ref.bin}, vec/demo.vec
+  make_golden.py REFERENCE_DIR DEMO_DIR MODELS_DIR [NAME.TYPE...]
+        writes vec/NAME.TYPE.{vec,ref.bin}, vec/demo.vec, or those named
+
+Results of models whose experts stand in groups are computed here, by the reference's own forward
+pass with groups=1: its stored ones are without, as the engines of that time had it.  MODELS_DIR is
+what make_models.py wrote.
 
 A .vec line is `KEY COUNT VALUE...`; a .ref.bin holds float32 logits [positions][vocabulary] of all
 prompts.
@@ -24,6 +29,7 @@ MODELS += [model + "." + kind for model in ("mixtral", "llama", "llama3", "qwen3
                                             "glm4moe", "gpt-oss", "deepseek2-lite",
                                             "deepseek2-v3", "deepseek2-mla")
            for kind in ("F32", "F16", "Q8_0")] + ["gpt-oss.MXFP4"]
+GROUPED = ("deepseek2-v3", "deepseek2-mla")
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "vec")
 
@@ -33,10 +39,66 @@ def line(key, values, form="%s"):
     return " ".join([key, str(len(values))] + [form % v for v in values]) + "\n"
 
 
-def convert(reference, name):
+def grouped(reference, path):
+    """The forward pass with groups.  A step's margins are those between groups, too."""
+    sys.path.insert(0, reference)
+    import ref
+
+    class Grouped(ref.Model):
+        def moe(self, x, b, gate, *rest):
+            out = super().moe(x, b, gate, *rest)
+            logits = self.lin(x, b + "ffn_gate_inp")
+            n, used = self.kv("expert_group_count"), self.kv("expert_group_used_count")
+            assert gate == "sigmoid"
+            score = ref.sigmoid(logits) + self.w(b + "exp_probs_b.bias")
+            score = -np.sort(-np.sort(score.reshape(len(x), n, -1), -1)[..., -2:].sum(-1), -1)
+            # In units of a router's logit: two sigmoids, of slope 1/4 at most.
+            self.gaps.append((score[:, used - 1] - score[:, used]) * 2)
+            return out
+
+    return Grouped(path, groups=1)
+
+
+def clear_prompt(model, n):
+    """n tokens at each of which the model is as decided as can be found."""
+    rng = np.random.default_rng([n, 99])
+    model.reset()
+    tokens = []
+    for _ in range(n):
+        candidates = rng.choice(np.arange(10, 500), 48, replace=False)
+        top = np.sort(model.forward(candidates, cached=True, cands=True), -1)
+        clear = np.minimum(np.min(model.gaps, 0), (top[:, -1] - top[:, -2]) / 2)
+        model.commit(int(clear.argmax()))
+        tokens.append(int(candidates[clear.argmax()]))
+    return tokens
+
+
+def compute_grouped(reference, path, golden, logits):
+    """Put in place of golden's and logits' results those with groups."""
+    model = grouped(reference, path)
+    for i, prompt in enumerate(golden["prompts"]):
+        prompt["tokens"] = clear_prompt(model, len(prompt["tokens"]))
+        model.reset()
+        rows = model.forward(prompt["tokens"])
+        logits["ref%d" % i] = rows
+        prompt["ref_argmax_every_position"] = [int(t) for t in rows.argmax(-1)]
+        steps = {"ref_greedy": [], "ref_greedy_margin": [], "ref_greedy_router_gap": []}
+        for _ in range(32):
+            top = np.sort(rows[-1])
+            steps["ref_greedy"].append(int(rows[-1].argmax()))
+            steps["ref_greedy_margin"].append(top[-1] - top[-2])
+            steps["ref_greedy_router_gap"].append(min(g[-1] for g in model.gaps))
+            model.commit()
+            rows = model.forward(steps["ref_greedy"][-1:], cached=True)
+        prompt.update(steps)
+
+
+def convert(reference, models, name):
     with open(os.path.join(reference, "golden", name + ".json")) as f:
         golden = json.load(f)
-    logits = np.load(os.path.join(reference, "golden", name + ".npz"))
+    logits = dict(np.load(os.path.join(reference, "golden", name + ".npz")))
+    if name.startswith(GROUPED):
+        compute_grouped(reference, os.path.join(models, name + ".gguf"), golden, logits)
     with open(os.path.join(reference, "tolerances.json")) as f:
         tolerances = json.load(f)
     kind = golden["type"]
@@ -84,9 +146,10 @@ def convert_demo(demo):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 4:
         sys.exit(__doc__)
     os.makedirs(OUT, exist_ok=True)
-    for model in MODELS:
-        convert(sys.argv[1], model)
-    convert_demo(sys.argv[2])
+    for model in sys.argv[4:] or MODELS:
+        convert(sys.argv[1], sys.argv[3], model)
+    if len(sys.argv) == 4:
+        convert_demo(sys.argv[2])

@@ -31,10 +31,11 @@ REALS = {"attention.layer_norm_rms_epsilon": ["nan", 0.0, -1.0, "inf"],
          "logit_scale": [2.0], "attention.scale": [0.5], "rope.scaling.factor": [4.0]}
 # Of single architectures: what may be any of these, and what must be refused.
 OWN = {
-    "glm4moe": ({"leading_dense_block_count": [], "nextn_predict_layers": [3],
+    "glm4moe": ({"leading_dense_block_count": [],
                  "rope.dimension_count": [2, 32], "expert_gating_func": [0, 1, 2],
                  "expert_weights_scale": [0.5]},
-                {"leading_dense_block_count": [0, 2, 3, 100], "nextn_predict_layers": [0, 4, 100],
+                {"leading_dense_block_count": [0, 2, 3, 100],
+                 "nextn_predict_layers": [0, 3, 4, 100],
                  "rope.dimension_count": [0, 7, 64, 2**31], "expert_gating_func": [3],
                  "expert_shared_count": [0, 2, 2**31], "expert_weights_scale": ["nan", 0.0, "inf"],
                  "rope.scaling.factor": [2.0], "attention.sliding_window": [8],
@@ -48,17 +49,20 @@ OWN = {
                "expert_shared_count": [1], "logit_scale": [2.0], "embedding_scale": [2.0],
                "nextn_predict_layers": [1]}),
     "gpt-oss": ({"attention.sliding_window": [0, 1, 1000], "rope.scaling.factor": [1.0],
-                 "rope.scaling.type": ["none"]},
+                 "rope.scaling.type": ["none"], "rope.scaling.yarn_beta_fast": [16.0]},
                 {"attention.sliding_window": [2**31], "rope.scaling.factor": ["nan", 0.0, 0.5],
                  "rope.scaling.type": ["linear"], "rope.scaling.original_context_length": [0],
-                 "rope.scaling.yarn_beta_fast": [16.0], "rope.dimension_count": [16]}),
+                 "rope.scaling.yarn_beta_fast": [0.5], "rope.dimension_count": [16]}),
     "deepseek2": ({"leading_dense_block_count": [], "expert_group_count": [1],
+                   "expert_group_used_count": [4], "expert_gating_func": [0],
                    "expert_weights_norm": [], "rope.scaling.yarn_log_multiplier": [0.5]},
                   {"attention.kv_lora_rank": [0, 32, 2**31],
                    "attention.q_lora_rank": [0, 32, 2**31],
                    "attention.value_length": [0, 32, 2**31], "attention.key_length": [16, 64],
                    "attention.key_length_mla": [33, 2**31], "rope.dimension_count": [0, 8, 7, 48],
-                   "leading_dense_block_count": [0, 2], "expert_gating_func": [3],
+                   "leading_dense_block_count": [0, 2], "expert_gating_func": [1, 3],
+                   "expert_group_count": [3], "expert_group_used_count": [0],
+                   "nextn_predict_layers": [1],
                    "rope.scaling.yarn_log_multiplier": ["nan"], "attention.scale": [0.5]}),
     "qwen2moe": ({}, {"expert_shared_feed_forward_length": [0, 7, 2**31], "expert_count": [0, 7]}),
 }
@@ -133,6 +137,14 @@ def own_cases(g):
         if "nextn" not in name and name.startswith(("blk.0.", "blk.1.")):
             yield "%s must fail: missing %s" % (arch, name), dict(g.kv), [
                 t for t in tensors(g) if t[0] != name]
+    if "blk.2.exp_probs_b.bias" in g.t:
+        yield "%s must fail: choice bias nan" % arch, dict(g.kv), filled(g, "blk.2.exp_probs_b",
+                                                                         np.nan)
+    if arch == "deepseek2":
+        n = g.kv["deepseek2.block_count"]
+        kv = {**g.kv, "deepseek2.block_count": n + 1, "deepseek2.nextn_predict_layers": 1}
+        yield "deepseek2 must run: a block behind", kv, tensors(g) + [
+            ["blk.%d.nextn.enorm.weight" % n, (32,), "F32", np.zeros(32, np.float32).tobytes()]]
     short = tensors(g)
     for t in short:
         if not t[0].startswith("blk.3.") and any(part in t[0] for part in HALVED):
@@ -160,6 +172,8 @@ def check(troupe, name, path):
     if status == 0 and ("must fail" in name or any(word in name for word in MUST_FAIL)
                         and "may run" not in name):
         return "run: computed as if nothing were odd"
+    if status != 0 and "must run" in name:
+        return "run: refused: %s" % said[-400:].decode(errors="replace")
     code, out, errors = run(troupe, "inspect", "--json", path)
     if code not in (0, 3) or b"anitizer" in errors:
         return "inspect: status %s: %s" % (code, errors[-400:].decode(errors="replace"))
@@ -170,12 +184,33 @@ def check(troupe, name, path):
     return None
 
 
+def check_counts(troupe, path, g):
+    """What is wrong with what inspect says of a model with a block that is not run, or None."""
+    _, out, _ = run(troupe, "inspect", "--json", path)
+    facts = json.loads(out)
+    behind = sum(len(g.raw(name)) for name in g.t if name.startswith("blk.3."))
+    experts = sum(len(g.raw(name)) for name in g.t
+                  if "_exps" in name and not name.startswith("blk.3."))
+    want = {"layers": 3, "unused_bytes": behind,
+            "bytes_per_expert": experts // (2 * g.kv["glm4moe.expert_count"])}
+    whole = sum(facts[key] for key in ("dense_bytes", "expert_bytes", "unused_bytes"))
+    if whole != sum(len(g.raw(name)) for name in g.t):
+        return "the parts are %d bytes" % whole
+    wrong = [key for key in want if facts[key] != want[key]]
+    return "%s is %s, not %s" % (wrong[0], facts[wrong[0]], want[wrong[0]]) if wrong else None
+
+
 def main(troupe, models):
     n = bad = 0
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "odd.gguf")
         for i, model in enumerate(models):
             g = ggufio.GGUF(model)
+            if g.kv["general.architecture"] == "glm4moe":
+                wrong = check_counts(troupe, model, g)
+                n += 1
+                bad += wrong is not None
+                print("inspect:", wrong or "counts what is run")
             for name, kv, parts in cases(g) if i == 0 else own_cases(g):
                 ggufio.write_gguf(path, kv, [tuple(t) for t in parts])
                 wrong = check(troupe, name, path)

@@ -1,9 +1,9 @@
 /* test_golden.c - the reference models give what an independent float64 forward pass gives.
  *
  * Exact mode must meet the level "strict" on every position, whatever the weight type; the
- * default mode the tolerance of its type.  Continuations must be equal up to the first step
- * where the reference itself is nearly undecided (README.md says how near).  With three workers all
- * logits are the same bytes, so what holds for one process holds for a cluster.
+ * default mode the tolerance of its type.  Continuations must be the reference's wherever it is
+ * not nearly undecided itself, in default mode nearly so (README.md says how near).  With three
+ * workers all logits are the same bytes, so what holds for one process holds for a cluster.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tests/support/cluster.h"
@@ -15,7 +15,7 @@
 
 #include <math.h>
 
-enum { N_VOCAB = 512, MAX_PROMPT = 40, N_GREEDY = 32, MAX_POSITIONS = 64, MIN_CHECKED = 30 };
+enum { N_VOCAB = 512, MAX_PROMPT = 40, N_GREEDY = 32, MAX_POSITIONS = 64 };
 
 #define FLOATS_AND_Q8_0(name) name ".F32", name ".F16", name ".Q8_0"
 
@@ -150,11 +150,11 @@ static double noise_of(const fixture *f, const char *name)
     return strstr(name, ".F") || strstr(name, ".BF") ? 0.05 : 1.0;
 }
 
-/* Between the last expert chosen and the first not chosen, anywhere in the step. */
-static double gap_of(const fixture *f)
-{
-    return f->exact ? 1e-4 : 0.05;
-}
+/* Steps of continuations. */
+typedef struct {
+    size_t n, n_equal; /* all */
+    size_t n_clear, n_clear_equal;
+} steps;
 
 static uint32_t argmax(const float *x)
 {
@@ -166,14 +166,20 @@ static uint32_t argmax(const float *x)
     return best;
 }
 
-/* Feeds the reference's own tokens, so that each step is checked whose choice is clear, whatever
- * came before; the number of those checked. */
-static size_t check_greedy(fixture *f, const char *name, int prompt, tr_sequence *s, float *logits)
+/* Whether the reference is decided: between tokens; in exact mode also between the last expert
+ * chosen and the first not chosen. */
+static bool is_clear(const fixture *f, const char *name, double margin, double gap)
+{
+    return margin >= noise_of(f, name) && (gap >= 1e-4 || !f->exact);
+}
+
+/* Feeds the reference's own tokens, so that each step is checked, whatever came before. */
+static void take_steps(fixture *f, const char *name, int prompt, tr_sequence *s, float *logits,
+                       steps *sum)
 {
     char key[32];
     uint32_t greedy[N_GREEDY];
     size_t n;
-    size_t n_checked = 0;
 
     snprintf(key, sizeof key, "p%d.greedy", prompt);
     assert_int_equal(golden_ids(&f->g, key, greedy, N_GREEDY), N_GREEDY);
@@ -182,17 +188,20 @@ static size_t check_greedy(fixture *f, const char *name, int prompt, tr_sequence
     snprintf(key, sizeof key, "p%d.gap", prompt);
     const double *gap = golden_get(&f->g, key, &n);
     for (size_t i = 0; i < N_GREEDY; i++) {
-        if (margin[i] >= noise_of(f, name) && gap[i] >= gap_of(f)) {
-            assert_int_equal(argmax(logits), greedy[i]);
-            n_checked++;
+        bool is_equal = argmax(logits) == greedy[i];
+        sum->n++;
+        sum->n_equal += is_equal;
+        if (is_clear(f, name, margin[i], gap[i])) {
+            sum->n_clear++;
+            sum->n_clear_equal += is_equal;
         }
         tr_row row = { s, greedy[i], true };
         assert_int_equal(tr_engine_step(f->e, &row, 1, logits), TR_OK);
     }
-    return n_checked;
 }
 
-static size_t check_prompt(fixture *f, const char *name, int prompt, const float *want, size_t *at)
+static void check_prompt(fixture *f, const char *name, int prompt, const float *want, size_t *at,
+                         steps *sum)
 {
     char key[32];
     uint32_t tokens[MAX_PROMPT];
@@ -211,19 +220,20 @@ static size_t check_prompt(fixture *f, const char *name, int prompt, const float
         compare_row(f, want + (*at + i) * N_VOCAB, logits + i * N_VOCAB);
     *at += n;
     memmove(logits, logits + (n - 1) * N_VOCAB, N_VOCAB * sizeof *logits);
-    size_t n_checked = check_greedy(f, name, prompt, s, logits);
+    take_steps(f, name, prompt, s, logits, sum);
     tr_sequence_free(&s);
     free(logits);
-    return n_checked;
 }
 
-/* Steps that must be checked at least.  deepseek2-lite has 26 routers: hardly a step where each of
- * them decides by more than the default mode's noise. */
-static size_t least_checked(const char *name, bool exact)
+/* In default mode an expert may be chosen otherwise, in the step or in any before it, and that
+ * stays in the cache. */
+static void check_steps(const steps *s, bool exact)
 {
-    if (exact)
-        return 90;
-    return strstr(name, "deepseek2-lite") ? 0 : MIN_CHECKED;
+    print_message("    %zu of %zu clear steps equal, %zu of %zu of all\n", s->n_clear_equal,
+                  s->n_clear, s->n_equal, s->n);
+    assert_true(s->n_clear >= (exact ? 90 : 35));
+    assert_true(s->n_clear_equal * 100 >= s->n_clear * (exact ? 100 : 95));
+    assert_true(s->n_equal * 100 >= s->n * 85);
 }
 
 static void check_models(bool exact)
@@ -232,15 +242,14 @@ static void check_models(bool exact)
         fixture f;
         char name[64];
         size_t at = 0;
-        size_t n_checked = 0;
+        steps sum = { 0 };
         begin(&f, models[m], exact, NULL);
         print_message("  %s\n", models[m]);
         snprintf(name, sizeof name, "%s.ref.bin", models[m]);
         float *want = golden_floats(name, (size_t)48 * N_VOCAB);
         for (int prompt = 0; prompt < (int)golden_number(&f.g, "prompts"); prompt++)
-            n_checked += check_prompt(&f, models[m], prompt, want, &at);
-        print_message("    %zu greedy tokens checked\n", n_checked);
-        assert_true(n_checked >= least_checked(models[m], exact));
+            check_prompt(&f, models[m], prompt, want, &at, &sum);
+        check_steps(&sum, exact);
         assert_int_equal(at, 48);
         check_level(&f, exact ? "strict" : "fast");
         free(want);

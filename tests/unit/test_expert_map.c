@@ -32,6 +32,7 @@ typedef struct {
     const char *key; /* NULL: no number */
     uint32_t value;
     const char *lacks; /* a tensor; NULL: none */
+    const char *more;  /* a tensor beside the others; NULL: none */
     bool has_bias;     /* layer 2's experts */
     uint32_t bias_type;
     const char *word; /* of the line */
@@ -85,6 +86,10 @@ static tr_gguf *file_of(const change *c)
 
     uint64_t n = put_tensors(&tensors, c);
     n += put_biases(&tensors, c);
+    if (c->more) {
+        gb_tensor(&tensors, c->more, (uint64_t[]){ DIM }, 1, TR_TYPE_F32, DATA - 1024);
+        n++;
+    }
     gb_start(&b, 3, n, N_NUMBERS + 1);
     gb_text_entry(&b, "general.architecture", "x");
     for (size_t i = 0; i < N_NUMBERS; i++)
@@ -144,6 +149,27 @@ static void biases_of_experts_come_with_them(void **state)
     tr_gguf_close(&g);
 }
 
+static void other_layouts_of_experts_are_named(void **state)
+{
+    static const change layouts[] = {
+        { .more = "blk.1.ffn_gate.0.weight", .word = "one tensor for each expert" },
+        { .more = "blk.1.ffn_gate_up_exps.weight", .word = "gate and up in one" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof layouts / sizeof layouts[0]; i++) {
+        char line[512] = "";
+        tr_gguf *g = file_of(&layouts[i]);
+        tr_expert_map m;
+        tr_fail_capture_begin(line, sizeof line);
+        assert_int_equal(tr_expert_map_read(g, &m), TR_E_UNSUPPORTED);
+        tr_fail_capture_end();
+        assert_non_null(strstr(line, layouts[i].word));
+        assert_non_null(strstr(line, layouts[i].more));
+        tr_gguf_close(&g);
+    }
+}
+
 static void what_does_not_fit_is_refused_and_named(void **state)
 {
     static const change odd[] = {
@@ -189,6 +215,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_dense_layer_is_a_layer_of_one_expert),
         cmocka_unit_test(biases_of_experts_come_with_them),
+        cmocka_unit_test(other_layouts_of_experts_are_named),
         cmocka_unit_test(what_does_not_fit_is_refused_and_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -92,6 +92,55 @@ static void a_bias_changes_the_choice_and_not_the_weight(void **state)
     assert_true(fabs((double)picks[1].weight - 1.25 * a) < 1e-6);
 }
 
+/* Eight experts in four groups, of which two can be used. */
+static void check_groups(tr_gate gate, const float *logits, uint32_t first, uint32_t second)
+{
+    tr_model_config c = { .n_experts = 8,
+                          .top_k = 2,
+                          .gate = gate,
+                          .n_groups = 4,
+                          .used_groups = 2,
+                          .renormalise = true,
+                          .routed_scale = 1.0f,
+                          .residual_scale = 1.0f };
+    float row[8];
+    tr_pick picks[2];
+
+    memcpy(row, logits, sizeof row);
+    tr_router_pick(kernels(), &c, NULL, row, 0, picks);
+    assert_int_equal(picks[0].expert, first);
+    assert_int_equal(picks[1].expert, second);
+    assert_true(fabs((double)picks[0].weight + (double)picks[1].weight - 1.0) < 1e-6);
+}
+
+static void experts_of_the_best_groups_alone_are_chosen(void **state)
+{
+    static const float by_two[] = { 3.0f, -9.0f, 2.0f, 2.0f, 2.9f, -9.0f, 2.1f, 2.0f };
+    static const float by_one[] = { 3.0f, -9.0f, 2.9f, 2.9f, 2.8f, -9.0f, 2.8f, 2.8f };
+
+    (void)state;
+    check_groups(TR_GATE_SIGMOID, by_two, 2, 6); /* though 0 and 4 are larger */
+    check_groups(TR_GATE_SOFTMAX, by_two, 0, 4);
+    check_groups(TR_GATE_SOFTMAX, by_one, 0, 2);
+}
+
+static void sigmoids_that_are_all_nothing_weigh_nothing(void **state)
+{
+    tr_model_config c = { .n_experts = 4,
+                          .top_k = 2,
+                          .gate = TR_GATE_SIGMOID,
+                          .renormalise = true,
+                          .routed_scale = 2.5f,
+                          .residual_scale = 1.0f };
+    float logits[] = { -120.0f, -95.0f, -100.0f, -200.0f };
+    tr_pick picks[2];
+
+    (void)state;
+    tr_router_pick(kernels(), &c, NULL, logits, 0, picks);
+    assert_true(picks[0].weight >= 0.0f && picks[0].weight < 1e-6f);
+    assert_true(picks[1].weight >= 0.0f && picks[1].weight < 1e-6f);
+}
+
 static void the_lower_expert_wins_a_tie(void **state)
 {
     tr_model_config c = { .n_experts = 5,
@@ -127,13 +176,33 @@ static void a_broken_model_still_gives_distinct_experts_that_exist(void **state)
     }
 }
 
+static void nor_do_groups_of_nan_give_an_expert_twice(void **state)
+{
+    tr_model_config c = { .n_experts = 4,
+                          .top_k = 2,
+                          .n_groups = 4,
+                          .used_groups = 2,
+                          .routed_scale = 1.0f,
+                          .residual_scale = 1.0f };
+    float logits[] = { NAN, NAN, NAN, NAN };
+    tr_pick picks[2];
+
+    (void)state;
+    tr_router_pick(kernels(), &c, NULL, logits, 0, picks);
+    assert_true(picks[0].expert < picks[1].expert);
+    assert_true(picks[1].expert < 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_largest_win_with_the_right_weights),
         cmocka_unit_test(a_bias_changes_the_choice_and_not_the_weight),
+        cmocka_unit_test(experts_of_the_best_groups_alone_are_chosen),
+        cmocka_unit_test(sigmoids_that_are_all_nothing_weigh_nothing),
         cmocka_unit_test(the_lower_expert_wins_a_tie),
         cmocka_unit_test(a_broken_model_still_gives_distinct_experts_that_exist),
+        cmocka_unit_test(nor_do_groups_of_nan_give_an_expert_twice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
