@@ -7,7 +7,7 @@
 
 # Long enough to be struck in the middle.
 n=${SANITIZED:+300}
-options=(-m "$MODEL" -p "ROMEO:" -n "${n:-2000}" --ctx 4096 --ignore-eos --temp 0.8 --seed 5)
+options=(-m "$MODEL" -p "ROMEO:" -n "${n:-1600}" --ctx 4096 --ignore-eos --temp 0.8 --seed 5)
 run "alone" "$TROUPE" run "${options[@]}"
 [ "$status" = 0 ] || fail "alone: exit status $status: $(cat "$WORK/err")"
 cp "$WORK/out" "$WORK/wanted"
@@ -60,8 +60,6 @@ survive() {
 
 launched=("$TROUPE" run -w 4 "${options[@]}")
 died='warning: worker [1-4] \(pid [0-9]+ on .*\) died'
-survive "three killed" "$died" KILL 3 -- "${launched[@]}"
-survive "one stopped" 'worker [1-4] .* is silent for' STOP 1 -- "${launched[@]}"
 survive "one leaves" 'worker [1-4] .* asks to leave' TERM 1 -- "${launched[@]}"
 grep -a -q 'again' "$WORK/err" && fail "one leaves: $(grep -a again "$WORK/err")"
 survive "all leave" 'worker [1-4] .* asks to leave' TERM 4 -- "${launched[@]}" --transport zmq

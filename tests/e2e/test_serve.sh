@@ -93,9 +93,9 @@ stop_server places
 
 start_server workers -w 3 --worker-binary "$BIN/troupe-worker" --parallel 12 --cache 2000
 check "many clients, three workers, little memory" "$here/serve_load.py" "$url" --clients 16 \
-  --seconds 8 --kinds 16 --memory "${SANITIZED:-8}"
+  --seconds 5 --kinds 16 --memory "${SANITIZED:-8}"
 check "and workers that are killed and stopped" "$here/serve_load.py" "$url" --clients 16 \
-  --seconds 6 --kinds 8 --memory "${SANITIZED:-32}" --strike 1.2
+  --seconds 5 --kinds 8 --memory "${SANITIZED:-32}" --strike 1.2
 # Answers that have begun are finished.
 "$python" - "$url" >"$WORK/out" 2>&1 <<'PY' &
 import json, sys, urllib.request
