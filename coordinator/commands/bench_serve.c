@@ -54,7 +54,7 @@ static const char help[] =
     "  --answer N          tokens of an answer, likewise (64)\n"
     "  --shared PERCENT    of the prompts that begin with the same tokens (0)\n"
     "  --shared-tokens N   how many tokens these are (64, or what a quarter of --ctx holds)\n"
-    "  --long N            a further prompt of N tokens every two seconds; 0: none (0)\n"
+    "  --long N            a further prompt of N tokens every two seconds, one at a time (0: none)\n"
     "  --batch N           rows of one step (256)\n"
     "  --ctx N             tokens of one prompt and its answer (512)\n"
     "  --seed N            of lengths and tokens (1)\n"
@@ -165,9 +165,10 @@ static tr_status open_engine(bench *b)
         return st;
     e.gguf = b->gguf;
     e.threads = (size_t)b->o.threads;
-    e.max_rows = (size_t)(b->o.batch > b->o.concurrent ? b->o.batch : b->o.concurrent);
-    e.max_logits = (size_t)b->o.concurrent;
-    e.n_sequences = (size_t)b->o.concurrent;
+    size_t at_once = (size_t)b->o.concurrent + (b->o.long_prompt > 0);
+    e.max_rows = b->o.batch > at_once ? (size_t)b->o.batch : at_once;
+    e.max_logits = at_once;
+    e.n_sequences = at_once;
     e.context = (size_t)b->o.ctx;
     e.transport = b->job.data;
     e.inviter = b->job.inviter;

@@ -119,6 +119,12 @@ static tr_status open_text(server *s)
     if (s->o.ctx > s->config.context)
         tr_log(TR_LOG_WARN, "--ctx %llu: the model was trained for %u tokens",
                (unsigned long long)s->o.ctx, s->config.context);
+    if (s->o.cache && s->o.cache < s->context) {
+        if (s->o.ctx)
+            tr_log(TR_LOG_WARN, "--ctx %llu: --cache %llu has room for no more than that",
+                   (unsigned long long)s->o.ctx, (unsigned long long)s->o.cache);
+        s->context = (size_t)s->o.cache;
+    }
     return TR_OK;
 }
 

@@ -346,9 +346,8 @@ tr_status tr_sequence_reserve(tr_sequence *s, size_t n)
 
 size_t tr_sequence_find(tr_sequence *s, const uint32_t *tokens, size_t n)
 {
-    TR_CHECK(s->length == 0);
-    tr_kv_empty(s->engine->kv, &s->table);
-    s->length = tr_kv_find(s->engine->kv, &s->table, tokens, n);
+    if (s->table.n * TR_KV_PAGE == s->length)
+        s->length = tr_kv_find(s->engine->kv, &s->table, tokens, n);
     return s->length;
 }
 

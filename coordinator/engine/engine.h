@@ -75,8 +75,9 @@ size_t tr_sequence_length(const tr_sequence *s); /* tokens that went through */
  * that finds its pages reserved can't fail for want of room. */
 tr_status tr_sequence_reserve(tr_sequence *s, size_t n);
 
-/* Begin an empty sequence with what the cache knows of tokens [n], short of the last; returns how
- * many need not go through any more.  The results of a step are the same to the bit. */
+/* Go on with what the cache knows of tokens [n], with which the sequence begins, short of the last;
+ * returns its length: so many need not go through any more.  Nothing is found in the middle of a
+ * page, nor after pages that are only reserved.  The results of a step are the same to the bit. */
 size_t tr_sequence_find(tr_sequence *s, const uint32_t *tokens, size_t n);
 
 /* The sequence's tokens so far are tokens [tr_sequence_length]: others may share them. */

@@ -76,8 +76,6 @@ static tr_status begin(generation *g)
 
 static void end(generation *g)
 {
-    if (g->sequence && g->history)
-        tr_sequence_name(g->sequence, g->history);
     free(g->history);
     free(g->rows);
     free(g->sampled);
@@ -175,6 +173,8 @@ tr_status tr_generate(tr_engine *e, const tr_generate_request *r, tr_generate_re
     if (st == TR_OK)
         st = decode(&g, &result);
     result.decode = tr_now() - t1;
+    if (st == TR_OK) /* what a failed step left is no result */
+        tr_sequence_name(g.sequence, g.history);
     end(&g);
     if (st == TR_OK)
         *out = result;

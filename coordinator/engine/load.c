@@ -17,6 +17,9 @@ static const tr_time look_period = TR_MS;
 /* What is drawn for a request, each from a stream of its own. */
 enum { DRAW_GAP, DRAW_PROMPT, DRAW_ANSWER, DRAW_SHARED, DRAW_TOKENS };
 
+/* Requests are numbered from 0, long ones from here: each has its own tokens. */
+#define FIRST_LONG (UINT64_C(1) << 62)
+
 typedef struct {
     double *values;
     size_t n, room;
@@ -40,9 +43,9 @@ struct load {
     uint32_t *prompt; /* [context] being sent */
     samples first, between;
 
-    pthread_mutex_t lock; /* of what both threads count */
-    size_t n_under_way;
-    bool is_over; /* no more is sent: what follows is not measured */
+    pthread_mutex_t lock;       /* of what both threads count */
+    size_t n_under_way, n_long; /* these are not among the others */
+    bool is_over;               /* no more is sent: what follows is not measured */
     bool is_out_of_memory;
 };
 
@@ -89,10 +92,9 @@ static bool on_token(void *ctx, const tr_generated *token)
     (void)token;
     pthread_mutex_lock(&l->lock);
     if (!l->is_over) {
-        if (q->last == 0)
-            samples_add(l, &l->first, now - q->sent);
-        else if (!q->is_long)
-            samples_add(l, &l->between, now - q->last);
+        if (!q->is_long)
+            samples_add(l, q->last == 0 ? &l->first : &l->between,
+                        now - (q->last == 0 ? q->sent : q->last));
         l->r.answer_tokens++;
         if (q->last == 0)
             l->r.prompt_tokens += q->n_prompt;
@@ -110,7 +112,7 @@ static void on_end(void *ctx, tr_finish finish, tr_status st, const char *why)
     (void)finish;
     (void)why;
     pthread_mutex_lock(&l->lock);
-    l->n_under_way -= !q->is_long;
+    *(q->is_long ? &l->n_long : &l->n_under_way) -= 1;
     *(st == TR_OK ? &l->r.finished : &l->r.failed) += 1;
     pthread_mutex_unlock(&l->lock);
     free(q);
@@ -133,10 +135,10 @@ static size_t length_of(const load *l, uint64_t number, uint64_t what, double me
     return n < (double)most ? (size_t)n : most;
 }
 
-static void fill_prompt(load *l, uint64_t number, size_t n)
+static void fill_prompt(load *l, uint64_t number, size_t n, bool is_long)
 {
     double u = tr_rng_unit(tr_rng_u64(l->o->seed, number, DRAW_SHARED));
-    size_t shared = u < l->o->shared ? l->o->shared_tokens : 0;
+    size_t shared = u < l->o->shared && !is_long ? l->o->shared_tokens : 0;
 
     for (size_t i = 0; i < n; i++) {
         uint64_t stream = i < shared ? UINT64_MAX : number;
@@ -144,17 +146,20 @@ static void fill_prompt(load *l, uint64_t number, size_t n)
     }
 }
 
-static void send(load *l, uint64_t number, size_t n_prompt, size_t n_answer, bool is_long)
+/* False: nothing more is taken. */
+static bool send(load *l, uint64_t number, size_t n_prompt, size_t n_answer, bool is_long)
 {
     request *q = calloc(1, sizeof *q);
     uint64_t ticket;
 
     if (!q) {
+        pthread_mutex_lock(&l->lock);
         l->is_out_of_memory = true;
-        return;
+        pthread_mutex_unlock(&l->lock);
+        return false;
     }
     *q = (request){ .l = l, .sent = tr_now(), .n_prompt = n_prompt, .is_long = is_long };
-    fill_prompt(l, number, n_prompt);
+    fill_prompt(l, number, n_prompt, is_long);
     tr_serving_request r = { .prompt = l->prompt,
                              .n_prompt = n_prompt,
                              .max_tokens = n_answer,
@@ -165,18 +170,20 @@ static void send(load *l, uint64_t number, size_t n_prompt, size_t n_answer, boo
                              .ctx = q };
     pthread_mutex_lock(&l->lock);
     l->r.sent++;
-    l->n_under_way += !is_long;
+    *(is_long ? &l->n_long : &l->n_under_way) += 1;
     pthread_mutex_unlock(&l->lock);
-    if (tr_serving_submit(l->serving, &r, 1, &ticket) == TR_OK)
-        return;
+    tr_status st = tr_serving_submit(l->serving, &r, 1, &ticket);
+    if (st == TR_OK)
+        return true;
     pthread_mutex_lock(&l->lock);
     l->r.refused++;
-    l->n_under_way -= !is_long;
+    *(is_long ? &l->n_long : &l->n_under_way) -= 1;
     pthread_mutex_unlock(&l->lock);
     free(q);
+    return st != TR_E_INTERRUPTED;
 }
 
-static void send_one(load *l, uint64_t number)
+static bool send_one(load *l, uint64_t number)
 {
     size_t n_prompt =
         length_of(l, number, DRAW_PROMPT, l->o->prompt_mean, l->context / 2) + l->o->shared_tokens;
@@ -184,40 +191,55 @@ static void send_one(load *l, uint64_t number)
 
     if (n_prompt + n_answer >= l->context)
         n_prompt = l->context - n_answer - 1;
-    send(l, number, n_prompt, n_answer, false);
+    return send(l, number, n_prompt, n_answer, false);
 }
 
-static bool has_room(load *l)
+/* What the engine's thread changes meanwhile. */
+typedef struct {
+    bool has_room, has_long, is_out_of_memory;
+} view;
+
+static view look(load *l)
 {
     pthread_mutex_lock(&l->lock);
-    bool has = l->n_under_way < l->o->concurrent;
+    view v = { l->n_under_way<l->o->concurrent, l->n_long> 0, l->is_out_of_memory };
     pthread_mutex_unlock(&l->lock);
-    return has;
+    return v;
+}
+
+/* Until the time is over, a signal comes or the engine has stopped. */
+static void send_all(load *l, tr_time begin)
+{
+    tr_time until = begin + (tr_time)(l->o->seconds * (double)TR_SECOND);
+    tr_time next = begin, next_long = begin + TR_SECOND;
+    uint64_t number = 0, number_long = FIRST_LONG;
+    bool goes_on = true;
+
+    while (goes_on && tr_now() < until && !tr_interrupted()) {
+        view v = look(l);
+        if (v.is_out_of_memory)
+            return;
+        if (l->o->long_prompt && tr_now() >= next_long && !v.has_long) {
+            goes_on = send(l, number_long++, l->o->long_prompt, 1, true);
+            next_long = tr_now() + long_period;
+        } else if (l->o->rate > 0.0 && tr_now() >= next) {
+            goes_on = send_one(l, number);
+            next +=
+                (tr_time)(exponential(l, number++, DRAW_GAP, 1.0 / l->o->rate) * (double)TR_SECOND);
+        } else if (l->o->rate == 0.0 && v.has_room) {
+            goes_on = send_one(l, number++);
+        } else {
+            tr_sleep(look_period);
+        }
+    }
 }
 
 static void *sender_main(void *ctx)
 {
     load *l = ctx;
     tr_time begin = tr_now();
-    tr_time until = begin + (tr_time)(l->o->seconds * (double)TR_SECOND);
-    tr_time next = begin, next_long = begin + TR_SECOND;
-    uint64_t number = 0;
 
-    while (tr_now() < until && !tr_interrupted() && !l->is_out_of_memory) {
-        if (l->o->long_prompt && tr_now() >= next_long) {
-            send(l, UINT64_MAX - number, l->o->long_prompt, 1, true);
-            next_long += long_period;
-        }
-        if (l->o->rate > 0.0 && tr_now() >= next) {
-            send_one(l, number);
-            next +=
-                (tr_time)(exponential(l, number++, DRAW_GAP, 1.0 / l->o->rate) * (double)TR_SECOND);
-        } else if (l->o->rate == 0.0 && has_room(l)) {
-            send_one(l, number++);
-        } else {
-            tr_sleep(look_period);
-        }
-    }
+    send_all(l, begin);
     pthread_mutex_lock(&l->lock);
     l->is_over = true;
     l->r.seconds = (double)(tr_now() - begin) / (double)TR_SECOND;
@@ -226,11 +248,21 @@ static void *sender_main(void *ctx)
     return NULL;
 }
 
+static void stop_if_interrupted(void *ctx)
+{
+    load *l = ctx;
+
+    if (tr_interrupted())
+        tr_serving_stop(l->serving);
+}
+
 static tr_status run(load *l)
 {
     tr_serving_options so = { .engine = l->engine,
-                              .max_running = l->o->concurrent,
-                              .max_waiting = 1 << 16 };
+                              .max_running = l->o->concurrent + (l->o->long_prompt > 0),
+                              .max_waiting = 1 << 16,
+                              .tick = stop_if_interrupted,
+                              .ctx = l };
     pthread_t sender;
 
     tr_status st = tr_serving_new(&so, &l->serving);

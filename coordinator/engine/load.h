@@ -26,7 +26,8 @@ typedef struct {
     double answer_mean; /* tokens; at least 1 each */
     double shared;      /* 0..1: prompts that begin like the others */
     size_t shared_tokens;
-    size_t long_prompt; /* tokens of a further prompt every two seconds; 0: none */
+    size_t long_prompt; /* tokens of a further prompt every two seconds, if the last has been
+                         * answered; 0: none */
     uint64_t seed;
 } tr_load_options;
 
@@ -40,12 +41,14 @@ typedef struct {
     size_t sent, finished, refused, failed;
     double seconds; /* that requests were sent; what follows is not in the figures below */
     uint64_t prompt_tokens, answer_tokens;
-    tr_load_times first_token; /* from sending */
-    tr_load_times between;     /* tokens of an answer; not of the long prompts' */
+    tr_load_times first_token; /* from sending; not the long prompts' */
+    tr_load_times between;     /* tokens of an answer, likewise */
     tr_serving_stats serving;
 } tr_load_result;
 
-/* The engine's n_sequences and max_logits are at least concurrent. */
+/* The engine's n_sequences, max_logits and max_rows are at least concurrent, and one more with long
+ * prompts: these have a place of their own.  A signal ends it: TR_OK, and tr_interrupted says so.
+ */
 tr_status tr_load_run(tr_engine *e, const tr_load_options *o, tr_load_result *out);
 
 #endif

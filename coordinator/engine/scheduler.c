@@ -4,9 +4,12 @@
 
 #include <string.h>
 
-static bool goes_before(const tr_schedule_item *a, const tr_schedule_item *b)
+/* A step should not become too small to tell something of the next. */
+enum { LEAST_CHUNK = 4 };
+
+bool tr_schedule_goes_before(const tr_schedule_item *a, const tr_schedule_item *b)
 {
-    return a->priority != b->priority ? a->priority > b->priority : a->arrival < b->arrival;
+    return a->due != b->due ? a->due < b->due : a->ticket < b->ticket;
 }
 
 static bool is_writing(const tr_schedule_item *i)
@@ -16,24 +19,65 @@ static bool is_writing(const tr_schedule_item *i)
 
 static bool is_reading(const tr_schedule_item *i)
 {
-    return i->is_running && i->known > i->computed + 1;
+    return i->is_running && !i->is_held && i->known > i->computed + 1;
 }
 
-/* The first in order that is reading and has no rows yet. */
+static size_t to_read(const tr_schedule_item *i)
+{
+    return i->known - i->computed;
+}
+
+/* The first in order that reads and has not all its rows yet. */
 static size_t next_reader(const tr_schedule_item *items, size_t n, const size_t *rows)
 {
     size_t best = TR_SCHEDULE_NONE;
 
     for (size_t i = 0; i < n; i++)
-        if (is_reading(&items[i]) && rows[i] == 0 &&
-            (best == TR_SCHEDULE_NONE || goes_before(&items[i], &items[best])))
+        if (is_reading(&items[i]) && rows[i] < to_read(&items[i]) &&
+            (best == TR_SCHEDULE_NONE || tr_schedule_goes_before(&items[i], &items[best])))
             best = i;
+    return best;
+}
+
+/* Who has least to read, the first in order of these. */
+static size_t shortest_reader(const tr_schedule_item *items, size_t n)
+{
+    size_t best = TR_SCHEDULE_NONE;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!is_reading(&items[i]))
+            continue;
+        if (best == TR_SCHEDULE_NONE || to_read(&items[i]) < to_read(&items[best]) ||
+            (to_read(&items[i]) == to_read(&items[best]) &&
+             tr_schedule_goes_before(&items[i], &items[best])))
+            best = i;
+    }
     return best;
 }
 
 static size_t least(size_t a, size_t b)
 {
     return a < b ? a : b;
+}
+
+size_t tr_schedule_chunk(const tr_schedule_item *items, size_t n, const tr_step_time *times,
+                         size_t max_rows)
+{
+    size_t writers = 0, readers = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        writers += is_writing(&items[i]);
+        readers += items[i].is_running && !is_writing(&items[i]); /* those held wait no less */
+    }
+    if (writers == 0)
+        return max_rows;
+    if (tr_step_time_asks(times, writers))
+        return 0;
+    double alone = tr_step_time_expect(times, writers);
+    double more = 0.5 * (double)writers > (double)readers ? 0.5 : (double)readers / (double)writers;
+    size_t rows = tr_step_time_rows(times, writers, alone * (1.0 + more));
+    size_t chunk = rows - writers > LEAST_CHUNK ? rows - writers : LEAST_CHUNK;
+    return least(chunk, max_rows);
 }
 
 void tr_schedule_rows(const tr_schedule_item *items, size_t n, const tr_schedule_limits *limits,
@@ -52,14 +96,16 @@ void tr_schedule_rows(const tr_schedule_item *items, size_t n, const tr_schedule
     }
     if (logits < limits->max_logits)
         left = least(left, limits->chunk);
-    while (left > 0 && logits > 0) {
-        size_t i = next_reader(items, n, rows);
-        if (i == TR_SCHEDULE_NONE)
-            return;
-        size_t wanted = items[i].known - items[i].computed;
-        rows[i] = least(wanted, left);
-        left -= rows[i];
-        logits -= rows[i] == wanted;
+    size_t i = shortest_reader(items, n);
+    size_t most = (left + 1) / 2;
+    while (i != TR_SCHEDULE_NONE && left > 0 && logits > 0) {
+        size_t wanted = to_read(&items[i]) - rows[i];
+        size_t given = least(wanted, most);
+        rows[i] += given;
+        left -= given;
+        logits -= given == wanted;
+        i = next_reader(items, n, rows);
+        most = left;
     }
 }
 
@@ -69,7 +115,7 @@ size_t tr_schedule_next(const tr_schedule_item *items, size_t n)
 
     for (size_t i = 0; i < n; i++)
         if (!items[i].is_running &&
-            (best == TR_SCHEDULE_NONE || goes_before(&items[i], &items[best])))
+            (best == TR_SCHEDULE_NONE || tr_schedule_goes_before(&items[i], &items[best])))
             best = i;
     return best;
 }
@@ -80,26 +126,7 @@ size_t tr_schedule_victim(const tr_schedule_item *items, size_t n)
 
     for (size_t i = 0; i < n; i++)
         if (items[i].is_running &&
-            (worst == TR_SCHEDULE_NONE || goes_before(&items[worst], &items[i])))
+            (worst == TR_SCHEDULE_NONE || tr_schedule_goes_before(&items[worst], &items[i])))
             worst = i;
     return worst;
-}
-
-void tr_chunk_update(tr_chunk *c, size_t n_writing, size_t n_reading, tr_time elapsed)
-{
-    double seconds = (double)elapsed / (double)TR_SECOND;
-
-    if (n_writing == 0)
-        return;
-    if (n_reading == 0) {
-        c->alone = c->alone == 0.0 ? seconds : 0.8 * c->alone + 0.2 * seconds;
-        return;
-    }
-    if (c->alone == 0.0)
-        return;
-    if (seconds > 1.6 * c->alone)
-        c->rows -= c->rows / 4;
-    else if (seconds < 1.4 * c->alone && n_reading >= c->rows)
-        c->rows += c->rows / 8 + 1;
-    c->rows = c->rows < c->least ? c->least : least(c->rows, c->most);
 }

@@ -1,24 +1,18 @@
 /* serving.c - a queue behind a lock, and the loop that only its own thread sees.
- *
- * What the lock guards: the list of newcomers, the flag to drain, the figures that others read, and
- * changes of the places of waiting and running requests.  Only the loop changes these, so it reads
- * them without the lock.
- *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/engine/serving.h"
 
-#include "base/check.h"
-#include "base/interrupt.h"
-#include "coordinator/engine/scheduler.h"
+#include "coordinator/engine/serving_state.h"
 
-#include <math.h>
-#include <pthread.h>
-#include <stdatomic.h>
+#include "base/check.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEAST_CHUNK = 4, FIRST_CHUNK = 16, REASON = 256 };
+typedef tr_serving_entry entry;
+
+enum { REASON = 256 };
 
 /* An idle loop looks after the workers this often. */
 static const tr_time idle_period = 20 * TR_MS;
@@ -27,55 +21,6 @@ const double tr_serving_bounds[TR_SERVING_BUCKETS - 1] = { 0.0005, 0.001, 0.002,
                                                            0.02,   0.03,  0.05,  0.075, 0.1,
                                                            0.15,   0.2,   0.3,   0.5,   1.0,
                                                            2.0,    5.0,   10.0,  30.0 };
-
-/* A request from submit to on_end. */
-typedef struct entry {
-    struct entry *next; /* of the newcomers */
-    tr_serving_request r;
-    uint64_t ticket;
-    uint32_t *tokens; /* [n_prompt + max_tokens] the prompt, then the answer */
-    size_t n_tokens;
-    tr_logit_bias *bias;
-    tr_sequence *sequence; /* NULL while it waits */
-    tr_time arrived, last;
-    size_t row; /* of its logits in this step; SIZE_MAX: none */
-    tr_generated drawn;
-    bool is_broken; /* logits that are no numbers */
-    bool is_stuck;  /* no token may come */
-    atomic_bool is_cancelled;
-    tr_alternative alternatives[TR_MAX_ALTERNATIVES];
-} entry;
-
-struct tr_serving {
-    tr_serving_options o;
-    size_t n_vocab, n_layers, n_experts, max_rows, capacity, n_pages;
-
-    pthread_mutex_t lock;
-    pthread_cond_t news;
-    entry *newcomers, **newcomers_end;
-    size_t n_newcomers;
-    size_t n_live; /* submitted and not ended, at most capacity */
-    uint64_t next_ticket;
-    bool is_draining, is_stopped, is_over;
-    tr_serving_stats stats;
-    uint64_t *picks, *traced_picks; /* [n_layers][n_experts] */
-
-    entry **entries; /* [n], in order of arrival; room for capacity */
-    size_t n;
-
-    /* the loop's own */
-    tr_schedule_item *items; /* [capacity] */
-    size_t *n_rows;          /* [capacity] */
-    tr_row *rows;            /* [max_rows] */
-    uint8_t *row_traced;     /* [max_rows] the row belongs to the traced request */
-    float *logits;           /* [max_running][n_vocab] */
-    float *sampled;          /* [threads][n_vocab] */
-    entry **drawing;         /* [max_running] those whose rows have logits */
-    size_t n_drawing;
-    tr_sample_scratch *scratch; /* [threads] */
-    size_t n_threads;
-    tr_chunk chunk;
-};
 
 static tr_status reserve(tr_serving *s)
 {
@@ -109,6 +54,7 @@ tr_status tr_serving_new(const tr_serving_options *o, tr_serving **out)
     tr_serving *s = calloc(1, sizeof *s);
     pthread_condattr_t attributes;
 
+    TR_CHECK(o->max_running > 0 && tr_engine_max_rows(o->engine) >= o->max_running);
     if (!s)
         return tr_fail(TR_E_MEMORY, "serving: no memory");
     s->o = *o;
@@ -121,7 +67,6 @@ tr_status tr_serving_new(const tr_serving_options *o, tr_serving **out)
     s->n_threads = tr_pool_threads(tr_engine_compute(o->engine)->pool);
     s->newcomers_end = &s->newcomers;
     s->next_ticket = 1;
-    s->chunk = (tr_chunk){ .rows = FIRST_CHUNK, .least = LEAST_CHUNK, .most = s->max_rows };
     pthread_mutex_init(&s->lock, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -387,19 +332,10 @@ static void end_cancelled(tr_serving *s)
             finish(s, i, TR_FINISH_STOP, TR_E_INTERRUPTED, "cancelled");
 }
 
-static size_t count_running(const tr_serving *s)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < s->n; i++)
-        n += s->entries[i]->sequence != NULL;
-    return n;
-}
-
 /* Under the lock. */
 static void show_load(tr_serving *s)
 {
-    s->stats.running = count_running(s);
+    s->stats.running = tr_serving_count_running(s);
     s->stats.waiting = s->n - s->stats.running;
     s->stats.kv = tr_engine_kv_count(s->o.engine);
 }
@@ -431,89 +367,15 @@ static void take_news(tr_serving *s, bool *is_over)
     pthread_mutex_unlock(&s->lock);
 }
 
-static void describe(tr_serving *s)
-{
-    for (size_t i = 0; i < s->n; i++) {
-        const entry *e = s->entries[i];
-        s->items[i] = (tr_schedule_item){
-            .known = e->n_tokens,
-            .computed = e->sequence ? tr_sequence_length(e->sequence) : 0,
-            .priority = e->r.priority,
-            .arrival = e->ticket,
-            .is_running = e->sequence != NULL,
-        };
-    }
-}
-
-/* Whoever waits and fits, in order.  The prompt's pages and one more must be there: who is let in
- * should not have to leave at once. */
-static tr_status let_in(tr_serving *s)
-{
-    for (size_t running = count_running(s); running < s->o.max_running; running++) {
-        size_t i = tr_schedule_next(s->items, s->n);
-        if (i == TR_SCHEDULE_NONE)
-            return TR_OK;
-        entry *e = s->entries[i];
-        if (tr_kv_pages_for(e->n_tokens) + (running > 0) > tr_engine_kv_available(s->o.engine))
-            return TR_OK;
-        tr_status st = tr_sequence_new(s->o.engine, &e->sequence);
-        if (st != TR_OK)
-            return st;
-        size_t found = tr_sequence_find(e->sequence, e->tokens, e->n_tokens);
-        s->items[i].is_running = true;
-        s->items[i].computed = found;
-        pthread_mutex_lock(&s->lock);
-        s->stats.prefix_tokens += e->n_tokens;
-        s->stats.prefix_hits += found;
-        s->stats.traced = e->ticket;
-        memcpy(s->stats.traced_name, e->r.name, sizeof s->stats.traced_name);
-        s->stats.traced_tokens = 0;
-        memset(s->traced_picks, 0, s->n_layers * s->n_experts * sizeof *s->traced_picks);
-        pthread_mutex_unlock(&s->lock);
-    }
-    return TR_OK;
-}
-
-static void send_back(tr_serving *s, size_t i)
-{
-    tr_sequence_free(&s->entries[i]->sequence);
-    s->items[i].is_running = false;
-    s->items[i].computed = 0;
-    s->n_rows[i] = 0;
-    pthread_mutex_lock(&s->lock);
-    s->stats.preempted++;
-    pthread_mutex_unlock(&s->lock);
-}
-
-/* Pages for the rows of every sequence of this step.  Where they run out the last in order give
- * theirs back; the first can always go on, since none is larger than the whole cache. */
-static tr_status reserve_pages(tr_serving *s)
-{
-    for (size_t i = 0; i < s->n; i++) {
-        while (s->n_rows[i] > 0) {
-            tr_status st =
-                tr_sequence_reserve(s->entries[i]->sequence, s->items[i].computed + s->n_rows[i]);
-            if (st == TR_OK)
-                break;
-            if (st != TR_E_BUSY)
-                return st;
-            send_back(s, tr_schedule_victim(s->items, s->n));
-        }
-    }
-    return TR_OK;
-}
-
 /* The rows of this step, and who gets logits. */
-static size_t gather(tr_serving *s, size_t *n_writing, size_t *n_reading)
+static size_t gather(tr_serving *s)
 {
     size_t n = 0;
 
     s->n_drawing = 0;
-    *n_writing = *n_reading = 0;
     for (size_t i = 0; i < s->n; i++) {
         entry *e = s->entries[i];
         e->row = SIZE_MAX;
-        *(s->items[i].known == s->items[i].computed + 1 ? n_writing : n_reading) += s->n_rows[i];
         for (size_t k = 0; k < s->n_rows[i]; k++) {
             size_t at = s->items[i].computed + k;
             bool is_last = at + 1 == e->n_tokens;
@@ -526,44 +388,6 @@ static size_t gather(tr_serving *s, size_t *n_writing, size_t *n_reading)
         }
     }
     return n;
-}
-
-static bool are_numbers(const float *logits, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (isnan(logits[i]) || logits[i] == INFINITY)
-            return false;
-    return true;
-}
-
-static void draw_some(void *ctx, size_t thread, size_t begin, size_t end)
-{
-    tr_serving *s = ctx;
-    float *sampled = s->sampled + thread * s->n_vocab;
-
-    for (size_t i = begin; i < end; i++) {
-        entry *e = s->drawing[i];
-        const tr_serving_request *r = &e->r;
-        const float *logits = s->logits + e->row * s->n_vocab;
-
-        e->is_broken = !are_numbers(logits, s->n_vocab);
-        if (e->is_broken)
-            continue;
-        memcpy(sampled, logits, s->n_vocab * sizeof *sampled);
-        tr_logit_edit_apply(&r->edit, sampled, s->n_vocab, e->tokens + r->n_prompt,
-                            e->n_tokens - r->n_prompt, s->scratch[thread].seen);
-        e->is_stuck = r->constrain && !r->constrain(r->ctx, sampled, s->n_vocab);
-        if (e->is_stuck)
-            continue;
-        e->drawn = (tr_generated){ .alternatives = e->alternatives };
-        e->drawn.id = tr_sample(&r->sampling, sampled, s->n_vocab, e->tokens, e->n_tokens,
-                                r->number, e->n_tokens, &s->scratch[thread]);
-        if (!r->wants_log_probs)
-            continue;
-        e->drawn.log_prob = tr_log_prob(logits, s->n_vocab, e->drawn.id);
-        e->drawn.n_alternatives =
-            tr_alternatives(logits, s->n_vocab, e->alternatives, r->n_alternatives);
-    }
 }
 
 static size_t place_of(const tr_serving *s, const entry *e)
@@ -615,18 +439,10 @@ static void deliver(tr_serving *s, entry *e)
 static tr_status step(tr_serving *s)
 {
     tr_time begin = tr_now();
-    size_t n_writing, n_reading;
-    tr_schedule_limits limits = { s->max_rows, s->o.max_running, s->chunk.rows };
-
-    describe(s);
-    tr_status st = let_in(s);
+    tr_status st = tr_serving_plan(s);
     if (st != TR_OK)
         return st;
-    tr_schedule_rows(s->items, s->n, &limits, s->n_rows);
-    st = reserve_pages(s);
-    if (st != TR_OK)
-        return st;
-    size_t n = gather(s, &n_writing, &n_reading);
+    size_t n = gather(s);
     TR_CHECK(n > 0);
 
     tr_time before = tr_now();
@@ -634,11 +450,11 @@ static tr_status step(tr_serving *s)
     tr_time after = tr_now();
     if (st != TR_OK)
         return st;
-    tr_chunk_update(&s->chunk, n_writing, n_reading, after - before);
+    tr_step_time_add(&s->step_time, n, after - before);
     for (size_t i = 0; i < s->n; i++)
         if (s->n_rows[i] > 0)
             tr_sequence_name(s->entries[i]->sequence, s->entries[i]->tokens);
-    tr_pool_for(tr_engine_compute(s->o.engine)->pool, s->n_drawing, 1, draw_some, s);
+    tr_serving_draw(s);
     tr_time drawn = tr_now();
     for (size_t i = 0; i < s->n_drawing; i++)
         deliver(s, s->drawing[i]);

@@ -40,7 +40,7 @@ typedef struct {
     tr_sampling sampling;
     uint64_t number;    /* of the random stream: answers of one request have their own */
     tr_logit_edit edit; /* copied */
-    int32_t priority;   /* higher goes first */
+    int32_t priority;   /* each point is worth ten seconds of waiting; scheduler.h */
     bool wants_log_probs;
     size_t n_alternatives;      /* at most TR_MAX_ALTERNATIVES */
     char name[TR_SERVING_NAME]; /* what those who watch know it by; may be empty */
@@ -57,7 +57,7 @@ typedef struct {
 } tr_serving_request;
 
 typedef struct {
-    tr_engine *engine;  /* its n_sequences and max_logits are at least max_running */
+    tr_engine *engine;  /* its n_sequences, max_logits and max_rows are at least max_running */
     size_t max_running; /* sequences in one step */
     size_t max_waiting; /* requests beyond them */
 
@@ -76,7 +76,7 @@ tr_status tr_serving_submit(tr_serving *s, const tr_serving_request *r, size_t n
 /* Its on_end comes with TR_E_INTERRUPTED, unless it ended before.  Unknown tickets do nothing. */
 void tr_serving_cancel(tr_serving *s, uint64_t ticket);
 
-/* Returns when drained and empty, or when an engine's step fails, or a signal came twice. */
+/* Returns when drained and empty, or stopped, or when a step of the engine fails. */
 tr_status tr_serving_run(tr_serving *s);
 void tr_serving_drain(tr_serving *s);
 

@@ -139,7 +139,7 @@ static uint32_t last_named(const tr_kv_table *t)
 
 size_t tr_kv_find(tr_kv *kv, tr_kv_table *t, const uint32_t *tokens, size_t n_tokens)
 {
-    TR_CHECK(t->n == 0);
+    TR_CHECK(t->n == t->n_named);
     while ((t->n + 1) * TR_KV_PAGE < n_tokens && t->n < t->capacity) {
         uint32_t page;
         if (!tr_kv_pages_find(kv->use, last_named(t), tokens + t->n * TR_KV_PAGE, &page))

@@ -59,8 +59,9 @@ void tr_kv_empty(tr_kv *kv, tr_kv_table *t);
 /* Room in the table itself, so that reserve need not ask for memory. */
 tr_status tr_kv_table_reserve(tr_kv_table *t, size_t n_positions);
 
-/* Give an empty table the pages that hold the first tokens of [n_tokens], as far as they are known,
- * short of the last token; returns how many positions that are. */
+/* Give a table, all of whose pages are full and named, the pages that hold the next tokens of
+ * [n_tokens], as far as they are known, short of the last token; returns how many positions the
+ * table has then. */
 size_t tr_kv_find(tr_kv *kv, tr_kv_table *t, const uint32_t *tokens, size_t n_tokens);
 
 /* The first n_tokens positions of the table are computed and hold these tokens: others may find

@@ -437,7 +437,7 @@ static tr_status read_rest(const tr_api_model *m, const json_t *root, tr_api_req
     if (st == TR_OK && options)
         st = get_bool(options, "include_usage", &r->include_usage);
     if (st == TR_OK)
-        st = get_real(root, "priority", -1000.0, 1000.0, &priority);
+        st = get_real(root, "priority", -100.0, 100.0, &priority);
     r->priority = (int32_t)priority;
     return st;
 }

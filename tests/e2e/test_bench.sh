@@ -69,6 +69,10 @@ for path in sys.argv[1:]:
         assert 0 < t["p50"] <= t["p95"] <= t["p99"] and t["n"] > 0
     assert abs(b["model_percent"] + b["drawing_percent"] + b["scheduling_percent"] - 100) < 1e-6
 PY
+# A signal ends it, whoever still waits for an answer.
+timeout -s INT 3 "$TROUPE" bench --serve -m "$MODEL" --seconds 100 --concurrent 4 --ctx 4096 \
+  --answer 5000 >"$WORK/interrupted" 2>&1 && fail "bench --serve, interrupted: ends well"
+grep -q "requests:" "$WORK/interrupted" && fail "bench --serve, interrupted: shows results"
 expect_error "serve without a model" 2 'no model' "$TROUPE" bench --serve
 expect_error "compare nothing" 6 'none.json' "$TROUPE" bench --compare "$WORK/none.json" x
 expect_error "no model" 2 'no model' "$TROUPE" bench

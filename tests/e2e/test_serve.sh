@@ -71,6 +71,23 @@ assert text.endswith("data: [DONE]\n\n") and '"error"' not in text, text[-300:]
 PY
 wait "$server" || fail "drained: ends with $?"
 
+# Who does not say how long the answer may be gets what the cache has room for.
+start_server small --cache 200
+"$python" - "$url" >"$WORK/out" 2>&1 <<'PY' || fail "small: $(cat "$WORK/out")"
+import json, sys, urllib.error, urllib.request
+def ask(**more):
+    body = json.dumps({"messages": [{"role": "user", "content": "hi"}], **more}).encode()
+    return json.load(urllib.request.urlopen(sys.argv[1] + "/v1/chat/completions", body, timeout=60))
+assert ask()["usage"]["total_tokens"] <= 200
+try:
+    ask(max_tokens=200)
+    raise SystemExit("200 tokens are taken")
+except urllib.error.HTTPError as e:
+    text = e.read().decode()
+    assert e.code == 400 and "context of 200" in text, text
+PY
+stop_server small
+
 # Places to run in count, not only those to wait in; who can never fit hears that.
 start_server places --parallel 6 --queue 0
 "$python" - "$url" >"$WORK/out" 2>&1 <<'PY' || fail "places: $(cat "$WORK/out")"

@@ -7,9 +7,10 @@
 #include "base/rng.h"
 #include "coordinator/engine/serving.h"
 
+#include <math.h>
 #include <pthread.h>
 
-enum { N_REQUESTS = 14, MAX_ANSWER = 24, MAX_PROMPT = 120, RUNNING = 6, N_VOCAB = 4096 };
+enum { N_REQUESTS = 14, MAX_ANSWER = 48, MAX_PROMPT = 120, RUNNING = 6, N_VOCAB = 4096 };
 
 static tr_gguf *gguf;
 
@@ -65,12 +66,14 @@ static bool take_alone(void *ctx, const tr_generated *t)
     return true;
 }
 
-/* Half of the prompts begin with the same 70 tokens. */
+/* Half of the prompts begin with the same 70 tokens, and two at least have that many. */
 static void fill(request *r, uint64_t seed, size_t i)
 {
     *r = (request){ .n_prompt = 1 + tr_rng_u64(seed, i, 0) % MAX_PROMPT,
                     .max_tokens = 1 + tr_rng_u64(seed, i, 1) % MAX_ANSWER,
                     .sampling = tr_sampling_default() };
+    if (i == 1 || i == 3)
+        r->n_prompt = MAX_PROMPT;
     for (size_t k = 0; k < r->n_prompt; k++)
         r->prompt[k] = (uint32_t)(tr_rng_u64(seed, i % 2 && k < 70 ? 1000 : i, 2 + k) % N_VOCAB);
     r->sampling.seed = i;
@@ -222,8 +225,8 @@ static void answers_are_those_of_a_request_alone(void **state)
     free(list);
 }
 
-/* Twelve pages, and sequences that begin with two each and end with three: some must leave and come
- * again. */
+/* Seven pages, and sequences that begin with two each and end with four: three are let in, and some
+ * must leave and come again. */
 static void who_is_sent_back_for_want_of_room_loses_nothing(void **state)
 {
     static request list[N_REQUESTS];
@@ -242,7 +245,7 @@ static void who_is_sent_back_for_want_of_room_loses_nothing(void **state)
     }
     answers_alone(list);
     test_cluster_start(&cluster, 0, 1);
-    o.engine = open_engine(&cluster, 6 * TR_KV_PAGE);
+    o.engine = open_engine(&cluster, TR_KV_PAGE);
     assert_int_equal(tr_serving_new(&o, &s), TR_OK);
     for (size_t i = 0; i < N_REQUESTS; i++)
         submit(s, &list[i]);
@@ -253,6 +256,192 @@ static void who_is_sent_back_for_want_of_room_loses_nothing(void **state)
     assert_int_equal(stats.finished, N_REQUESTS);
     for (size_t i = 0; i < N_REQUESTS; i++)
         assert_memory_equal(list[i].answer, list[i].alone, sizeof list[i].alone);
+    tr_serving_free(&s);
+    tr_engine_close(&o.engine);
+    test_cluster_stop(&cluster);
+}
+
+/* A request that asks for everything, and what it was told of each token. */
+typedef struct {
+    request r;
+    tr_logit_bias bias[2];
+    double log_prob[MAX_ANSWER], other[MAX_ANSWER];
+    size_t n_stop; /* its owner has had enough after so many tokens */
+} demanding;
+
+/* Only every third token may come, another third each time. */
+static bool constrain(void *ctx, float *logits, size_t n_vocab)
+{
+    const demanding *d = ctx;
+
+    for (size_t i = 0; i < n_vocab; i++)
+        if (i % 3 != d->r.n_answer % 3)
+            logits[i] = -INFINITY;
+    return true;
+}
+
+static bool take_all(void *ctx, const tr_generated *t)
+{
+    demanding *d = ctx;
+
+    assert_int_equal(t->n_alternatives, 3);
+    d->log_prob[d->r.n_answer] = t->log_prob;
+    d->other[d->r.n_answer] = t->alternatives[2].log_prob;
+    take_token(&d->r, t);
+    return d->r.n_answer < d->n_stop;
+}
+
+static void end_all(void *ctx, tr_finish finish, tr_status st, const char *why)
+{
+    demanding *d = ctx;
+
+    take_end(&d->r, finish, st, why);
+}
+
+static void submit_demanding(tr_serving *s, demanding *d, size_t i)
+{
+    d->bias[0] = (tr_logit_bias){ (uint32_t)(17 * i), 4.0f };
+    d->bias[1] = (tr_logit_bias){ (uint32_t)(5 + i), -INFINITY };
+    tr_serving_request q = { .prompt = d->r.prompt,
+                             .n_prompt = d->r.n_prompt,
+                             .max_tokens = d->r.max_tokens,
+                             .sampling = d->r.sampling,
+                             .number = i,
+                             .edit = { d->bias, 2, 0.6f, i % 2 ? 0.7f : 0.0f },
+                             .priority = (int32_t)(i % 3),
+                             .wants_log_probs = true,
+                             .n_alternatives = 3,
+                             .constrain = i % 4 == 1 ? constrain : NULL,
+                             .on_token = take_all,
+                             .on_end = end_all,
+                             .ctx = d };
+
+    assert_int_equal(tr_serving_submit(s, &q, 1, &d->r.ticket), TR_OK);
+}
+
+/* So many at once, each begun anew. */
+static uint64_t serve_demanding(tr_engine *e, demanding *list, size_t n, size_t first)
+{
+    tr_serving_options o = { .engine = e, .max_running = RUNNING, .max_waiting = N_REQUESTS };
+    tr_serving_stats stats;
+    tr_serving *s = NULL;
+
+    assert_int_equal(tr_serving_new(&o, &s), TR_OK);
+    for (size_t i = 0; i < n; i++)
+        submit_demanding(s, &list[i], first + i);
+    tr_serving_drain(s);
+    assert_int_equal(tr_serving_run(s), TR_OK);
+    tr_serving_get_stats(s, &stats, NULL, NULL);
+    tr_serving_free(&s);
+    return stats.preempted;
+}
+
+static void all_that_can_be_asked_for_is_as_alone(void **state)
+{
+    static demanding alone[N_REQUESTS], together[N_REQUESTS];
+    test_cluster cluster;
+
+    (void)state;
+    for (size_t i = 0; i < N_REQUESTS; i++) {
+        fill(&alone[i].r, tr_test_seed(), i);
+        alone[i].r.n_prompt = 60;
+        alone[i].r.max_tokens = MAX_ANSWER;
+        alone[i].n_stop = i % 5 == 2 ? 30 : SIZE_MAX;
+        together[i] = alone[i];
+    }
+    test_cluster_start(&cluster, 0, 1);
+    tr_engine *e = open_engine(&cluster, TR_KV_PAGE);
+    for (size_t i = 0; i < N_REQUESTS; i++)
+        assert_int_equal(serve_demanding(e, &alone[i], 1, i), 0);
+    assert_true(serve_demanding(e, together, N_REQUESTS, 0) > 0);
+    for (size_t i = 0; i < N_REQUESTS; i++) {
+        const demanding *a = &alone[i], *t = &together[i];
+        assert_true(a->r.ends == 1 && t->r.ends == 1 && t->r.st == TR_OK);
+        assert_int_equal(a->r.finish, i % 5 == 2 ? TR_FINISH_STOP : TR_FINISH_LENGTH);
+        assert_int_equal(t->r.finish, a->r.finish);
+        assert_int_equal(t->r.n_answer, a->r.n_answer);
+        assert_memory_equal(t->r.answer, a->r.answer, sizeof a->r.answer);
+        assert_memory_equal(t->log_prob, a->log_prob, sizeof a->log_prob);
+        assert_memory_equal(t->other, a->other, sizeof a->other);
+    }
+    tr_engine_close(&e);
+    test_cluster_stop(&cluster);
+}
+
+typedef struct {
+    tr_serving **s;
+    const request *r;
+    int ticks;
+} leaver;
+
+/* After the first step: the prompt is longer than one. */
+static void cancel_first(void *ctx)
+{
+    leaver *l = ctx;
+
+    if (l->ticks++ == 1)
+        tr_serving_cancel(*l->s, l->r->ticket);
+}
+
+/* Answers to one prompt that come together, and a stranger whose beginning is half of it: the first
+ * reads, the others wait for what they share. */
+static void those_who_begin_alike_read_it_once(void **state)
+{
+    static request list[5];
+    tr_serving_options o = { .max_running = RUNNING, .max_waiting = N_REQUESTS };
+    size_t whole = 3 * TR_KV_PAGE, half = 2 * TR_KV_PAGE;
+    test_cluster cluster;
+    tr_serving_stats stats;
+    tr_serving *s = NULL;
+
+    (void)state;
+    test_cluster_start(&cluster, 0, 1);
+    o.engine = open_engine(&cluster, 0);
+    assert_int_equal(tr_serving_new(&o, &s), TR_OK);
+    for (size_t i = 0; i < 5; i++) {
+        fill(&list[i], 5, 0);
+        list[i].n_prompt = whole + 5;
+        for (size_t k = 0; k < list[i].n_prompt; k++)
+            list[i].prompt[k] = (uint32_t)(k + (i == 4 && k >= half + 3 ? 1000 : 0));
+        submit(s, &list[i]);
+    }
+    tr_serving_drain(s);
+    assert_int_equal(tr_serving_run(s), TR_OK);
+    tr_serving_get_stats(s, &stats, NULL, NULL);
+    assert_int_equal(stats.finished, 5);
+    assert_int_equal(stats.prefix_tokens, 5 * (whole + 5));
+    assert_int_equal(stats.prefix_hits, 3 * whole + half);
+    tr_serving_free(&s);
+    tr_engine_close(&o.engine);
+    test_cluster_stop(&cluster);
+}
+
+/* The first of those who begin alike is gone before it has read: the next one reads. */
+static void who_waits_for_one_that_leaves_goes_on(void **state)
+{
+    static request list[3];
+    tr_serving_options o = { .max_running = RUNNING, .max_waiting = N_REQUESTS };
+    test_cluster cluster;
+    tr_serving *s = NULL;
+
+    (void)state;
+    test_cluster_start(&cluster, 0, 1);
+    o.engine = open_engine(&cluster, 0);
+    o.tick = cancel_first;
+    o.ctx = &(leaver){ &s, &list[0], 0 };
+    assert_int_equal(tr_serving_new(&o, &s), TR_OK);
+    for (size_t i = 0; i < 3; i++) {
+        fill(&list[i], 5, 0);
+        list[i].n_prompt = MAX_PROMPT;
+        for (size_t k = 0; k < list[i].n_prompt; k++)
+            list[i].prompt[k] = (uint32_t)k;
+        submit(s, &list[i]);
+    }
+    tr_serving_drain(s);
+    assert_int_equal(tr_serving_run(s), TR_OK);
+    assert_int_equal(list[0].st, TR_E_INTERRUPTED);
+    for (size_t i = 1; i < 3; i++)
+        assert_true(list[i].st == TR_OK && list[i].n_answer == list[i].max_tokens);
     tr_serving_free(&s);
     tr_engine_close(&o.engine);
     test_cluster_stop(&cluster);
@@ -392,6 +581,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_those_of_a_request_alone),
         cmocka_unit_test(who_is_sent_back_for_want_of_room_loses_nothing),
+        cmocka_unit_test(all_that_can_be_asked_for_is_as_alone),
+        cmocka_unit_test(those_who_begin_alike_read_it_once),
+        cmocka_unit_test(who_waits_for_one_that_leaves_goes_on),
         cmocka_unit_test(a_full_queue_and_what_can_never_fit_are_refused),
         cmocka_unit_test(answers_to_one_prompt_are_taken_together_or_not_at_all),
         cmocka_unit_test(no_cancel_is_lost_among_many),
