@@ -145,7 +145,7 @@ static tr_status try_to_let_in(tr_serving *s, size_t i, bool others_run, bool *i
 
     *is_in = false;
     room = room > promised ? room - promised : 0;
-    if (s->refused == e->ticket && room <= s->refused_room)
+    if (others_run && s->refused == e->ticket && room <= s->refused_room)
         return TR_OK;
     tr_status st = tr_sequence_new(s->o.engine, &e->sequence);
     if (st != TR_OK)

@@ -14,7 +14,7 @@ while IFS= read -r line; do
   command=${command//build\/release/$build}
   timeout 60 bash -c "$command" >"$WORK/out" 2>"$WORK/err" </dev/null || fail "$line: $?"
   [ -s "$WORK/out" ] || fail "$line: no output"
-  grep -q '"error"' "$WORK/out" && fail "$line: $(cat "$WORK/out")"
+  grep -q '"error":' "$WORK/out" && fail "$line: $(cat "$WORK/out")"
   ran=$((ran + 1))
 done < <(sed -n '/^```sh$/,/^```$/{/^```/d;/^$/d;p}' docs/serving.md)
 [ "$ran" -ge 9 ] || fail "only $ran commands found"
