@@ -54,7 +54,7 @@ static const char help[] =
     "  --answer N          tokens of an answer, likewise (64)\n"
     "  --shared PERCENT    of the prompts that begin with the same tokens (0)\n"
     "  --shared-tokens N   how many tokens these are (64, or what a quarter of --ctx holds)\n"
-    "  --long N            a further prompt of N tokens every two seconds, one at a time (0: none)\n"
+    "  --long N            a further prompt of N tokens every two seconds, one at a time (0)\n"
     "  --batch N           rows of one step (256)\n"
     "  --ctx N             tokens of one prompt and its answer (512)\n"
     "  --seed N            of lengths and tokens (1)\n"
