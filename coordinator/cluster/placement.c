@@ -19,6 +19,11 @@ static tr_status check(uint32_t n_layers, uint32_t n_experts, uint32_t n_workers
                        n_workers, n_experts, n_experts);
     if (rule != TR_PLACE_COUNTS)
         return TR_OK;
+    if (n_experts == 1)
+        return tr_fail(TR_E_CONFIG,
+                       "numbers of experts for each worker: this model has no experts, "
+                       "whole layers are shared out; leave --experts or "
+                       "workers.experts out");
     uint64_t sum = 0;
     for (uint32_t w = 0; w < n_workers; w++)
         sum += counts[w];

@@ -1,7 +1,7 @@
 /* attention.c - blocks of queries against pages of the cache.
  *
  * A task is up to BLOCK queries that look through the same key/value head at the same sequence:
- * neighbouring rows of a prompt, and the query heads that share the key/value head.  A page is
+ * neighbouring rows of a prompt, and query heads that share the key/value head.  A page is
  * turned into floats once for all of them.  What is computed for one query, and in which order,
  * does not depend on the others.
  *
@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = TR_ATTENTION_BLOCK };
+enum { BLOCK = TR_ATTENTION_BLOCK, LEAST_HEADS = 4 };
 
 /* Rows first..first+n_rows-1, all of one sequence, and n_heads query heads of each. */
 typedef struct {
@@ -145,18 +145,6 @@ static void block_run(block *b)
         mix_page(b, p, p + 1 < n_pages ? TR_KV_PAGE : in_last);
 }
 
-/* The query heads of one key/value head, in parts that fit a block. */
-static void rows_run(block *b, size_t n_group)
-{
-    size_t first_head = b->kv_head * n_group;
-
-    for (size_t h = 0; h < n_group; h += BLOCK) {
-        b->head = first_head + h;
-        b->n_heads = n_group - h < BLOCK ? n_group - h : BLOCK;
-        block_run(b);
-    }
-}
-
 /* Rows from `first` on that belong to one block: one sequence, and no more than fit. */
 static size_t rows_together(const tr_attention *a, size_t first, size_t n_group)
 {
@@ -168,36 +156,62 @@ static size_t rows_together(const tr_attention *a, size_t first, size_t n_group)
     return n;
 }
 
-/* Task i is a key/value head of the block of rows that begins at row i / n_kv_heads, if one does.
- */
+/* Each block of rows and each key/value head has n_parts tasks of up to n_heads query heads. */
+typedef struct {
+    const tr_attention *a;
+    size_t n_heads, n_parts;
+} job;
+
+/* As many query heads as fit a block, fewer where threads would have nothing to do: one answer of a
+ * model with one key/value head. */
+static job cut(const tr_attention *a, size_t n_blocks)
+{
+    const tr_kv_shape *s = tr_kv_get_shape(a->kv);
+    size_t n_group = a->n_heads / s->n_heads;
+    size_t n_threads = tr_pool_threads(a->compute->pool);
+    job j = { a, n_group < BLOCK ? n_group : BLOCK, 0 };
+
+    j.n_parts = (n_group + j.n_heads - 1) / j.n_heads;
+    while (n_blocks * s->n_heads * j.n_parts < n_threads && j.n_heads > LEAST_HEADS) {
+        j.n_heads = (j.n_heads + 1) / 2;
+        j.n_parts = (n_group + j.n_heads - 1) / j.n_heads;
+    }
+    return j;
+}
+
 static void tasks_run(void *ctx, size_t thread, size_t begin, size_t end)
 {
-    const tr_attention *a = ctx;
+    const job *j = ctx;
+    const tr_attention *a = j->a;
     const tr_kv_shape *s = tr_kv_get_shape(a->kv);
     size_t n_group = a->n_heads / s->n_heads;
     float *scratch = a->scratch + thread * tr_attention_scratch(s, a->score_stride);
 
     for (size_t i = begin; i < end; i++) {
-        size_t row = a->block_begin[i / s->n_heads];
+        size_t row = a->block_begin[i / j->n_parts / s->n_heads];
+        size_t kv_head = i / j->n_parts % s->n_heads;
+        size_t head = i % j->n_parts * j->n_heads;
         block b = {
             .a = a,
             .first = row,
             .n_rows = rows_together(a, row, n_group),
-            .kv_head = i % s->n_heads,
+            .head = kv_head * n_group + head,
+            .n_heads = n_group - head < j->n_heads ? n_group - head : j->n_heads,
+            .kv_head = kv_head,
             .scores = scratch,
             .page = scratch + BLOCK * a->score_stride,
         };
-        rows_run(&b, n_group);
+        block_run(&b);
     }
 }
 
 void tr_attention_run(const tr_attention *a)
 {
-    tr_attention job = *a;
     const tr_kv_shape *s = tr_kv_get_shape(a->kv);
     size_t n_blocks = 0;
 
     for (size_t row = 0; row < a->n_rows; row += rows_together(a, row, a->n_heads / s->n_heads))
         a->block_begin[n_blocks++] = (uint32_t)row;
-    tr_pool_for(a->compute->pool, n_blocks * s->n_heads, 1, tasks_run, &job);
+    job j = cut(a, n_blocks);
+    tr_pool_for(a->compute->pool, n_blocks * s->n_heads * j.n_parts, 1, tasks_run, &j);
 }

@@ -161,20 +161,23 @@ static void check_alone(fixture *f)
     }
 }
 
-/* Heads that share none, some, and more than a block of queries. */
+/* Heads that share none, some, and more than a block of queries; and all of them one key/value
+ * head, so that a row alone is shared out among the threads. */
 static void for_all(void (*check)(fixture *f))
 {
     static const tr_type types[] = { TR_TYPE_F32, TR_TYPE_F16, TR_TYPE_Q8_0 };
-    static const size_t groups[] = { 1, 3, 8, 20 };
+    static const struct {
+        size_t kv_heads, group;
+    } heads[] = { { 2, 1 }, { 2, 3 }, { 2, 8 }, { 2, 20 }, { 1, 5 }, { 1, 20 } };
 
     for (size_t i = 0; tr_kernels_names()[i]; i++) {
         const char *isa = tr_kernels_names()[i];
         if (!tr_kernels_select(tr_cpu_features(), isa))
             continue;
         for (size_t t = 0; t < 3; t++) {
-            for (size_t g = 0; g < 4; g++) {
+            for (size_t g = 0; g < sizeof heads / sizeof heads[0]; g++) {
                 fixture f;
-                fixture_init(&f, isa, types[t], 2, groups[g]);
+                fixture_init(&f, isa, types[t], heads[g].kv_heads, heads[g].group);
                 check(&f);
                 fixture_fini(&f);
             }

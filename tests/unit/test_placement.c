@@ -99,6 +99,8 @@ static void what_can_not_be_placed_is_refused_with_the_numbers(void **state)
     assert_non_null(strstr(line, "at most 4 workers"));
     assert_int_equal(tr_placement_new(1, 8, 2, TR_PLACE_COUNTS, counts, &p), TR_E_CONFIG);
     assert_non_null(strstr(line, "adds up to 7"));
+    assert_int_equal(tr_placement_new(8, 1, 2, TR_PLACE_COUNTS, counts, &p), TR_E_CONFIG);
+    assert_non_null(strstr(line, "has no experts"));
     tr_fail_capture_end();
 }
 
