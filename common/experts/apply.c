@@ -18,7 +18,6 @@ struct tr_apply {
     const tr_compute *compute;
     const tr_shards *shards;
     size_t dim;
-    size_t chunk; /* picks */
     tr_arena arena;
     uint8_t *in;      /* [chunk][activation row of dim] */
     float *gate;      /* [chunk][the layer's ffn], becomes the hidden row */
@@ -39,6 +38,7 @@ typedef struct {
     float *answers; /* of the chunk's first pick */
 } chunk_job;
 
+/* A narrow layer takes more picks at once than a wide one. */
 static size_t chunk_picks(size_t dim, size_t ffn)
 {
     size_t per_pick = tr_act_row_size(TR_ACT_F32, dim) + 2 * ffn * sizeof(float) +
@@ -46,6 +46,31 @@ static size_t chunk_picks(size_t dim, size_t ffn)
     size_t n = SCRATCH / per_pick;
 
     return n < MIN_CHUNK ? MIN_CHUNK : n > MAX_CHUNK ? MAX_CHUNK : n;
+}
+
+typedef struct {
+    size_t in, row, hidden, groups; /* bytes */
+} sizes;
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Enough for a chunk of any layer. */
+static sizes sizes_for(const tr_expert_map *map)
+{
+    sizes n = { 0 };
+
+    for (uint32_t l = 0; l < map->n_layers; l++) {
+        size_t ffn = map->layer[l].ffn;
+        size_t chunk = chunk_picks(map->dim, ffn);
+        n.in = larger(n.in, chunk * tr_act_row_size(TR_ACT_F32, map->dim));
+        n.row = larger(n.row, chunk * ffn * sizeof(float));
+        n.hidden = larger(n.hidden, chunk * tr_act_row_size(TR_ACT_F32, ffn));
+        n.groups = larger(n.groups, chunk * sizeof(tr_group));
+    }
+    return n;
 }
 
 tr_status tr_apply_new(const tr_compute *compute, const tr_shards *shards, tr_apply **out)
@@ -58,24 +83,20 @@ tr_status tr_apply_new(const tr_compute *compute, const tr_shards *shards, tr_ap
     a->compute = compute;
     a->shards = shards;
     a->dim = map->dim;
-    a->chunk = chunk_picks(a->dim, map->ffn);
-    size_t in = a->chunk * tr_act_row_size(TR_ACT_F32, a->dim);
-    size_t row = a->chunk * map->ffn * sizeof(float);
-    size_t hidden = a->chunk * tr_act_row_size(TR_ACT_F32, map->ffn);
-    size_t groups = a->chunk * sizeof *a->groups;
+    sizes n = sizes_for(map);
     tr_status st = tr_arena_init(&a->arena,
-                                 tr_arena_size(in) + 2 * tr_arena_size(row) +
-                                     tr_arena_size(hidden) + tr_arena_size(groups),
+                                 tr_arena_size(n.in) + 2 * tr_arena_size(n.row) +
+                                     tr_arena_size(n.hidden) + tr_arena_size(n.groups),
                                  "expert scratch");
     if (st != TR_OK) {
         free(a);
         return st;
     }
-    a->in = tr_arena_get(&a->arena, in);
-    a->gate = tr_arena_get(&a->arena, row);
-    a->up = tr_arena_get(&a->arena, row);
-    a->hidden = tr_arena_get(&a->arena, hidden);
-    a->groups = tr_arena_get(&a->arena, groups);
+    a->in = tr_arena_get(&a->arena, n.in);
+    a->gate = tr_arena_get(&a->arena, n.row);
+    a->up = tr_arena_get(&a->arena, n.row);
+    a->hidden = tr_arena_get(&a->arena, n.hidden);
+    a->groups = tr_arena_get(&a->arena, n.groups);
     *out = a;
     return TR_OK;
 }
@@ -234,10 +255,11 @@ tr_status tr_apply_share(tr_apply *a, const tr_apply_share_in *share, float *ans
     chunk_job j = { .a = a, .share = share, .ffn = map->layer[share->layer].ffn };
     j.hidden_act = tr_act_for(map->layer[share->layer].down->type, a->compute->exact);
     j.hidden_size = tr_act_row_size(j.hidden_act, j.ffn);
+    size_t chunk = chunk_picks(a->dim, j.ffn);
     for (size_t next = 0; next < share->n_picks;) {
         j.first = next;
-        j.n_groups = tr_group_picks(share->picks, share->n_picks, j.first, a->chunk, a->groups,
-                                    a->chunk, &next);
+        j.n_groups =
+            tr_group_picks(share->picks, share->n_picks, j.first, chunk, a->groups, chunk, &next);
         j.n_picks = next - j.first;
         j.answers = answers + j.first * a->dim;
         run_chunk(&j);
