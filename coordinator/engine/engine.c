@@ -449,6 +449,11 @@ uint32_t tr_engine_holder(const tr_engine *e, uint32_t layer, uint32_t expert)
     return tr_placement_holder(&e->placement, layer, expert);
 }
 
+uint32_t tr_engine_n_experts(const tr_engine *e, uint32_t layer)
+{
+    return e->map.layer[layer].n_experts;
+}
+
 uint32_t tr_engine_home(const tr_engine *e, uint32_t layer, uint32_t expert)
 {
     return tr_placement_home(&e->placement, layer, expert);

@@ -118,6 +118,9 @@ typedef struct {
 
 tr_worker_view tr_engine_worker(const tr_engine *e, uint32_t worker);
 
+/* Of one layer; 1 for a dense one, whose network counts as an expert. */
+uint32_t tr_engine_n_experts(const tr_engine *e, uint32_t layer);
+
 /* The peer that holds an expert; 0: this process. */
 uint32_t tr_engine_holder(const tr_engine *e, uint32_t layer, uint32_t expert);
 

@@ -210,6 +210,7 @@ json_t *tr_serve_state_health(tr_serve_state *s, tr_serving *serving, unsigned *
 
 /* ---- /cluster -------------------------------------------------------------------------------- */
 
+/* A row a layer, as long as the layer has experts: a dense one has one. */
 static json_t *table(const tr_serve_state *s, const uint64_t *cells)
 {
     const tr_model_config *c = &tr_engine_model(s->engine)->config;
@@ -217,7 +218,7 @@ static json_t *table(const tr_serve_state *s, const uint64_t *cells)
 
     for (uint32_t l = 0; l < c->n_layers; l++) {
         json_t *row = json_array();
-        for (uint32_t x = 0; x < c->n_experts; x++)
+        for (uint32_t x = 0; x < tr_engine_n_experts(s->engine, l); x++)
             json_array_append_new(row, json_integer((json_int_t)cells[l * c->n_experts + x]));
         json_array_append_new(rows, row);
     }
@@ -231,7 +232,7 @@ static json_t *holders(const tr_serve_state *s)
 
     for (uint32_t l = 0; l < c->n_layers; l++) {
         json_t *row = json_array();
-        for (uint32_t x = 0; x < c->n_experts; x++)
+        for (uint32_t x = 0; x < tr_engine_n_experts(s->engine, l); x++)
             json_array_append_new(row, json_integer(s->holder[l * c->n_experts + x]));
         json_array_append_new(rows, row);
     }

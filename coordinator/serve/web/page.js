@@ -513,7 +513,8 @@ function colourHeat() {
       rgb = ramp(t);
     }
     for (let k = 0; k < 3; k++) heat.image.data[4 * i + k] = rgb[k];
-    heat.image.data[4 * i + 3] = 255;
+    const row = list(list(state.now.picks)[Math.floor(i / experts)]);
+    heat.image.data[4 * i + 3] = i % experts < row.length ? 255 : 0;
   }
   put($("ramp-top"), short(top) + " picks");
   drawRamp();
