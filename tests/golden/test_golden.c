@@ -63,7 +63,7 @@ typedef struct {
 static void begin(fixture *f, const char *name, bool exact, const test_cluster *c)
 {
     char path[512];
-    tr_engine_options o = tr_engine_defaults();
+    tr_engine_options o = test_cluster_engine();
 
     *f = (fixture){ .exact = exact };
     snprintf(path, sizeof path, "%s.vec", name);

@@ -20,6 +20,14 @@ static void *worker_thread(void *ctx)
     return NULL;
 }
 
+tr_engine_options test_cluster_engine(void)
+{
+    tr_engine_options o = tr_engine_defaults();
+
+    o.suspect_timeout = 9 * TR_SECOND;
+    return o;
+}
+
 void test_cluster_start(test_cluster *c, uint32_t n_workers, size_t threads)
 {
     *c = (test_cluster){ .n_workers = n_workers };

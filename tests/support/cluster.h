@@ -10,6 +10,7 @@
 #ifndef TR_TESTS_SUPPORT_CLUSTER_H
 #define TR_TESTS_SUPPORT_CLUSTER_H
 
+#include "coordinator/engine/engine.h"
 #include "transport/inproc.h"
 #include "worker/worker.h"
 
@@ -30,6 +31,10 @@ typedef struct {
         pthread_t thread;
     } worker[TEST_MAX_WORKERS];
 } test_cluster;
+
+/* The defaults, but patient: on a machine that stands still for a while nobody is suspected, and
+ * who is suspected at the end would be given up. */
+tr_engine_options test_cluster_engine(void);
 
 void test_cluster_start(test_cluster *c, uint32_t n_workers, size_t threads);
 void test_cluster_stop(test_cluster *c);

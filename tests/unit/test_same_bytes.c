@@ -37,7 +37,7 @@ static int close_model(void **state)
 /* logits [N_PROMPT][N_VOCAB] of a fixed prompt under a variant. */
 static void logits_of(const variant *v, float *logits)
 {
-    tr_engine_options o = tr_engine_defaults();
+    tr_engine_options o = test_cluster_engine();
     test_cluster c;
     tr_engine *e = NULL;
     tr_sequence *s = NULL;
@@ -119,7 +119,7 @@ static void the_exact_mode_keeps_the_promise_too(void **state)
 static void a_sequence_does_not_depend_on_its_neighbours(void **state)
 {
     enum { STEPS = 12 };
-    tr_engine_options o = tr_engine_defaults();
+    tr_engine_options o = test_cluster_engine();
     tr_engine *e = NULL;
     tr_sequence *a = NULL;
     tr_sequence *b = NULL;
@@ -154,7 +154,7 @@ static void a_sequence_does_not_depend_on_its_neighbours(void **state)
 
 static void a_full_context_is_refused_and_changes_nothing(void **state)
 {
-    tr_engine_options o = tr_engine_defaults();
+    tr_engine_options o = test_cluster_engine();
     float *logits = malloc((size_t)N_VOCAB * sizeof(float));
     char line[256];
     tr_engine *e = NULL;

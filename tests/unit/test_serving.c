@@ -82,7 +82,7 @@ static void fill(request *r, uint64_t seed, size_t i)
 
 static tr_engine *open_engine(const test_cluster *c, size_t kv_positions)
 {
-    tr_engine_options o = tr_engine_defaults();
+    tr_engine_options o = test_cluster_engine();
     tr_engine *e = NULL;
 
     o.gguf = gguf;
