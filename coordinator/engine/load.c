@@ -43,9 +43,9 @@ struct load {
     uint32_t *prompt; /* [context] being sent */
     samples first, between;
 
-    pthread_mutex_t lock;       /* of what both threads count */
-    size_t n_under_way, n_long; /* these are not among the others */
-    bool is_over;               /* no more is sent: what follows is not measured */
+    pthread_mutex_t lock; /* of what both threads count */
+    size_t n_under_way, n_long;
+    bool is_over; /* no more is sent: what follows is not measured */
     bool is_out_of_memory;
 };
 
@@ -83,6 +83,12 @@ static tr_load_times times_of(samples *s)
 
 /* ---- answers, on the engine's thread --------------------------------------------------------- */
 
+/* Long prompts don't count among the others. */
+static size_t *under_way(load *l, bool is_long)
+{
+    return is_long ? &l->n_long : &l->n_under_way;
+}
+
 static bool on_token(void *ctx, const tr_generated *token)
 {
     request *q = ctx;
@@ -112,7 +118,7 @@ static void on_end(void *ctx, tr_finish finish, tr_status st, const char *why)
     (void)finish;
     (void)why;
     pthread_mutex_lock(&l->lock);
-    *(q->is_long ? &l->n_long : &l->n_under_way) -= 1;
+    *under_way(l, q->is_long) -= 1;
     *(st == TR_OK ? &l->r.finished : &l->r.failed) += 1;
     pthread_mutex_unlock(&l->lock);
     free(q);
@@ -135,10 +141,10 @@ static size_t length_of(const load *l, uint64_t number, uint64_t what, double me
     return n < (double)most ? (size_t)n : most;
 }
 
-static void fill_prompt(load *l, uint64_t number, size_t n, bool is_long)
+static void fill_prompt(load *l, uint64_t number, size_t n)
 {
     double u = tr_rng_unit(tr_rng_u64(l->o->seed, number, DRAW_SHARED));
-    size_t shared = u < l->o->shared && !is_long ? l->o->shared_tokens : 0;
+    size_t shared = u < l->o->shared && number < FIRST_LONG ? l->o->shared_tokens : 0;
 
     for (size_t i = 0; i < n; i++) {
         uint64_t stream = i < shared ? UINT64_MAX : number;
@@ -147,9 +153,10 @@ static void fill_prompt(load *l, uint64_t number, size_t n, bool is_long)
 }
 
 /* False: nothing more is taken. */
-static bool send(load *l, uint64_t number, size_t n_prompt, size_t n_answer, bool is_long)
+static bool send(load *l, uint64_t number, size_t n_prompt, size_t n_answer)
 {
     request *q = calloc(1, sizeof *q);
+    bool is_long = number >= FIRST_LONG;
     uint64_t ticket;
 
     if (!q) {
@@ -159,7 +166,7 @@ static bool send(load *l, uint64_t number, size_t n_prompt, size_t n_answer, boo
         return false;
     }
     *q = (request){ .l = l, .sent = tr_now(), .n_prompt = n_prompt, .is_long = is_long };
-    fill_prompt(l, number, n_prompt, is_long);
+    fill_prompt(l, number, n_prompt);
     tr_serving_request r = { .prompt = l->prompt,
                              .n_prompt = n_prompt,
                              .max_tokens = n_answer,
@@ -170,14 +177,14 @@ static bool send(load *l, uint64_t number, size_t n_prompt, size_t n_answer, boo
                              .ctx = q };
     pthread_mutex_lock(&l->lock);
     l->r.sent++;
-    *(is_long ? &l->n_long : &l->n_under_way) += 1;
+    *under_way(l, is_long) += 1;
     pthread_mutex_unlock(&l->lock);
     tr_status st = tr_serving_submit(l->serving, &r, 1, &ticket);
     if (st == TR_OK)
         return true;
     pthread_mutex_lock(&l->lock);
     l->r.refused++;
-    *(is_long ? &l->n_long : &l->n_under_way) -= 1;
+    *under_way(l, is_long) -= 1;
     pthread_mutex_unlock(&l->lock);
     free(q);
     return st != TR_E_INTERRUPTED;
@@ -191,7 +198,7 @@ static bool send_one(load *l, uint64_t number)
 
     if (n_prompt + n_answer >= l->context)
         n_prompt = l->context - n_answer - 1;
-    return send(l, number, n_prompt, n_answer, false);
+    return send(l, number, n_prompt, n_answer);
 }
 
 /* What the engine's thread changes meanwhile. */
@@ -201,8 +208,12 @@ typedef struct {
 
 static view look(load *l)
 {
+    view v;
+
     pthread_mutex_lock(&l->lock);
-    view v = { l->n_under_way<l->o->concurrent, l->n_long> 0, l->is_out_of_memory };
+    v.has_room = l->n_under_way < l->o->concurrent;
+    v.has_long = l->n_long > 0;
+    v.is_out_of_memory = l->is_out_of_memory;
     pthread_mutex_unlock(&l->lock);
     return v;
 }
@@ -220,7 +231,7 @@ static void send_all(load *l, tr_time begin)
         if (v.is_out_of_memory)
             return;
         if (l->o->long_prompt && tr_now() >= next_long && !v.has_long) {
-            goes_on = send(l, number_long++, l->o->long_prompt, 1, true);
+            goes_on = send(l, number_long++, l->o->long_prompt, 1);
             next_long = tr_now() + long_period;
         } else if (l->o->rate > 0.0 && tr_now() >= next) {
             goes_on = send_one(l, number);

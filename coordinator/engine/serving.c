@@ -2,9 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/engine/serving.h"
 
-#include "coordinator/engine/serving_state.h"
-
 #include "base/check.h"
+#include "coordinator/engine/serving_state.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -70,8 +70,10 @@ for path in sys.argv[1:]:
     assert abs(b["model_percent"] + b["drawing_percent"] + b["scheduling_percent"] - 100) < 1e-6
 PY
 # A signal ends it, whoever still waits for an answer.
-timeout -s INT 3 "$TROUPE" bench --serve -m "$MODEL" --seconds 100 --concurrent 4 --ctx 4096 \
-  --answer 5000 >"$WORK/interrupted" 2>&1 && fail "bench --serve, interrupted: ends well"
+timeout --preserve-status -k 20 -s INT 3 "$TROUPE" bench --serve -m "$MODEL" --seconds 100 \
+  --concurrent 4 --ctx 4096 --answer 5000 >"$WORK/interrupted" 2>&1
+status=$?
+[ "$status" = 130 ] || fail "bench --serve, interrupted: $status: $(cat "$WORK/interrupted")"
 grep -q "requests:" "$WORK/interrupted" && fail "bench --serve, interrupted: shows results"
 expect_error "serve without a model" 2 'no model' "$TROUPE" bench --serve
 expect_error "compare nothing" 6 'none.json' "$TROUPE" bench --compare "$WORK/none.json" x

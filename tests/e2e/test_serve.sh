@@ -89,6 +89,20 @@ except urllib.error.HTTPError as e:
 PY
 stop_server small
 
+# A layer without a router shows the one network that it has.
+start_server dense -m "$GOLDEN_MODELS/deepseek2-lite.Q8_0.gguf" -w 2
+"$python" - "$url" >"$WORK/out" 2>&1 <<'PY' || fail "dense: $(cat "$WORK/out")"
+import json, sys, urllib.request
+body = json.dumps({"prompt": "Once", "max_tokens": 20}).encode()
+urllib.request.urlopen(sys.argv[1] + "/v1/completions", body, timeout=60).read()
+c = json.load(urllib.request.urlopen(sys.argv[1] + "/cluster", timeout=60))
+experts = c["model"]["experts"]
+for table in c["holder"], c["picks"], c["last_request"]["picks"]:
+    assert [len(row) for row in table] == [1] + [experts] * (c["model"]["layers"] - 1), table
+assert c["picks"][0][0] > 0 and sum(c["picks"][1]) == c["model"]["top_k"] * c["picks"][0][0], c
+PY
+stop_server dense
+
 # Places to run in count, not only those to wait in; who can never fit hears that.
 start_server places --parallel 6 --queue 0
 "$python" - "$url" >"$WORK/out" 2>&1 <<'PY' || fail "places: $(cat "$WORK/out")"

@@ -140,7 +140,7 @@ static void run_step(const machine *m, tr_step_time *t, size_t rows, uint64_t nu
 }
 
 /* Writers and readers, and always more to read; returns how many times as long as without readers
- * the later steps are, in the mean, and the least of those times. */
+ * the later steps are, in the mean. */
 static double steps_with_readers(const machine *m, tr_step_time *t, size_t writers, size_t readers)
 {
     tr_schedule_item items[64];

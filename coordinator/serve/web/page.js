@@ -513,10 +513,12 @@ function colourHeat() {
       rgb = ramp(t);
     }
     for (let k = 0; k < 3; k++) heat.image.data[4 * i + k] = rgb[k];
-    const row = list(list(state.now.picks)[Math.floor(i / experts)]);
-    heat.image.data[4 * i + 3] = i % experts < row.length ? 255 : 0;
+    heat.image.data[4 * i + 3] = 255;
   }
   put($("ramp-top"), short(top) + " picks");
+  list(state.now.picks).forEach((row, l) => { /* a dense layer has one network */
+    for (let e = list(row).length; e < experts; e++) heat.image.data[4 * (l * experts + e) + 3] = 0;
+  });
   drawRamp();
   showHolders();
   fillCells();
