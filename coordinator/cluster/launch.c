@@ -354,6 +354,10 @@ static tr_status outcome(const tr_supervise_result *r, const char *dir, bool coo
     if (r->output_error != 0)
         return tr_fail(TR_E_IO, "standard output: %s", strerror(r->output_error));
     bool has_reported = status_read(dir, exit_code);
+    /* Interrupted, but by this launcher alone: why it was says more. */
+    if (has_reported && r->lost_pid != 0 && r->signal == 0 &&
+        *exit_code == tr_status_exit_code(TR_E_INTERRUPTED))
+        has_reported = false;
     if (has_reported && !(*exit_code == 0 && r->was_cut && !has_all_output(dir, r)))
         return TR_OK;
     if (has_reported)

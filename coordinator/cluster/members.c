@@ -120,7 +120,7 @@ static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format,
 static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format, va_list args)
 {
     tr_member *w = &m->member[peer - 1];
-    bool is_needed = w->state == TR_MEMBER_JOINING && !w->is_accepted && !w->is_replacement;
+    bool is_needed = w->state == TR_MEMBER_JOINING && !w->is_replacement;
     char name[2 * TR_MAX_NAME];
 
     if (w->state == TR_MEMBER_LOST || w->state == TR_MEMBER_LEFT)

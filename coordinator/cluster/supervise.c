@@ -379,23 +379,39 @@ static pid_t workers_count(supervisor *s)
     return 0;
 }
 
+static bool look_whether_up(supervisor *s)
+{
+    char path[PATH_MAX];
+
+    snprintf(path, sizeof path, "%s/up", s->job->run_dir);
+    s->is_up = s->is_up || access(path, F_OK) == 0;
+    return s->is_up;
+}
+
 /* MPI's start-up waits for ever for a rank that ended, and mpirun, told to survive dead ranks, does
  * not mind: so somebody must look. */
 static void start_watch(supervisor *s)
 {
-    char path[PATH_MAX];
-
     if (s->is_up || !s->job->worker)
-        return;
-    snprintf(path, sizeof path, "%s/up", s->job->run_dir);
-    s->is_up = access(path, F_OK) == 0;
-    if (s->is_up)
         return;
     s->result.lost_pid = (int)workers_count(s);
     if (s->result.lost_pid == 0 && some_never_came(s))
         s->result.lost_pid = -1;
+    /* Looked at last: who is gone now may have gone after all had come up. */
+    if (look_whether_up(s))
+        s->result.lost_pid = 0;
     if (s->result.lost_pid != 0) /* the coordinator may know better why: a moment for its report */
         stage_enter(s, STAGE_MAY_END, LOST_MS * TR_MS);
+}
+
+/* In that moment: the run goes on if all came up after all, and the coordinator sees the loss. */
+static bool goes_on(supervisor *s)
+{
+    if (s->result.lost_pid == 0 || run_is_over(s) || !look_whether_up(s))
+        return false;
+    s->result.lost_pid = 0;
+    stage_enter(s, STAGE_RUNS, TR_FOREVER);
+    return true;
 }
 
 static void deadline_check(supervisor *s)
@@ -407,7 +423,7 @@ static void deadline_check(supervisor *s)
             start_watch(s);
         return;
     }
-    if (tr_now() < s->deadline)
+    if ((s->stage == STAGE_MAY_END && goes_on(s)) || tr_now() < s->deadline)
         return;
     if (s->stage == STAGE_MAY_END && tr_relay_is_blocked(&s->output))
         stage_enter(s, STAGE_MAY_END, s->job->grace); /* our reader pauses: not its fault */

@@ -47,6 +47,10 @@ static const char script[] =
     "crashes) sleep 0.1 & echo $! > \"$TROUPE_RUN_DIR/x\"; mv \"$TROUPE_RUN_DIR/x\" "
     "\"$TROUPE_RUN_DIR/pid\"; trap '' TERM; stay;;\n"
     "both) head -c 20000 /dev/zero; echo said >&2; report 0;;\n"
+    "late) ln -sf \"$(command -v sleep)\" \"$FAKE_DIR/worker\"; \"$FAKE_DIR/worker\" 0.4; sleep "
+    "0.2; "
+    ": > \"$TROUPE_RUN_DIR/up\"; sleep 1; report 0;;\n"
+    "lost) ln -sf \"$(command -v sleep)\" \"$FAKE_DIR/worker\"; \"$FAKE_DIR/worker\" 0.4; stay;;\n"
     "large) head -c 300000 /dev/zero; report 0;;\n"
     "esac\n";
 
@@ -83,6 +87,8 @@ static int group_teardown(void **state)
     snprintf(path, sizeof path, "%s/run_dir", dir);
     unlink(path);
     unlink(fake);
+    snprintf(path, sizeof path, "%s/worker", dir);
+    unlink(path);
     return rmdir(dir);
 }
 
@@ -400,6 +406,7 @@ static tr_supervise_result supervise(const char *mode, int output, int errors)
                                                        .output = output,
                                                        .errors = errors,
                                                        .run_dir = run_dir,
+                                                       .worker = "worker",
                                                        .grace = 200 * TR_MS,
                                                        .term_grace = 200 * TR_MS,
                                                        .signal_grace = 5 * TR_SECOND },
@@ -409,6 +416,8 @@ static tr_supervise_result supervise(const char *mode, int output, int errors)
     snprintf(path, sizeof path, "%s/status", run_dir);
     unlink(path);
     snprintf(path, sizeof path, "%s/pid", run_dir);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/up", run_dir);
     unlink(path);
     assert_int_equal(rmdir(run_dir), 0);
     nothing_is_left();
@@ -459,6 +468,21 @@ static void a_coordinator_that_dies_without_a_report_ends_the_run(void **state)
     close(null);
     assert_true(r.was_ended);
     assert_int_equal(r.signal, 0);
+}
+
+static void a_worker_that_ends_before_all_are_up_ends_the_run(void **state)
+{
+    int null = null_output();
+    tr_supervise_result r = supervise("lost", null, 2);
+
+    (void)state;
+    assert_true(r.was_ended);
+    assert_true(r.lost_pid > 0);
+    r = supervise("late", null, 2);
+    assert_false(r.was_ended);
+    assert_int_equal(r.lost_pid, 0);
+    assert_true(WIFEXITED(r.wait_status) && WEXITSTATUS(r.wait_status) == 0);
+    close(null);
 }
 
 static void signals_are_handed_on_and_the_second_kills(void **state)
@@ -573,6 +597,7 @@ int main(void)
         cmocka_unit_test(orphans_are_adopted_and_killed),
         cmocka_unit_test(a_launcher_that_hangs_after_the_report_is_ended),
         cmocka_unit_test(a_coordinator_that_dies_without_a_report_ends_the_run),
+        cmocka_unit_test(a_worker_that_ends_before_all_are_up_ends_the_run),
         cmocka_unit_test(signals_are_handed_on_and_the_second_kills),
         cmocka_unit_test(an_interrupted_run_says_so),
         cmocka_unit_test(output_that_nobody_takes_ends_the_run),
