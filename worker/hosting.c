@@ -123,14 +123,17 @@ bool tr_hosting_has_all(const tr_hosting *h, uint32_t layer, const tr_share_pick
     return true;
 }
 
-tr_status tr_hosting_load_for(tr_hosting *h, uint32_t layer, const tr_share_pick *picks, size_t n)
+tr_status tr_hosting_load_for(tr_hosting *h, uint32_t layer, const tr_share_pick *picks, size_t n,
+                              void (*before)(void *ctx), void *ctx)
 {
     tr_status st = TR_OK;
 
     for (size_t i = 0; i < n && st == TR_OK; i++) {
         uint8_t mark = h->mark[index_of(h, layer, picks[i].expert)];
-        if (mark == WHEN_ASKED || mark == SOON)
-            st = load(h, layer, picks[i].expert);
+        if (mark != WHEN_ASKED && mark != SOON)
+            continue;
+        before(ctx);
+        st = load(h, layer, picks[i].expert);
     }
     return st;
 }

@@ -4,8 +4,7 @@
  * USE     st = tr_hosting_new(&compute, g, &map, &h);
  *         st = tr_hosting_add(h, &assignment);           any number of times
  *         while (tr_hosting_is_behind(h)) st = tr_hosting_load_next(h);      one expert at a time
- *         st = tr_hosting_load_for(h, layer, picks, n);  what a share waits for, before it is
- * computed
+ *         st = tr_hosting_load_for(h, layer, picks, n, before, ctx);   what a share waits for
  *         ... tr_hosting_shards(h) ...
  *         tr_hosting_free(&h);
  *
@@ -41,8 +40,10 @@ tr_status tr_hosting_load_next(tr_hosting *h);
 /* Whether every expert that a share names was assigned, and so can be had. */
 bool tr_hosting_has_all(const tr_hosting *h, uint32_t layer, const tr_share_pick *picks, size_t n);
 
-/* All of them, if they were assigned. */
-tr_status tr_hosting_load_for(tr_hosting *h, uint32_t layer, const tr_share_pick *picks, size_t n);
+/* All of them, if they were assigned.  before is called ahead of each that is not there yet: a disk
+ * may take its time. */
+tr_status tr_hosting_load_for(tr_hosting *h, uint32_t layer, const tr_share_pick *picks, size_t n,
+                              void (*before)(void *ctx), void *ctx);
 
 /* Bytes in the file of all that is loaded or to be loaded without being asked for. */
 uint64_t tr_hosting_bytes(const tr_hosting *h);

@@ -464,10 +464,15 @@ tr_status tr_join_await_assignment(tr_join *j, tr_assignment *out, bool *is_over
 
 tr_status tr_join_progress(tr_join *j, uint64_t done, uint64_t total, bool *is_over)
 {
-    tr_control c = { .kind = TR_CONTROL_PROGRESS };
-
     if (tr_now() - j->said < progress_period)
         return j->failed;
+    return tr_join_fetch(j, done, total, is_over);
+}
+
+tr_status tr_join_fetch(tr_join *j, uint64_t done, uint64_t total, bool *is_over)
+{
+    tr_control c = { .kind = TR_CONTROL_PROGRESS };
+
     c.progress.done = done;
     c.progress.total = total;
     tr_status st = send(j, &c);

@@ -62,6 +62,9 @@ bool tr_join_next_assignment(tr_join *j, tr_assignment *out);
 /* Also keeps the connection alive, and looks at what the coordinator said as tr_join_pump does;
  * cheap when called often. */
 tr_status tr_join_progress(tr_join *j, uint64_t done, uint64_t total, bool *is_over);
+
+/* Ahead of loading an expert that a share waits for: silence is no sign of a fault now. */
+tr_status tr_join_fetch(tr_join *j, uint64_t done, uint64_t total, bool *is_over);
 tr_status tr_join_ready(tr_join *j, uint32_t n_experts, uint64_t bytes);
 
 /* Send the heartbeat if it is due, look at what the coordinator said; sets *is_over when it ends

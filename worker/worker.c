@@ -20,7 +20,7 @@ static const tr_time idle_period = 20 * TR_MS;
 static const tr_time assignment_patience = TR_SECOND;
 
 /* How long a worker that was told to end by a signal waits for the coordinator to let it go. */
-static const tr_time interrupt_patience = 5 * TR_SECOND;
+static const tr_time interrupt_patience = 30 * TR_SECOND;
 
 static_assert(sizeof(tr_frame_pick) == sizeof(tr_share_pick), "one pick, two names");
 static_assert(offsetof(tr_frame_pick, expert) == offsetof(tr_share_pick, expert),
@@ -273,6 +273,16 @@ static tr_status compute(worker *w, const tr_frame_view *v, tr_msg *answer)
     return st;
 }
 
+/* A disk may be slow: the coordinator is told not to wonder. */
+static void say_fetching(void *ctx)
+{
+    worker *w = ctx;
+
+    if (w->pumped == TR_OK)
+        w->pumped =
+            tr_join_fetch(w->join, loaded_bytes(w), tr_hosting_bytes(w->hosting), &w->is_over);
+}
+
 static tr_status answer_share(worker *w, const tr_frame_view *v)
 {
     char reason[512];
@@ -286,7 +296,8 @@ static tr_status answer_share(worker *w, const tr_frame_view *v)
     tr_fail_capture_begin(reason, sizeof reason);
     st = check_share(w, &v->header);
     if (st == TR_OK)
-        st = tr_hosting_load_for(w->hosting, v->header.layer, picks_of(v), v->header.n_picks);
+        st = tr_hosting_load_for(w->hosting, v->header.layer, picks_of(v), v->header.n_picks,
+                                 say_fetching, w);
     if (st == TR_OK)
         st = compute(w, v, m);
     tr_fail_capture_end();

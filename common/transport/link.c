@@ -24,6 +24,7 @@ typedef struct {
     uint8_t routing_id[MAX_ROUTING_ID];
     size_t routing_size; /* 0: never heard */
     int fd;              /* of its connection; -1: unknown */
+    int old_fd;          /* of the connection of whoever had its place before; -1: ended */
     uint64_t since;      /* orders when the descriptors became known */
     uint32_t n_before;   /* who had its place before */
 } client;
@@ -80,7 +81,7 @@ static tr_status new_link(int type, uint32_t n, zmq_link **out)
     zmq_msg_init(&l->message);
     tr_status st = l->clients ? TR_OK : tr_fail(TR_E_MEMORY, "control plane: no memory");
     for (uint32_t i = 0; st == TR_OK && i < n; i++)
-        l->clients[i].fd = -1;
+        l->clients[i].fd = l->clients[i].old_fd = -1;
     if (st == TR_OK && !(l->context = zmq_ctx_new()))
         st = zmq_failed("context");
     if (st == TR_OK && !(l->socket = zmq_socket(l->context, type)))
@@ -199,6 +200,7 @@ static void zmq_link_admit(tr_link *link, uint32_t peer, const uint8_t *public_k
     memcpy(c->public_key, public_key, TR_CURVE_KEY);
     c->n_before++;
     c->routing_size = 0;
+    c->old_fd = c->fd >= 0 ? c->fd : c->old_fd;
     c->fd = -1;
 }
 
@@ -280,6 +282,17 @@ static client *owner_of(zmq_link *l, int fd)
     return owner;
 }
 
+/* The end of a connection whose client was replaced before it ended is no news. */
+static bool was_replaced(zmq_link *l, int fd)
+{
+    for (uint32_t i = 0; l->is_server && i < l->n; i++)
+        if (l->clients[i].old_fd == fd) {
+            l->clients[i].old_fd = -1;
+            return true;
+        }
+    return false;
+}
+
 static bool take_end(zmq_link *l, tr_link_event *out)
 {
     uint8_t event[6]; /* u16 event, u32 value: the descriptor */
@@ -290,7 +303,7 @@ static bool take_end(zmq_link *l, tr_link_event *out)
         return false;
     zmq_recv(l->monitor, address, sizeof address, ZMQ_DONTWAIT);
     memcpy(&fd, event + 2, sizeof fd);
-    client *c = owner_of(l, fd);
+    client *c = was_replaced(l, fd) ? NULL : owner_of(l, fd);
     if (!c)
         return false;
     c->fd = -1;

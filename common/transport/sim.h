@@ -55,7 +55,7 @@ typedef struct {
     /* of workers, some time from onset to horizon */
     tr_sim_rate killed, vanished, hung, slow_disk, short_of_memory;
     /* of ways between the coordinator and a worker, in the same time */
-    tr_sim_rate cut, unlinked;
+    tr_sim_rate cut, unlinked, stuck;
     tr_time onset, horizon;
     tr_time hang_max, cut_max; /* one in four lasts for ever */
     tr_time read_max;          /* that a slow disk takes for a read */
@@ -82,6 +82,7 @@ typedef enum {
     /* the way between two */
     TR_SIM_CUT,    /* for duration: what is sent arrives after it */
     TR_SIM_UNLINK, /* the control connection ends, and what is on its way is lost */
+    TR_SIM_STICK,  /* for duration: either end's transport takes no data for the other */
 } tr_sim_what;
 
 typedef struct {

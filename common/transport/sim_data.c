@@ -96,7 +96,8 @@ static tr_status data_send(tr_transport *t, tr_peer to, tr_msg **m)
     const tr_world_way *back = tr_world_way_of(p->sim, to, t->self);
     if (p->is_dead || back->is_dropped || back->is_closed)
         return TR_E_PEER_LOST;
-    if (tr_world_way_of(p->sim, t->self, to)->n_on_the_way >= ON_THE_WAY_MAX)
+    const tr_world_way *way = tr_world_way_of(p->sim, t->self, to);
+    if (way->n_on_the_way >= ON_THE_WAY_MAX || way->stuck_until > p->sim->now)
         return TR_E_BUSY;
     t->stats.messages_sent++;
     t->stats.bytes_sent += slab->msg.size;

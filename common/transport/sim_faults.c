@@ -122,6 +122,8 @@ static tr_sim_rate rate_of(const tr_sim_rules *r, tr_sim_what what)
         return r->cut;
     case TR_SIM_UNLINK:
         return r->unlinked;
+    case TR_SIM_STICK:
+        return r->stuck;
     }
     return 0;
 }
@@ -203,18 +205,18 @@ static tr_time longest(const tr_sim_rules *r, tr_sim_what what)
 
 static void draw_fault_of(tr_sim *s, tr_peer worker, tr_sim_what what)
 {
-    bool is_way = what == TR_SIM_CUT || what == TR_SIM_UNLINK;
+    bool is_way = what >= TR_SIM_CUT;
+    bool can_be_for_ever = what == TR_SIM_HANG || what == TR_SIM_CUT || what == TR_SIM_STICK;
     tr_sim_fault f = { .what = what, .from = is_way ? 0 : worker, .to = is_way ? worker : 0 };
 
     if (!is_drawn(s, &f))
         return;
     f.at = between(s->o.rules.onset, s->o.rules.horizon,
                    draw(s, DRAW_TIME, f.from, f.to, false, what));
-    if (what == TR_SIM_SLOW_DISK || what == TR_SIM_HANG || what == TR_SIM_CUT)
+    if (what == TR_SIM_SLOW_DISK || can_be_for_ever)
         f.duration = between(0, longest(&s->o.rules, what),
                              draw(s, DRAW_DURATION, f.from, f.to, false, what));
-    if ((what == TR_SIM_HANG || what == TR_SIM_CUT) &&
-        draw(s, DRAW_FOR_EVER, f.from, f.to, false, what) % 4 == 0)
+    if (can_be_for_ever && draw(s, DRAW_FOR_EVER, f.from, f.to, false, what) % 4 == 0)
         f.duration = TR_FOREVER;
     if (what == TR_SIM_SHORT_OF_MEMORY)
         f.byte = s->o.rules.short_block;
@@ -231,7 +233,7 @@ void tr_world_plan_faults(tr_sim *s)
             push_fault(s, f);
     }
     for (tr_peer worker = 1; !s->o.has_schedule && worker <= s->o.n_workers; worker++)
-        for (tr_sim_what what = TR_SIM_KILL; what <= TR_SIM_UNLINK; what++)
+        for (tr_sim_what what = TR_SIM_KILL; what <= TR_SIM_STICK; what++)
             draw_fault_of(s, worker, what);
 }
 
@@ -259,19 +261,26 @@ static void happen_to_process(tr_world_process *p, const tr_sim_fault *f)
         p->memory_limit = f->byte;
 }
 
-static void cut(tr_sim *s, tr_peer a, tr_peer b, tr_time until)
+static void lengthen(tr_time *until, tr_time by)
 {
-    tr_world_way *there = tr_world_way_of(s, a, b);
-    tr_world_way *back = tr_world_way_of(s, b, a);
+    *until = by > *until ? by : *until;
+}
 
-    there->cut_until = until > there->cut_until ? until : there->cut_until;
-    back->cut_until = until > back->cut_until ? until : back->cut_until;
+/* Both directions. */
+static void happen_to_way(tr_sim *s, const tr_sim_fault *f)
+{
+    tr_time until = tr_deadline_after(s->now, f->duration);
+    tr_world_way *there = tr_world_way_of(s, f->from, f->to);
+    tr_world_way *back = tr_world_way_of(s, f->to, f->from);
+
+    lengthen(f->what == TR_SIM_CUT ? &there->cut_until : &there->stuck_until, until);
+    lengthen(f->what == TR_SIM_CUT ? &back->cut_until : &back->stuck_until, until);
 }
 
 void tr_world_fault_happens(tr_sim *s, const tr_sim_fault *f)
 {
-    if (f->what == TR_SIM_CUT) {
-        cut(s, f->from, f->to, tr_deadline_after(s->now, f->duration));
+    if (f->what == TR_SIM_CUT || f->what == TR_SIM_STICK) {
+        happen_to_way(s, f);
     } else if (f->what == TR_SIM_UNLINK) {
         tr_peer worker = f->from == 0 ? f->to : f->from;
         if (!s->connection[worker].is_up)
@@ -289,8 +298,11 @@ void tr_world_fault_happens(tr_sim *s, const tr_sim_fault *f)
 void tr_world_faults_before_message(tr_world_process *p)
 {
     tr_sim *s = p->sim;
+    bool is_first_try = p->n_tried == p->n_sent;
 
-    for (size_t i = 0; s->o.has_schedule && i < s->o.n_schedule && !p->is_dead; i++) {
+    p->n_tried = p->n_sent + 1;
+    for (size_t i = 0; is_first_try && s->o.has_schedule && i < s->o.n_schedule && !p->is_dead;
+         i++) {
         const tr_sim_fault *f = &s->o.schedule[i];
         if (is_timed(f->what) && f->at == TR_SIM_AT_MESSAGE && f->from == p->base.self &&
             f->nth == p->n_sent)
@@ -377,6 +389,8 @@ static void describe_rest(const tr_sim_fault *f, char *out, size_t size)
                  (unsigned long long)f->byte);
     else if (f->what == TR_SIM_CUT)
         snprintf(out, size, "the way between %u and %u is cut %s", f->from, f->to, how_long);
+    else if (f->what == TR_SIM_STICK)
+        snprintf(out, size, "the way between %u and %u takes no data %s", f->from, f->to, how_long);
     else
         snprintf(out, size, "the control connection of %u and %u ends", f->from, f->to);
 }

@@ -62,7 +62,7 @@ typedef struct {
     uint32_t n_on_the_way; /* data messages sent and not received */
     uint64_t n_data, n_notes;
     tr_time last_data, last_note; /* arrivals so far: what follows comes no earlier */
-    tr_time cut_until;
+    tr_time cut_until, stuck_until;
     bool is_closed;  /* the receiver knows that the sender closed */
     bool is_told;    /* and its caller too */
     bool is_dropped; /* by the receiver */
@@ -91,6 +91,7 @@ typedef struct {
     tr_time hung_until;
     tr_time ghost; /* the time of a dead one */
     uint64_t n_sent, n_blocks;
+    uint64_t n_tried; /* data messages whose faults before them have happened */
     tr_time read_time;
     uint64_t memory_limit; /* of one block */
 

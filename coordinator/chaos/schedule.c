@@ -43,6 +43,8 @@ static const struct {
       "short-of-memory process N at NANOSECONDS above BYTES" },
     { "cut", FROM | TO | WHEN | HOW_LONG, "cut from 0 to N at NANOSECONDS for NANOSECONDS|ever" },
     { "unlinked", FROM | TO | WHEN, "unlinked from 0 to N at NANOSECONDS" },
+    { "stuck", FROM | TO | WHEN | HOW_LONG,
+      "stuck from 0 to N at NANOSECONDS for NANOSECONDS|ever" },
 };
 
 const char *tr_schedule_word(tr_sim_what what)

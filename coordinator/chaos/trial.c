@@ -242,12 +242,13 @@ static uint64_t draw(uint64_t seed, uint32_t stream, uint64_t nth, uint64_t belo
 static tr_sim_rate *rate_of(tr_sim_rules *r, size_t what, tr_sim_rate *max)
 {
     tr_sim_rate *const rate[TR_TRIAL_N_FAULTS] = {
-        &r->late,     &r->lost, &r->twice,     &r->corrupt,         &r->no_block, &r->killed,
-        &r->vanished, &r->hung, &r->slow_disk, &r->short_of_memory, &r->cut,      &r->unlinked,
+        &r->late,   &r->lost,     &r->twice, &r->corrupt,   &r->no_block,
+        &r->killed, &r->vanished, &r->hung,  &r->slow_disk, &r->short_of_memory,
+        &r->cut,    &r->unlinked, &r->stuck,
     };
     /* of a thousand messages or blocks few, of a thousand workers many */
-    static const tr_sim_rate highest[TR_TRIAL_N_FAULTS] = { 20,  8,   20,  8,   40,  400,
-                                                            300, 500, 500, 200, 400, 300 };
+    static const tr_sim_rate highest[TR_TRIAL_N_FAULTS] = { 20,  8,   20,  8,   40,  400, 300,
+                                                            500, 500, 200, 400, 300, 300 };
 
     *max = highest[what];
     return rate[what];

@@ -26,7 +26,7 @@ static const tr_time first_patience = 5 * TR_SECOND; /* nothing is known yet */
 /* Between two questions to those who were late. */
 static const tr_time probe_period = TR_SECOND;
 
-/* Answers of one worker that were damaged or no finite numbers, before it is given up. */
+/* Answers of one worker that were damaged or wrong, before it is given up. */
 enum { MAX_REFUSED = 3 };
 
 static_assert(sizeof(tr_frame_pick) == sizeof(tr_share_pick), "one pick, two names");
@@ -38,10 +38,12 @@ typedef struct {
     uint64_t share;    /* id on the wire */
     uint32_t epoch;    /* under which it was sent */
     const float *rows; /* [n_picks][dim]; NULL while awaited */
-    tr_msg *message;   /* that rows lie in; NULL for the local share */
+    tr_msg *message;   /* that rows or refused lie in; NULL for the local share */
     bool is_sent;
-    bool is_moved; /* refused by its holder: the coordinator computes it */
-    tr_time late;  /* when its holder is suspected */
+    bool is_moved;        /* refused: the coordinator computes it */
+    const float *refused; /* numbers that are not finite: the model's, or its holder's fault? */
+    tr_peer refused_by;
+    tr_time late; /* when its holder is suspected */
 } answer;
 
 struct tr_dispatch {
@@ -73,7 +75,6 @@ struct tr_dispatch {
     const float **pick_answers; /* [max_picks] */
 
     uint64_t *peer_rows, *peer_busy; /* [n_peers] */
-    uint32_t *peer_refused;          /* [n_peers] answers */
     tr_dispatch_stats stats;
 };
 
@@ -89,7 +90,7 @@ static tr_status reserve(tr_dispatch *d)
         &d->arena,
         tr_arena_size(rows_size) + tr_arena_size(in_size) +
             tr_arena_size(local * sizeof(tr_share_pick)) + tr_arena_size(picks * sizeof(float *)) +
-            tr_arena_size(picks * sizeof(answer)) + 3 * tr_arena_size(peers_size),
+            tr_arena_size(picks * sizeof(answer)) + 2 * tr_arena_size(peers_size),
         "dispatch");
     if (st != TR_OK)
         return st;
@@ -100,7 +101,6 @@ static tr_status reserve(tr_dispatch *d)
     d->answers = tr_arena_get(&d->arena, picks * sizeof(answer));
     d->peer_rows = tr_arena_get(&d->arena, peers_size);
     d->peer_busy = tr_arena_get(&d->arena, peers_size);
-    d->peer_refused = tr_arena_get(&d->arena, peers_size);
     return TR_OK;
 }
 
@@ -130,7 +130,7 @@ static void forget_answers(tr_dispatch *d)
 {
     for (size_t i = 0; d->answers && i < d->plan.n_shares; i++) {
         tr_msg_free(&d->answers[i].message);
-        d->answers[i].rows = NULL;
+        d->answers[i].rows = d->answers[i].refused = NULL;
     }
 }
 
@@ -172,13 +172,22 @@ static tr_status lose(tr_dispatch *d, tr_peer peer, const char *why)
     return TR_OK;
 }
 
-static tr_status send_patiently(tr_dispatch *d, tr_peer to, tr_msg **m)
+/* TR_E_BUSY: somebody else must do it. */
+static tr_status send_patiently(tr_dispatch *d, tr_peer to, tr_msg **m, tr_time late)
 {
+    tr_time begin = tr_now();
+
     for (;;) {
         tr_status st = tr_transport_send(d->o.transport, to, m);
         if (st != TR_E_BUSY)
             return st;
-        if (tr_now() > d->deadline)
+        tr_time now = tr_now();
+        if (d->o.recovery && now > late) {
+            tr_members_suspect(d->o.members, to, "takes no shares for %.1f s",
+                               (double)(now - begin) / (double)TR_SECOND);
+            return TR_E_BUSY;
+        }
+        if (now > d->deadline)
             return tr_fail(TR_E_DEADLINE, "worker %u takes no more shares", to);
         if (d->o.members) {
             st = tr_members_pump(d->o.members);
@@ -237,7 +246,7 @@ static tr_status send_share(tr_dispatch *d, const tr_share *s, answer *a)
     tr_frame_begin(m->data, &h, 0);
     fill(d, s, (uint32_t *)(void *)tr_frame_picks(m->data), tr_frame_rows(m->data));
     tr_frame_seal(m->data);
-    st = send_patiently(d, s->peer, &m);
+    st = send_patiently(d, s->peer, &m, a->late);
     tr_msg_free(&m);
     return st;
 }
@@ -249,7 +258,15 @@ static tr_status send_out(tr_dispatch *d, size_t i, tr_time patience)
     const tr_share *s = &d->plan.share[i];
     answer *a = &d->answers[i];
 
-    *a = (answer){ .share = d->next_share++, .epoch = d->o.placement->epoch, .is_sent = true };
+    *a = (answer){ .share = d->next_share++,
+                   .epoch = d->o.placement->epoch,
+                   .is_sent = true,
+                   .message = a->message,
+                   .refused = a->refused,
+                   .refused_by = a->refused_by };
+    for (size_t k = 0; d->o.recovery && k < s->n_picks; k++)
+        tr_recovery_asked(d->o.recovery, d->layer,
+                          d->picks[d->plan.order[s->first_pick + k]].expert);
     if (s->peer == 0)
         return TR_OK;
     a->late = tr_deadline_after(tr_now(), patience);
@@ -270,10 +287,13 @@ static tr_status probe_late(tr_dispatch *d, tr_time now)
     if (now - d->probed < probe_period)
         return TR_OK;
     d->probed = now;
-    for (tr_peer peer = 1; peer < d->n_peers && st == TR_OK; peer++)
+    for (tr_peer peer = 1; peer < d->n_peers && st == TR_OK; peer++) {
         if (tr_members_get(d->o.members, peer)->is_late)
             st = tr_echo_send(d->o.transport, d->o.job, peer, 0);
-    return st == TR_E_BUSY || st == TR_E_PEER_LOST ? TR_OK : st;
+        if (st == TR_E_BUSY || st == TR_E_PEER_LOST) /* then it is still late */
+            st = TR_OK;
+    }
+    return st;
 }
 
 tr_status tr_dispatch_begin(tr_dispatch *d, uint32_t layer, const tr_pick *picks,
@@ -327,6 +347,30 @@ static tr_status load_adopted(tr_dispatch *d, const tr_share *s)
     return st;
 }
 
+/* An answer of this worker can't be used; too many, and none of it can. */
+static tr_status strike(tr_dispatch *d, tr_peer peer, const char *why)
+{
+    if (tr_members_count_refused(d->o.members, peer) < MAX_REFUSED)
+        return TR_OK;
+    return lose(d, peer, why);
+}
+
+/* The same share was computed again: whose were the numbers that were refused?  The same bytes are
+ * the model's own. */
+static tr_status judge_refused(tr_dispatch *d, answer *a, const float *rows, size_t n)
+{
+    if (!a->refused)
+        return TR_OK;
+    bool is_its_fault = memcmp(a->refused, rows, n * sizeof *rows) != 0;
+    a->refused = NULL;
+    tr_msg_free(&a->message);
+    if (!is_its_fault)
+        return TR_OK;
+    tr_log(TR_LOG_WARN, "worker %u computed layer %u wrongly: its numbers were not finite",
+           a->refused_by, d->layer);
+    return strike(d, a->refused_by, "answered numbers that are not finite, again and again");
+}
+
 static tr_status run_local(tr_dispatch *d, size_t i)
 {
     const tr_share *s = &d->plan.share[i];
@@ -350,7 +394,7 @@ static tr_status run_local(tr_dispatch *d, size_t i)
     st = tr_apply_share(d->apply, &in, rows, NULL, NULL);
     d->answers[i].rows = rows;
     d->peer_busy[0] += (uint64_t)(tr_now() - begin);
-    return st;
+    return st == TR_OK ? judge_refused(d, &d->answers[i], rows, s->n_picks * d->o.map->dim) : st;
 }
 
 static tr_status run_all_local(tr_dispatch *d)
@@ -369,7 +413,7 @@ static tr_status run_all_local(tr_dispatch *d)
 static answer *find_answer(tr_dispatch *d, tr_peer from, const tr_frame_header *h,
                            const tr_share **share)
 {
-    for (size_t i = 0; i < d->plan.n_shares; i++) {
+    for (size_t i = 0; d->is_begun && i < d->plan.n_shares; i++) {
         const tr_share *s = &d->plan.share[i];
         answer *a = &d->answers[i];
         if (a->share == h->share && s->peer == from && !a->rows && h->epoch == a->epoch &&
@@ -411,26 +455,40 @@ static tr_status refuse_frame(tr_dispatch *d, tr_peer from, const char *reason)
 
     snprintf(why, sizeof why, "sent a frame that can't be read (%s)", reason);
     d->stats.answers_refused++;
-    if (d->o.recovery && ++d->peer_refused[from] < MAX_REFUSED) {
+    if (!d->o.recovery)
+        return lose(d, from, why);
+    tr_status st = strike(d, from, why);
+    if (st == TR_OK)
         tr_members_suspect(d->o.members, from, "%s", why);
-        owe_again(d, from);
-        return TR_OK;
-    }
-    return lose(d, from, why);
+    owe_again(d, from);
+    return st;
 }
 
-/* A share can't be used as its holder answered it: this process computes it, and its numbers stand
- * whatever they are. */
-static tr_status refuse_answer(tr_dispatch *d, answer *a, tr_peer from)
+/* Memory for experts of a share, though it is not the coordinator's. */
+static bool can_compute_here(tr_dispatch *d, const tr_share *s)
+{
+    for (size_t i = 0; i < s->n_picks; i++)
+        if (!tr_recovery_take_here(d->o.recovery, d->layer,
+                                   d->picks[d->plan.order[s->first_pick + i]].expert))
+            return false;
+    return true;
+}
+
+/* Numbers that are not finite are computed once more, here or, if there is no memory for that, by
+ * the same worker: what comes twice stands. */
+static tr_status refuse_answer(tr_dispatch *d, answer *a, const tr_share *s, const float *rows,
+                               tr_msg **m)
 {
     d->stats.answers_refused++;
     d->troubled = d->troubled ? d->troubled : tr_now();
-    a->is_moved = true;
-    if (++d->peer_refused[from] < MAX_REFUSED) {
-        tr_log(TR_LOG_WARN, "worker %u answered numbers that are not finite: computed here", from);
-        return TR_OK;
-    }
-    return lose(d, from, "answered numbers that are not finite, again and again");
+    a->refused = rows;
+    a->refused_by = s->peer;
+    tr_msg_free(&a->message);
+    a->message = *m;
+    *m = NULL;
+    a->is_moved = can_compute_here(d, s);
+    a->is_sent = a->is_moved;
+    return TR_OK;
 }
 
 /* The holder says why it can't: if it only lacks room for what it was given in addition, it keeps
@@ -492,8 +550,15 @@ static tr_status accept(tr_dispatch *d, tr_peer from, tr_msg **m)
     if (v.header.n_picks != s->n_picks)
         return lose(d, from, "answered another number of picks than it was sent");
     const float *rows = (const float *)(const void *)v.rows;
-    if (d->o.recovery && !is_finite(rows, s->n_picks * d->o.map->dim))
-        return refuse_answer(d, a, from);
+    size_t n = s->n_picks * d->o.map->dim;
+    bool is_repeated = a->refused && memcmp(a->refused, rows, n * sizeof *rows) == 0;
+    if (d->o.recovery && !is_repeated && !is_finite(rows, n)) {
+        st = a->refused ? strike(d, from, "answers numbers that are not finite") : TR_OK;
+        return st == TR_OK ? refuse_answer(d, a, s, rows, m) : st;
+    }
+    st = judge_refused(d, a, rows, n);
+    if (st != TR_OK)
+        return st;
     a->rows = rows;
     a->message = *m;
     *m = NULL;
@@ -505,6 +570,17 @@ static tr_status accept(tr_dispatch *d, tr_peer from, tr_msg **m)
 
 /* ---- when a holder fails ------------------------------------------------------------------- */
 
+/* A holder that said that it has to load an expert first: a disk may take its time, but not any. */
+static void wait_for_disk(tr_dispatch *d, answer *a, tr_time since)
+{
+    if (since == 0 || a->late == TR_FOREVER)
+        return;
+    tr_time late = tr_deadline_after(since, d->o.share_timeout / 4);
+    tr_time deadline = tr_deadline_after(since, d->o.share_timeout);
+    a->late = a->late > late ? a->late : late;
+    d->deadline = d->deadline > deadline ? d->deadline : deadline;
+}
+
 /* Suspect the holders that are late.  Should nobody have room for their work, it is theirs again
  * once they are back: the share or its answer may be lost. */
 static void find_late(tr_dispatch *d, tr_time now)
@@ -512,7 +588,10 @@ static void find_late(tr_dispatch *d, tr_time now)
     for (size_t i = 0; i < d->plan.n_shares; i++) {
         const tr_share *s = &d->plan.share[i];
         answer *a = &d->answers[i];
-        if (s->peer == 0 || a->rows || now < a->late)
+        if (s->peer == 0 || a->rows)
+            continue;
+        wait_for_disk(d, a, tr_members_get(d->o.members, s->peer)->fetching);
+        if (now < a->late)
             continue;
         a->late = TR_FOREVER;
         a->is_sent = false;
@@ -527,6 +606,21 @@ static bool needs_another(const tr_dispatch *d, size_t i)
 
     return !a->rows && peer != 0 &&
            (!a->is_sent || a->is_moved || !tr_members_answers(d->o.members, peer));
+}
+
+/* To those that placement names now.  Another computes something else than what was refused. */
+static void split(tr_dispatch *d, size_t i)
+{
+    size_t before = d->plan.n_shares;
+    tr_peer peer = d->plan.share[i].peer;
+
+    tr_plan_split(&d->plan, i, d->picks, d->o.placement, d->layer);
+    for (size_t k = before; k < d->plan.n_shares; k++)
+        d->answers[k] = (answer){ 0 };
+    if (d->plan.share[i].peer == peer && d->plan.n_shares == before)
+        return;
+    d->answers[i].refused = NULL;
+    tr_msg_free(&d->answers[i].message);
 }
 
 /* Send what unusable holders owe to those that have their experts now. */
@@ -551,7 +645,7 @@ static tr_status recover(tr_dispatch *d)
         if (d->answers[i].is_moved)
             d->plan.share[i].peer = 0;
         else
-            tr_plan_split(&d->plan, i, d->picks, d->o.placement, d->layer);
+            split(d, i);
         d->resent++;
         if (d->plan.share[i].peer != peer || d->plan.n_shares > before)
             d->deadline = tr_deadline_after(tr_now(), d->o.share_timeout);
@@ -609,27 +703,53 @@ static tr_status look_around(tr_dispatch *d)
     return st == TR_OK ? run_all_local(d) : st;
 }
 
+/* One message, or news of an end; TR_E_DEADLINE if none came until then. */
+static tr_status take_message(tr_dispatch *d, tr_time until)
+{
+    tr_peer from = 0;
+    tr_msg *m = NULL;
+
+    tr_status st = tr_transport_recv(d->o.transport, until, &from, &m);
+    if (st == TR_E_PEER_LOST)
+        return lose(d, from, "is lost: its connection ended");
+    if (st != TR_OK)
+        return st;
+    st = accept(d, from, &m);
+    tr_msg_free(&m);
+    return st;
+}
+
 static tr_status await_answers(tr_dispatch *d)
 {
     tr_status st = TR_OK;
 
     while (st == TR_OK && count_waiting(d) > 0) {
-        tr_peer from = 0;
-        tr_msg *m = NULL;
         tr_time now = tr_now();
         tr_time until = now + look_period < d->deadline ? now + look_period : d->deadline;
 
-        st = tr_transport_recv(d->o.transport, until, &from, &m);
-        if (st == TR_OK) {
-            st = accept(d, from, &m);
-            tr_msg_free(&m);
-        } else if (st == TR_E_PEER_LOST) {
-            st = lose(d, from, "is lost: its connection ended");
-        } else if (st == TR_E_DEADLINE) {
+        st = take_message(d, until);
+        if (st == TR_E_DEADLINE)
             st = look_around(d);
-        }
     }
     return st;
+}
+
+static bool is_anyone_late(const tr_dispatch *d)
+{
+    for (tr_peer peer = 1; d->o.recovery && peer < d->n_peers; peer++)
+        if (tr_members_get(d->o.members, peer)->is_late)
+            return true;
+    return false;
+}
+
+tr_status tr_dispatch_pump(tr_dispatch *d)
+{
+    if (!is_anyone_late(d))
+        return TR_OK;
+    tr_status st = probe_late(d, tr_now());
+    while (st == TR_OK)
+        st = take_message(d, 0);
+    return st == TR_E_DEADLINE ? TR_OK : st;
 }
 
 /* The slowest of late, forgotten slowly. */
@@ -650,6 +770,8 @@ static tr_status gather_answers(tr_dispatch *d)
 
     if (st == TR_OK)
         st = await_answers(d);
+    if (st == TR_OK) /* if others do all the work, nobody has read what those who are late say */
+        st = tr_dispatch_pump(d);
     d->stats.wait += tr_now() - begin;
     if (st != TR_OK)
         return st;

@@ -67,6 +67,10 @@ tr_status tr_dispatch_begin(tr_dispatch *d, uint32_t layer, const tr_pick *picks
 /* x is [n_rows][dim], added to. */
 tr_status tr_dispatch_finish(tr_dispatch *d, float *x);
 
+/* While no layer is in flight: hear whether those that were late are back.  Costs next to nothing
+ * if nobody is. */
+tr_status tr_dispatch_pump(tr_dispatch *d);
+
 tr_dispatch_stats tr_dispatch_get_stats(const tr_dispatch *d);
 
 #endif

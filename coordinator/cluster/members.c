@@ -24,6 +24,13 @@ static const tr_time look_period = 500 * TR_US;
 static const tr_time wait_period = 5 * TR_MS;
 static const tr_time loading_silence = 120 * TR_SECOND;
 
+/* After so long without another a worker's refused answers are forgotten. */
+static const tr_time refused_memory = 600 * TR_SECOND;
+
+/* How long a worker that is suspected has to say bye at a job's end, and others. */
+static const tr_time suspects_farewell = 300 * TR_MS;
+static const tr_time farewell = TR_SECOND;
+
 /* A worker's last words take another way than the news of its end. */
 static const tr_time last_words_period = 500 * TR_MS;
 
@@ -211,6 +218,17 @@ void tr_members_trust(tr_members *m, uint32_t peer)
         take_back(m, peer);
 }
 
+uint32_t tr_members_count_refused(tr_members *m, uint32_t peer)
+{
+    tr_member *w = &m->member[peer - 1];
+    tr_time now = tr_now();
+
+    if (now - w->refused > refused_memory)
+        w->n_refused = 0;
+    w->refused = now;
+    return ++w->n_refused;
+}
+
 /* ---- what workers say ------------------------------------------------------------------ */
 
 static void refuse_line(tr_members *m, uint32_t peer, const char *format, ...)
@@ -329,14 +347,19 @@ static void on_message(tr_members *m, uint32_t peer, tr_control *c)
     } else if (c->kind == TR_CONTROL_PROGRESS && is_loading) {
         w->loaded = c->progress.done;
         w->to_load = c->progress.total;
+    } else if (c->kind == TR_CONTROL_PROGRESS && w->state < TR_MEMBER_LOST) {
+        w->fetching = tr_now();
     } else if (c->kind == TR_CONTROL_READY && is_loading) {
         if (w->state == TR_MEMBER_LOADING)
             become_ready(m, peer);
         w->is_adopting = false;
+        w->fetching = 0;
+        m->changes++;
         w->n_experts = c->ready.experts;
         w->loaded = w->to_load = c->ready.bytes;
     } else if (c->kind == TR_CONTROL_HEARTBEAT) {
         w->stats = c->heartbeat;
+        w->fetching = 0;
     } else {
         m->n_dropped++;
     }
@@ -396,7 +419,7 @@ static void find_silent(tr_members *m, tr_time now)
 {
     for (uint32_t peer = 1; peer <= m->n; peer++) {
         const tr_member *w = &m->member[peer - 1];
-        bool is_loading = w->state == TR_MEMBER_LOADING || w->is_adopting;
+        bool is_loading = w->state == TR_MEMBER_LOADING || w->is_adopting || w->fetching;
         tr_time limit = is_loading ? loading_silence : m->o.silence_timeout;
         tr_time since = w->heard > m->attentive ? w->heard : m->attentive;
         double seconds = (double)(now - since) / (double)TR_SECOND;
@@ -605,10 +628,13 @@ tr_status tr_members_invite_again(tr_members *m, uint32_t peer, uint8_t out[TR_M
         st = tr_route_move(m->transport, peer);
     if (st == TR_OK)
         st = pack_invite(m, peer, &keys, text, sizeof text, &n);
-    if (st != TR_OK)
-        return st;
-    tr_link_admit(m->link, peer, keys.public_key);
+    if (st == TR_OK)
+        tr_link_admit(m->link, peer, keys.public_key);
     tr_curve_keys_forget(&keys);
+    if (st != TR_OK) {
+        explicit_bzero(text, sizeof text);
+        return st;
+    }
     tr_frame_begin(frame, &h, n);
     memcpy(tr_frame_text(frame), text, n);
     tr_frame_seal(frame);
@@ -863,14 +889,16 @@ void tr_members_close(tr_members **members)
         return;
     if (m->link) {
         char reason[512];
-        tr_time deadline = tr_now() + TR_SECOND;
+        tr_time begin = tr_now();
         tell_to_stop(m);
-        give_up(m, is_suspect);
         /* Whoever dies now instead of saying bye has left all the same. */
         tr_fail_capture_begin(reason, sizeof reason);
         m->is_closing = true;
-        while (name_missing(m, has_left, missing, sizeof missing) && tr_now() < deadline)
+        while (name_missing(m, has_left, missing, sizeof missing) && tr_now() < begin + farewell) {
+            if (tr_now() > begin + suspects_farewell)
+                give_up(m, is_suspect);
             drain(m, wait_period);
+        }
         tr_fail_capture_end();
         give_up(m, is_still_there);
     }

@@ -49,6 +49,9 @@ typedef struct {
     tr_time heard;            /* when it last said anything */
     bool is_late;             /* SUSPECT for a share: only an answer clears it */
     bool is_adopting;         /* loads what a lost worker held */
+    tr_time fetching;         /* since then it loads what a share asks for, in silence; 0: no */
+    uint32_t n_refused;       /* answers lately that could not be used */
+    tr_time refused;          /* when the last of them came */
     bool is_released;         /* DRAINING, and told that it may go */
     bool is_replacement; /* of one that was lost: the job goes on without it until it is ready */
     char why[256];       /* it is SUSPECT or LOST */
@@ -114,6 +117,9 @@ void tr_members_suspect(tr_members *m, uint32_t peer, const char *format, ...)
 
 /* A share's answer came. */
 void tr_members_trust(tr_members *m, uint32_t peer);
+
+/* An answer could not be used: how many of late, which is ten minutes. */
+uint32_t tr_members_count_refused(tr_members *m, uint32_t peer);
 
 /* Until all that are not lost are ready; none may be left.
  * watch (may be NULL) gets the bytes that all workers together have loaded. */

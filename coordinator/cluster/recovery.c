@@ -19,6 +19,9 @@ enum { NOBODY = UINT32_MAX };
 static const tr_time replacement_period = 5 * TR_MS;
 static const tr_time join_patience = 60 * TR_SECOND;
 
+/* How long a worker whose memory did not suffice is given nothing more. */
+static const tr_time full_period = 60 * TR_SECOND;
+
 /* As the state of each worker was when it was last looked at. */
 typedef enum { AT_HOME, AWAY, GONE } presence;
 
@@ -32,6 +35,8 @@ struct tr_recovery {
     uint32_t missing_of;
     uint32_t *substitute; /* [n_layers][n_experts] who loaded it beside its home, or NOBODY */
     uint8_t *told;        /* [n_layers][n_experts] */
+    bool *is_asked;       /* [n_layers][n_experts] a share named it to its substitute: loaded */
+    size_t n_moved;       /* experts that are not at home */
     bool *is_granted;     /* [n_peers][n_layers][n_experts] its room counts there, wherever it is */
     uint64_t *room;       /* [n_peers] bytes left */
     uint64_t *home_bytes; /* [n_peers] of those that are at home there */
@@ -41,6 +46,8 @@ struct tr_recovery {
     tr_time replaced;     /* when it was last looked who needs a replacement */
     bool some_gone;       /* somebody is lost or not yet replaced */
     bool *is_full;        /* [n_peers] */
+    tr_time full_next;    /* when that is forgotten; 0: nobody is */
+    bool *is_counted;     /* [n_peers] a replacement whose experts count on this machine */
     presence *presence;   /* [n_peers] */
     bool *is_due;         /* [n_layers][n_experts] to be told in this round */
     tr_recovery_stats stats;
@@ -63,20 +70,34 @@ static uint64_t less(uint64_t a, uint64_t b)
     return a > b ? a - b : 0;
 }
 
+/* For experts, of a worker that said hello. */
+static uint64_t room_of(const tr_recovery *r, uint32_t w, const char *here)
+{
+    const tr_hello *h = &tr_members_get(r->o.members, w)->hello;
+
+    return r->o.worker_memory ? r->o.worker_memory
+                              : h->memory / processes_on(r, h->host, here) / 10 * 9;
+}
+
+static void host_name(char here[TR_MAX_NAME])
+{
+    memset(here, 0, TR_MAX_NAME);
+    gethostname(here, TR_MAX_NAME - 1);
+}
+
 static void measure_room(tr_recovery *r)
 {
     const tr_placement *p = r->o.placement;
-    char here[TR_MAX_NAME] = "";
+    char here[TR_MAX_NAME];
 
-    gethostname(here, sizeof here - 1);
+    host_name(here);
     r->room[0] = r->o.coordinator_memory;
     if (r->room[0] == 0)
         r->room[0] =
             less(tr_memory_physical() / processes_on(r, here, here) / 10 * 9, tr_memory_resident());
     for (uint32_t w = 1; w < r->n_peers; w++) {
-        const tr_hello *h = &tr_members_get(r->o.members, w)->hello;
-        r->room[w] = r->o.worker_memory ? r->o.worker_memory
-                                        : h->memory / processes_on(r, h->host, here) / 10 * 9;
+        r->room[w] = room_of(r, w, here);
+        r->is_counted[w] = strcmp(tr_members_get(r->o.members, w)->hello.host, here) == 0;
     }
     for (uint32_t l = 0; l < p->n_layers; l++)
         for (uint32_t e = 0; e < r->o.map->layer[l].n_experts; e++) {
@@ -110,10 +131,13 @@ tr_status tr_recovery_new(const tr_recovery_options *o, tr_recovery **out)
     r->first_room = calloc(r->n_peers, sizeof *r->first_room);
     r->retry = calloc(r->n_peers, sizeof *r->retry);
     r->n_tries = calloc(r->n_peers, sizeof *r->n_tries);
+    r->is_asked = calloc(n, sizeof *r->is_asked);
     r->is_full = calloc(r->n_peers, sizeof *r->is_full);
+    r->is_counted = calloc(r->n_peers, sizeof *r->is_counted);
     r->presence = calloc(r->n_peers, sizeof *r->presence);
     if (!r->substitute || !r->told || !r->is_granted || !r->is_due || !r->room || !r->home_bytes ||
-        !r->first_room || !r->retry || !r->n_tries || !r->is_full || !r->presence) {
+        !r->first_room || !r->retry || !r->n_tries || !r->is_asked || !r->is_full ||
+        !r->is_counted || !r->presence) {
         tr_recovery_free(&r);
         return tr_fail(TR_E_MEMORY, "recovery: no memory");
     }
@@ -139,7 +163,9 @@ void tr_recovery_free(tr_recovery **recovery)
     free(r->first_room);
     free(r->retry);
     free(r->n_tries);
+    free(r->is_asked);
     free(r->is_full);
+    free(r->is_counted);
     free(r->presence);
     free(r);
     *recovery = NULL;
@@ -150,6 +176,16 @@ void tr_recovery_free(tr_recovery **recovery)
 static bool is_usable(const tr_recovery *r, uint32_t peer)
 {
     return peer == 0 || (peer != NOBODY && tr_members_is_usable(r->o.members, peer));
+}
+
+static bool comes_back(const tr_recovery *r, uint32_t home)
+{
+    return tr_members_get(r->o.members, home)->state < TR_MEMBER_DRAINING;
+}
+
+static bool is_leaving(const tr_recovery *r, uint32_t peer)
+{
+    return tr_members_get(r->o.members, peer)->state == TR_MEMBER_DRAINING;
 }
 
 static bool *granted(const tr_recovery *r, uint32_t peer, size_t at)
@@ -190,8 +226,28 @@ static uint32_t substitute_for(tr_recovery *r, size_t at, uint64_t bytes)
         *granted(r, s, at) = true;
         r->substitute[at] = s;
         r->told[at] = TOLD_NOTHING;
+        r->is_asked[at] = false;
     }
     return s;
+}
+
+/* Its home is back, and the substitute was never asked for it: nothing was loaded. */
+static void give_back_room(tr_recovery *r, size_t at, uint64_t bytes)
+{
+    uint32_t s = r->substitute[at];
+
+    if (s == NOBODY || r->told[at] == TOLD_ALL || r->is_asked[at])
+        return;
+    r->room[s] += bytes;
+    *granted(r, s, at) = false;
+    r->substitute[at] = NOBODY;
+}
+
+/* Whoever is to hold it has it, or has to load it when asked. */
+static bool is_taken_over(const tr_recovery *r, size_t at, uint32_t holder)
+{
+    return holder == 0 ||
+           (r->told[at] == TOLD_ALL && !tr_members_get(r->o.members, holder)->is_adopting);
 }
 
 static void place_expert(tr_recovery *r, uint32_t layer, uint32_t expert)
@@ -200,21 +256,25 @@ static void place_expert(tr_recovery *r, uint32_t layer, uint32_t expert)
     size_t at = (size_t)layer * p->n_experts + expert;
     uint64_t bytes = tr_expert_map_bytes(r->o.map, layer);
     uint32_t home = tr_placement_home(p, layer, expert);
+    uint32_t now = tr_placement_holder(p, layer, expert);
     uint32_t holder = is_usable(r, home) ? home : substitute_for(r, at, bytes);
 
-    if (holder == NOBODY && tr_members_answers(r->o.members, home))
-        holder = home; /* it wants to leave, but nobody has room */
+    if (holder == home)
+        give_back_room(r, at, bytes);
+    if (holder == NOBODY && now != 0 && tr_members_answers(r->o.members, now))
+        holder = now; /* it wants to leave, but nobody has room */
     if (holder == NOBODY) {
         r->missing += bytes;
         r->missing_of = home;
         return;
     }
     if (holder != home && holder != 0) {
-        uint8_t needs =
-            tr_members_get(r->o.members, home)->state >= TR_MEMBER_LOST ? TOLD_ALL : TOLD_LAZY;
-        r->is_due[at] = r->told[at] < needs;
+        r->is_due[at] = r->told[at] < (comes_back(r, home) ? TOLD_LAZY : TOLD_ALL);
+        if (now != holder && now != 0 && is_leaving(r, now) && !is_taken_over(r, at, holder))
+            holder = now;
     }
-    if (tr_placement_holder(p, layer, expert) != holder) {
+    r->n_moved += holder != home;
+    if (now != holder) {
         tr_placement_move(p, layer, expert, holder);
         r->stats.experts_moved++;
     }
@@ -240,8 +300,7 @@ static tr_status tell(tr_recovery *r, uint32_t peer, bool lazy)
         for (uint32_t e = 0; e < r->o.map->layer[l].n_experts && st == TR_OK; e++) {
             size_t at = (size_t)l * p->n_experts + e;
             uint32_t home = tr_placement_home(p, l, e);
-            if (!r->is_due[at] || r->substitute[at] != peer ||
-                lazy != (tr_members_get(r->o.members, home)->state < TR_MEMBER_LOST))
+            if (!r->is_due[at] || r->substitute[at] != peer || lazy != comes_back(r, home))
                 continue;
             r->is_due[at] = false;
             r->told[at] = lazy ? TOLD_LAZY : TOLD_ALL;
@@ -293,6 +352,7 @@ static tr_status place_all(tr_recovery *r)
 
     p->epoch++;
     r->missing = 0;
+    r->n_moved = 0;
     for (uint32_t l = 0; l < p->n_layers; l++)
         for (uint32_t e = 0; e < r->o.map->layer[l].n_experts; e++)
             place_expert(r, l, e);
@@ -326,6 +386,21 @@ static void forget_holdings(tr_recovery *r, uint32_t w)
     r->is_full[w] = false;
 }
 
+/* The new process may be on another host than the lost one was, and on the coordinator's it takes
+ * from what the coordinator could use. */
+static void measure_room_again(tr_recovery *r, uint32_t w)
+{
+    char here[TR_MAX_NAME];
+
+    host_name(here);
+    r->room[w] = r->first_room[w] = less(room_of(r, w, here), r->home_bytes[w]);
+    if (r->is_counted[w] || r->o.coordinator_memory != 0 ||
+        strcmp(tr_members_get(r->o.members, w)->hello.host, here) != 0)
+        return;
+    r->is_counted[w] = true;
+    r->room[0] = less(r->room[0], r->home_bytes[w]);
+}
+
 static tr_status start_replacement(tr_recovery *r, uint32_t w)
 {
     uint8_t invitation[TR_MEMBERS_INVITATION];
@@ -337,9 +412,14 @@ static tr_status start_replacement(tr_recovery *r, uint32_t w)
                w, (unsigned long long)r->home_bytes[w], "this machine has left");
         return TR_OK;
     }
+    char reason[512];
+    tr_fail_capture_begin(reason, sizeof reason);
     tr_status st = tr_members_invite_again(r->o.members, w, invitation, &size);
-    if (st != TR_OK)
-        return st;
+    tr_fail_capture_end();
+    if (st != TR_OK) { /* a port may be taken for a while */
+        tr_log(TR_LOG_WARN, "worker %u is not replaced for now: %s", w, reason);
+        return TR_OK;
+    }
     forget_holdings(r, w);
     st = tr_replacement_start(r->o.replacement, w, (tr_bytes){ invitation, size });
     explicit_bzero(invitation, sizeof invitation);
@@ -367,6 +447,7 @@ static tr_status assign_home(tr_recovery *r, uint32_t w)
                         r->first.kernels);
         return TR_OK;
     }
+    measure_room_again(r, w);
     tr_status st = tr_assignment_init(&a, p->n_layers);
     memcpy(a.kernels, r->first.kernels, sizeof a.kernels);
     a.exact = r->first.exact;
@@ -420,12 +501,23 @@ static tr_status replace_lost(tr_recovery *r)
     return st;
 }
 
+/* Whoever had no memory for more may have some again. */
+static void forget_full(tr_recovery *r)
+{
+    if (r->full_next == 0 || tr_now() < r->full_next)
+        return;
+    memset(r->is_full, 0, r->n_peers * sizeof *r->is_full);
+    r->full_next = 0;
+    r->seen = UINT64_MAX; /* another look is due */
+}
+
 tr_status tr_recovery_look(tr_recovery *r)
 {
     tr_status st = replace_lost(r);
 
     if (st != TR_OK)
         return st;
+    forget_full(r);
     /* Telling a substitute may find it gone, which is another change. */
     while (r->seen != tr_members_changes(r->o.members)) {
         r->seen = tr_members_changes(r->o.members);
@@ -445,11 +537,32 @@ tr_status tr_recovery_look(tr_recovery *r)
     return r->is_short ? TR_E_BUSY : TR_OK;
 }
 
+void tr_recovery_asked(tr_recovery *r, uint32_t layer, uint32_t expert)
+{
+    if (r->n_moved > 0)
+        r->is_asked[(size_t)layer * r->o.placement->n_experts + expert] = true;
+}
+
+bool tr_recovery_take_here(tr_recovery *r, uint32_t layer, uint32_t expert)
+{
+    size_t at = (size_t)layer * r->o.placement->n_experts + expert;
+    uint64_t bytes = tr_expert_map_bytes(r->o.map, layer);
+
+    if (tr_placement_home(r->o.placement, layer, expert) == 0 || *granted(r, 0, at))
+        return true;
+    if (r->is_full[0] || r->room[0] < bytes)
+        return false;
+    r->room[0] -= bytes;
+    *granted(r, 0, at) = true;
+    return true;
+}
+
 void tr_recovery_is_full(tr_recovery *r, uint32_t peer)
 {
     size_t n = (size_t)r->o.placement->n_layers * r->o.placement->n_experts;
 
     r->is_full[peer] = true;
+    r->full_next = tr_deadline_after(tr_now(), full_period);
     for (size_t i = 0; i < n; i++)
         if (r->substitute[i] == peer)
             r->substitute[i] = NOBODY;

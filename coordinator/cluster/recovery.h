@@ -6,7 +6,8 @@
  * share waits for and the rest when it is idle; for a worker that is only suspected it loads
  * nothing else.  When the home is back, its experts are its own again, and what substitutes have
  * loaded stays with them for the next time.  A lost worker's place is given to a new process, which
- * is the home when it is ready.
+ * is the home when it is ready.  A worker that asks to leave keeps its experts until others have
+ * loaded them.
  *
  * USE     st = tr_recovery_new(&options, &r);
  *         st = tr_recovery_look(r);         whenever shares are about to go out, or one came to
@@ -60,7 +61,13 @@ tr_status tr_recovery_look(tr_recovery *r);
  * others hold, may go. */
 void tr_recovery_release(tr_recovery *r);
 
-/* peer could not load what it was given in addition: it gets no more, others do it. */
+/* A share that names the expert goes to its holder, which may have to load it. */
+void tr_recovery_asked(tr_recovery *r, uint32_t layer, uint32_t expert);
+
+/* The coordinator is to compute with an expert: false if it has no memory left for it. */
+bool tr_recovery_take_here(tr_recovery *r, uint32_t layer, uint32_t expert);
+
+/* peer could not load what it was given in addition: for a minute it gets no more, others do it. */
 void tr_recovery_is_full(tr_recovery *r, uint32_t peer);
 
 /* After TR_E_BUSY: "experts of worker 2 need 123 MiB, and no process has that much left". */

@@ -101,18 +101,23 @@ static bool all_have_ended(tr_replacement *r)
     return all;
 }
 
+static void end_process(tr_replacement *r, uint32_t worker)
+{
+    if (tr_replacement_has_ended(r, worker))
+        return;
+    kill(r->pid[worker], SIGKILL);
+    waitpid(r->pid[worker], NULL, 0);
+    r->pid[worker] = 0;
+}
+
 static void end_all(tr_replacement *r)
 {
     tr_time until = tr_now() + patience;
 
     while (!all_have_ended(r) && tr_now() < until)
         tr_sleep(2 * TR_MS);
-    for (uint32_t w = 1; w <= r->n_workers; w++) {
-        if (tr_replacement_has_ended(r, w))
-            continue;
-        kill(r->pid[w], SIGKILL);
-        waitpid(r->pid[w], NULL, 0);
-    }
+    for (uint32_t w = 1; w <= r->n_workers; w++)
+        end_process(r, w);
 }
 
 void tr_replacement_free(tr_replacement **replacement)
@@ -154,6 +159,7 @@ tr_status tr_replacement_start(tr_replacement *r, uint32_t worker, tr_bytes invi
     ssize_t written = -1;
     int error = pipe2(ends, O_CLOEXEC) == 0 ? 0 : errno;
 
+    end_process(r, worker); /* it had the place before, and may only hang */
     if (error == 0) {
         /* A pipe holds it: nobody has to read for the write to end. */
         error = invitation.size <= 4096 ? spawn(r, ends[0], &r->pid[worker]) : EMSGSIZE;

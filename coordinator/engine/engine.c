@@ -416,6 +416,8 @@ tr_status tr_engine_pump(tr_engine *e)
         return TR_OK;
     tr_status st = tr_members_pump(tr_cluster_members(e->cluster));
     if (st == TR_OK)
+        st = tr_dispatch_pump(e->dispatch);
+    if (st == TR_OK)
         st = tr_recovery_look(tr_cluster_recovery(e->cluster));
     if (st == TR_OK)
         tr_recovery_release(tr_cluster_recovery(e->cluster));

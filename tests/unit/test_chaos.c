@@ -200,6 +200,29 @@ static void an_end_is_noticed_behind_a_cut(void **state)
     tr_trials_free(&t);
 }
 
+/* Its control connection lives, so only the shares that it does not take say that it is away. */
+static void a_worker_that_takes_no_shares_holds_nobody_up(void **state)
+{
+    static const tr_sim_fault faults[] = {
+        { TR_SIM_STICK, .to = 2, .at = TR_SIM_AT_MESSAGE, .nth = 8, .duration = TR_FOREVER },
+        { TR_SIM_STICK, .to = 1, .at = TR_SIM_AT_MESSAGE, .nth = 13, .duration = 20 * TR_SECOND },
+    };
+    tr_trials *t = trials_with(good_worker);
+    tr_trial trial = calm_trial(t);
+    tr_trial_result r;
+
+    (void)state;
+    trial.schedule = faults;
+    trial.n_schedule = sizeof faults / sizeof faults[0];
+    trial.has_schedule = true;
+    assert_int_equal(tr_trial_run(t, &trial, &r), TR_OK);
+    assert_int_equal(r.verdict, TR_VERDICT_EQUAL);
+    assert_int_equal(r.n_record, 2);
+    assert_int_equal(r.recovery.suspected, 2);
+    tr_trial_result_fini(&r);
+    tr_trials_free(&t);
+}
+
 static void a_dead_worker_is_the_documented_end_only_without_room(void **state)
 {
     tr_sim_fault kill = { TR_SIM_KILL, .from = 2, .at = TR_SIM_AT_MESSAGE, .nth = 3 };
@@ -259,6 +282,7 @@ static void schedules_are_read_as_they_were_written(void **state)
         { TR_SIM_SHORT_OF_MEMORY, .from = 3, .at = 19, .byte = 20 },
         { TR_SIM_CUT, .from = 0, .to = 2, .at = 21, .duration = 22 },
         { TR_SIM_UNLINK, .from = 0, .to = 2, .at = 23 },
+        { TR_SIM_STICK, .from = 0, .to = 2, .at = 24, .duration = TR_FOREVER },
     };
     enum { N = sizeof all / sizeof all[0] };
     tr_schedule out = { .seed = UINT64_MAX, .n_workers = 3, .fault = all, .n = N };
@@ -419,6 +443,7 @@ int main(void)
         cmocka_unit_test(a_seed_is_the_same_trial_and_its_record_repeats_it),
         cmocka_unit_test(a_share_that_is_lost_is_sent_again_to_the_same_worker),
         cmocka_unit_test(an_end_is_noticed_behind_a_cut),
+        cmocka_unit_test(a_worker_that_takes_no_shares_holds_nobody_up),
         cmocka_unit_test(a_dead_worker_is_the_documented_end_only_without_room),
         cmocka_unit_test(a_campaign_counts_and_names_what_went_wrong),
         cmocka_unit_test(schedules_are_read_as_they_were_written),

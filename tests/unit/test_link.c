@@ -125,6 +125,27 @@ static void an_end_is_noticed_on_both_sides(void **state)
     assert_int_equal(e.peer, 0);
 }
 
+/* Whoever had the place before ends after all; its descriptor may be the new one's by then. */
+static void the_end_of_a_predecessor_is_no_news(void **state)
+{
+    fixture *f = *state;
+    tr_link_event e;
+
+    greet(f, 0);
+    tr_link_admit(f->server, 1, f->stranger_keys.public_key);
+    tr_link_close(&f->client[0]);
+    tr_sleep(50 * TR_MS); /* until the server's end is closed, but not looked at */
+    f->client[0] = connect_with(f, &f->stranger_keys);
+    assert_int_equal(tr_link_send(f->client[0], 0, tr_bytes_of("hello")), TR_OK);
+    tr_sleep(50 * TR_MS);
+    expect(f->server, 1, "hello");
+    assert_int_equal(tr_link_poll(f->server, 100 * TR_MS, &e), TR_E_DEADLINE);
+    tr_link_close(&f->client[0]);
+    assert_int_equal(tr_link_poll(f->server, 5 * TR_SECOND, &e), TR_OK);
+    assert_int_equal(e.kind, TR_LINK_GONE);
+    assert_int_equal(e.peer, 1);
+}
+
 static void last_words_come_before_the_end(void **state)
 {
     fixture *f = *state;
@@ -196,6 +217,7 @@ int main(void)
         LINK_TEST(a_stranger_is_not_heard),
         LINK_TEST(who_knows_another_server_key_is_not_heard),
         LINK_TEST(an_end_is_noticed_on_both_sides),
+        LINK_TEST(the_end_of_a_predecessor_is_no_news),
         LINK_TEST(last_words_come_before_the_end),
         LINK_TEST(who_was_never_heard_can_not_be_told),
         LINK_TEST(too_large_a_message_ends_its_connection),
