@@ -241,6 +241,33 @@ static tr_status unpack_progress(const Troupe__Control__Progress *p, tr_control 
     return TR_OK;
 }
 
+static tr_status unpack_faults(const Troupe__Control__Faults *p, tr_control *out)
+{
+    if (p->n_faults > TR_MAX_FAULTS)
+        return bad("faults", "faults");
+    out->faults.n = (uint32_t)p->n_faults;
+    for (size_t i = 0; i < p->n_faults; i++) {
+        const Troupe__Control__Fault *f = p->faults[i];
+        tr_fault_rule *r = &out->faults.rule[i];
+        if (f->layer > TR_MAX_LAYERS)
+            return bad("faults", "layer");
+        *r = (tr_fault_rule){
+            .kind = (tr_fault_kind)f->kind,
+            .moment = (tr_fault_moment)f->moment,
+            .after_ms = f->after_ms,
+            .nth = f->nth,
+            .layer = f->layer == 0 ? TR_FAULT_ANY_LAYER : f->layer - 1,
+            .per_million = f->per_million,
+            .seed = f->seed,
+            .times = f->times,
+            .ms = f->ms,
+        };
+        if (!tr_fault_rule_is_sound(r))
+            return bad("faults", "a fault");
+    }
+    return TR_OK;
+}
+
 static tr_status unpack_any(const envelope *e, tr_control *out)
 {
     switch (e->message_case) {
@@ -279,6 +306,14 @@ static tr_status unpack_any(const envelope *e, tr_control *out)
     case TROUPE__CONTROL__ENVELOPE__MESSAGE_LEAVE:
         out->kind = TR_CONTROL_LEAVE;
         return TR_OK;
+    case TROUPE__CONTROL__ENVELOPE__MESSAGE_FAULTS:
+        out->kind = TR_CONTROL_FAULTS;
+        return unpack_faults(e->faults, out);
+    case TROUPE__CONTROL__ENVELOPE__MESSAGE_INJECTED:
+        out->kind = TR_CONTROL_INJECTED;
+        out->injected.number = e->injected->number;
+        out->injected.nth = e->injected->nth;
+        return e->injected->number < TR_MAX_FAULTS ? TR_OK : bad("injected", "number");
     case TROUPE__CONTROL__ENVELOPE__MESSAGE_BYE:
         out->kind = TR_CONTROL_BYE;
         return TR_OK;
@@ -500,6 +535,47 @@ static tr_status pack_heartbeat(const tr_worker_stats *s, uint8_t *buffer, size_
     return pack(&e.base, buffer, size, used);
 }
 
+static tr_status pack_faults(const tr_control *m, uint8_t *buffer, size_t size, size_t *used)
+{
+    Troupe__Control__Faults p = TROUPE__CONTROL__FAULTS__INIT;
+    Troupe__Control__Fault fault[TR_MAX_FAULTS];
+    Troupe__Control__Fault *list[TR_MAX_FAULTS];
+    envelope e = TROUPE__CONTROL__ENVELOPE__INIT;
+
+    TR_CHECK(m->faults.n <= TR_MAX_FAULTS);
+    for (uint32_t i = 0; i < m->faults.n; i++) {
+        const tr_fault_rule *r = &m->faults.rule[i];
+        list[i] = &fault[i];
+        troupe__control__fault__init(list[i]);
+        fault[i].kind = (uint32_t)r->kind;
+        fault[i].moment = (uint32_t)r->moment;
+        fault[i].after_ms = r->after_ms;
+        fault[i].nth = r->nth;
+        fault[i].layer = r->layer == TR_FAULT_ANY_LAYER ? 0 : r->layer + 1;
+        fault[i].per_million = r->per_million;
+        fault[i].seed = r->seed;
+        fault[i].times = r->times;
+        fault[i].ms = r->ms;
+    }
+    p.n_faults = m->faults.n;
+    p.faults = list;
+    e.message_case = TROUPE__CONTROL__ENVELOPE__MESSAGE_FAULTS;
+    e.faults = &p;
+    return pack(&e.base, buffer, size, used);
+}
+
+static tr_status pack_injected(const tr_control *m, uint8_t *buffer, size_t size, size_t *used)
+{
+    Troupe__Control__Injected p = TROUPE__CONTROL__INJECTED__INIT;
+    envelope e = TROUPE__CONTROL__ENVELOPE__INIT;
+
+    p.number = m->injected.number;
+    p.nth = m->injected.nth;
+    e.message_case = TROUPE__CONTROL__ENVELOPE__MESSAGE_INJECTED;
+    e.injected = &p;
+    return pack(&e.base, buffer, size, used);
+}
+
 /* The messages of few fields or none. */
 static tr_status pack_small(const tr_control *m, uint8_t *buffer, size_t size, size_t *used)
 {
@@ -572,6 +648,10 @@ tr_status tr_wire_pack(const tr_control *m, uint8_t *buffer, size_t size, size_t
         return pack_assign(&m->assign, buffer, size, used);
     case TR_CONTROL_HEARTBEAT:
         return pack_heartbeat(&m->heartbeat, buffer, size, used);
+    case TR_CONTROL_FAULTS:
+        return pack_faults(m, buffer, size, used);
+    case TR_CONTROL_INJECTED:
+        return pack_injected(m, buffer, size, used);
     default:
         return pack_small(m, buffer, size, used);
     }

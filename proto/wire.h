@@ -20,6 +20,7 @@
 
 #include "base/bytes.h"
 #include "base/status.h"
+#include "proto/fault_rule.h"
 #include "proto/limits.h"
 
 enum {
@@ -90,6 +91,8 @@ typedef enum {
     TR_CONTROL_SHUTDOWN,
     TR_CONTROL_BYE,
     TR_CONTROL_LEAVE,
+    TR_CONTROL_FAULTS,
+    TR_CONTROL_INJECTED,
 } tr_control_kind;
 
 typedef struct {
@@ -109,6 +112,13 @@ typedef struct {
         struct {
             bool failed, had_losses;
         } shutdown;
+        struct {
+            uint32_t n;
+            tr_fault_rule rule[TR_MAX_FAULTS];
+        } faults;
+        struct {
+            uint32_t number, nth;
+        } injected;
     };
 } tr_control;
 

@@ -42,6 +42,9 @@ struct tr_join {
     tr_gguf *gguf;
     tr_invite invite; /* without the keys */
     pending *assignments;
+    tr_fault_rule fault[TR_MAX_FAULTS]; /* [n_faults] */
+    uint32_t n_faults;
+    bool has_fetched; /* what was said of that must be taken back */
     bool is_over, job_failed, had_losses, may_say_bye;
     tr_status failed; /* sticky */
     tr_time looked, heard, said;
@@ -236,6 +239,10 @@ static tr_status on_message(tr_join *j, tr_control *c)
         return tr_fail(TR_E_REFUSED, "the coordinator refuses this worker: %s", c->reason);
     case TR_CONTROL_ASSIGN:
         return on_assign(j, c);
+    case TR_CONTROL_FAULTS:
+        j->n_faults = c->faults.n;
+        memcpy(j->fault, c->faults.rule, c->faults.n * sizeof *j->fault);
+        return TR_OK;
     case TR_CONTROL_SHUTDOWN:
         j->is_over = true;
         j->may_say_bye = true;
@@ -462,14 +469,18 @@ tr_status tr_join_await_assignment(tr_join *j, tr_assignment *out, bool *is_over
     return TR_OK;
 }
 
-tr_status tr_join_progress(tr_join *j, uint64_t done, uint64_t total, bool *is_over)
+const tr_fault_rule *tr_join_faults(const tr_join *j, uint32_t *n)
 {
-    if (tr_now() - j->said < progress_period)
-        return j->failed;
-    return tr_join_fetch(j, done, total, is_over);
+    *n = j->n_faults;
+    return j->fault;
 }
 
-tr_status tr_join_fetch(tr_join *j, uint64_t done, uint64_t total, bool *is_over)
+void tr_join_injected(tr_join *j, uint32_t number, uint32_t nth)
+{
+    send(j, &(tr_control){ .kind = TR_CONTROL_INJECTED, .injected = { number, nth } });
+}
+
+static tr_status say_progress(tr_join *j, uint64_t done, uint64_t total, bool *is_over)
 {
     tr_control c = { .kind = TR_CONTROL_PROGRESS };
 
@@ -479,6 +490,21 @@ tr_status tr_join_fetch(tr_join *j, uint64_t done, uint64_t total, bool *is_over
     if (st == TR_OK || st == TR_E_PEER_LOST) /* whether it is lost, the connection says */
         st = look(j, 0);
     *is_over = *is_over || j->is_over;
+    return st;
+}
+
+tr_status tr_join_progress(tr_join *j, uint64_t done, uint64_t total, bool *is_over)
+{
+    if (tr_now() - j->said < progress_period)
+        return j->failed;
+    return say_progress(j, done, total, is_over);
+}
+
+tr_status tr_join_fetch(tr_join *j, uint64_t done, uint64_t total, bool *is_over)
+{
+    tr_status st = say_progress(j, done, total, is_over);
+
+    j->has_fetched = true;
     return st;
 }
 
@@ -495,9 +521,10 @@ tr_status tr_join_pump(tr_join *j, const tr_worker_stats *stats, bool *is_over)
 {
     tr_time now = tr_now();
 
-    if (now - j->looked < look_period)
+    if (now - j->looked < look_period && !j->has_fetched)
         return j->failed;
-    if (now - j->said >= (tr_time)j->invite.heartbeat_ms * TR_MS) {
+    if (now - j->said >= (tr_time)j->invite.heartbeat_ms * TR_MS || j->has_fetched) {
+        j->has_fetched = false;
         tr_control c = { .kind = TR_CONTROL_HEARTBEAT, .heartbeat = *stats };
         c.heartbeat.bytes_in = j->transport->stats.bytes_received;
         c.heartbeat.bytes_out = j->transport->stats.bytes_sent;

@@ -59,11 +59,18 @@ tr_status tr_join_await_assignment(tr_join *j, tr_assignment *out, bool *is_over
 /* The oldest of those that came after the first and was not taken yet. */
 bool tr_join_next_assignment(tr_join *j, tr_assignment *out);
 
+/* What the coordinator's fault plan wants of this worker; *n is mostly 0. */
+const tr_fault_rule *tr_join_faults(const tr_join *j, uint32_t *n);
+
+/* One of them happens now, at the nth pass or read. */
+void tr_join_injected(tr_join *j, uint32_t number, uint32_t nth);
+
 /* Also keeps the connection alive, and looks at what the coordinator said as tr_join_pump does;
  * cheap when called often. */
 tr_status tr_join_progress(tr_join *j, uint64_t done, uint64_t total, bool *is_over);
 
-/* Ahead of loading an expert that a share waits for: silence is no sign of a fault now. */
+/* Ahead of loading an expert that a share waits for: silence is no sign of a fault until the next
+ * tr_join_pump. */
 tr_status tr_join_fetch(tr_join *j, uint64_t done, uint64_t total, bool *is_over);
 tr_status tr_join_ready(tr_join *j, uint32_t n_experts, uint64_t bytes);
 

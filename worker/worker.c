@@ -7,11 +7,14 @@
 #include "compute/cpu.h"
 #include "experts/apply.h"
 #include "proto/frame.h"
+#include "worker/faults.h"
 #include "worker/hosting.h"
 #include "worker/join.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 /* How long an idle worker waits for a share before it looks after its heartbeat. */
 static const tr_time idle_period = 20 * TR_MS;
@@ -35,6 +38,8 @@ typedef struct {
     tr_hosting *hosting;
     tr_apply *apply;
     tr_frame_limits limits;
+    tr_faults faults;
+    uint64_t steps_per_pass; /* layers with experts */
     tr_worker_stats stats;
     tr_status pumped; /* what looking after the control plane gave; sticky */
     bool is_over;
@@ -76,6 +81,19 @@ static tr_status say_ready(worker *w)
     return tr_join_ready(w->join, (uint32_t)tr_shards_count(s), tr_shards_bytes(s));
 }
 
+static void tell_injected(void *ctx, uint32_t number, uint32_t nth)
+{
+    tr_join_injected(((worker *)ctx)->join, number, nth);
+}
+
+static void take_faults(worker *w)
+{
+    uint32_t n;
+    const tr_fault_rule *rules = tr_join_faults(w->join, &n);
+
+    tr_faults_init(&w->faults, rules, n, w->transport->self, tell_injected, w);
+}
+
 static tr_status prepare(worker *w, const tr_worker_options *o)
 {
     const tr_gguf *g = tr_join_model(w->join);
@@ -83,6 +101,9 @@ static tr_status prepare(worker *w, const tr_worker_options *o)
     tr_status st = tr_expert_map_read(g, &w->map);
     if (st != TR_OK)
         return st;
+    for (uint32_t l = 0; l < w->map.n_layers; l++)
+        w->steps_per_pass += tr_expert_map_has(&w->map, l);
+    take_faults(w);
     w->compute.exact = w->assignment.exact;
     w->compute.kernels = tr_kernels_select(tr_cpu_features(), w->assignment.kernels);
     if (!w->compute.kernels)
@@ -132,7 +153,9 @@ static void tick(void *ctx)
 {
     worker *w = ctx;
 
-    if (w->pumped == TR_OK)
+    if (w->faults.n > 0)
+        tr_faults_at_time(&w->faults);
+    if (w->pumped == TR_OK && !tr_faults_are_muted(&w->faults))
         w->pumped = tr_join_pump(w->join, &w->stats, &w->is_over);
 }
 
@@ -194,6 +217,40 @@ static tr_status send_patiently(worker *w, tr_msg **m)
             return TR_OK;
         tr_sleep(50 * TR_US);
     }
+}
+
+/* A copy of an answer, under the same number. */
+static tr_status send_copy(worker *w, const tr_msg *m)
+{
+    tr_msg *copy = NULL;
+
+    tr_status st = tr_transport_reserve(w->transport, 0, m->size, &copy);
+    if (st != TR_OK)
+        return st;
+    memcpy(copy->data, m->data, m->size);
+    st = send_patiently(w, &copy);
+    tr_msg_free(&copy);
+    return st;
+}
+
+/* What the fault plan makes of an answer. */
+static tr_status send_answer(worker *w, tr_msg **m, const tr_answer_fate *fate)
+{
+    uint8_t *rows = tr_frame_rows((*m)->data);
+
+    if (fate->delay > 0)
+        tr_sleep(fate->delay);
+    if (fate->is_not_a_number) {
+        const float nan = NAN;
+        memcpy(rows, &nan, sizeof nan);
+        tr_frame_seal((*m)->data);
+    }
+    if (fate->is_corrupted)
+        rows[0] ^= 1;
+    if (fate->is_dropped)
+        return TR_OK;
+    tr_status st = fate->is_sent_twice ? send_copy(w, *m) : TR_OK;
+    return st == TR_OK ? send_patiently(w, m) : st;
 }
 
 /* Say why a share can't be computed; the worker goes on. */
@@ -287,22 +344,27 @@ static tr_status answer_share(worker *w, const tr_frame_view *v)
 {
     char reason[512];
     tr_msg *m = NULL;
+    tr_answer_fate fate = { 0 };
 
     tr_status st = tr_transport_reserve(w->transport, 0,
                                         tr_frame_answer_size(v->header.n_picks, w->map.dim), &m);
     if (st != TR_OK)
         return st;
+    if (w->faults.n > 0)
+        fate = tr_faults_at_share(&w->faults, (uint32_t)((v->header.step - 1) / w->steps_per_pass),
+                                  v->header.layer);
     await_assignment_of(w, v);
     tr_fail_capture_begin(reason, sizeof reason);
     st = check_share(w, &v->header);
     if (st == TR_OK)
         st = tr_hosting_load_for(w->hosting, v->header.layer, picks_of(v), v->header.n_picks,
                                  say_fetching, w);
+    tick(w); /* what was said of loading is over */
     if (st == TR_OK)
         st = compute(w, v, m);
     tr_fail_capture_end();
     if (st == TR_OK)
-        st = send_patiently(w, &m);
+        st = send_answer(w, &m, &fate);
     else
         st = send_error(w, &v->header, reason);
     tr_msg_free(&m);
@@ -401,6 +463,7 @@ static tr_status serve(worker *w)
 
 static void close_all(worker *w)
 {
+    tr_faults_fini(&w->faults);
     tr_apply_free(&w->apply);
     tr_hosting_free(&w->hosting);
     tr_pool_free(&w->compute.pool);

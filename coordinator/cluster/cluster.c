@@ -146,6 +146,7 @@ static tr_status open_members(tr_cluster *c)
         .suspect_timeout = c->o.suspect_timeout,
         .silence_timeout = c->o.silence_timeout,
         .heartbeat = heartbeat(&c->o),
+        .faults = c->o.faults,
     };
 
     tr_status st = tr_members_open(&m, c->o.transport, &c->members);

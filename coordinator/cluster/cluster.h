@@ -39,6 +39,7 @@ typedef struct {
     uint64_t worker_memory, coordinator_memory; /* as in tr_recovery_options */
     const char *replacement; /* command of a lost worker's replacement; NULL: none */
     bool replaces_here;      /* as in tr_recovery_options */
+    tr_fault_log *faults;    /* as in tr_members_options */
 } tr_cluster_options;
 
 tr_status tr_cluster_open(const tr_cluster_options *o, tr_cluster **out);

@@ -481,6 +481,7 @@ static tr_status refuse_answer(tr_dispatch *d, answer *a, const tr_share *s, con
 {
     d->stats.answers_refused++;
     d->troubled = d->troubled ? d->troubled : tr_now();
+    tr_fault_log_noticed(d->o.faults, s->peer, "its numbers are not finite");
     a->refused = rows;
     a->refused_by = s->peer;
     tr_msg_free(&a->message);
@@ -608,6 +609,13 @@ static bool needs_another(const tr_dispatch *d, size_t i)
            (!a->is_sent || a->is_moved || !tr_members_answers(d->o.members, peer));
 }
 
+/* A substitute may have to load first. */
+static tr_status send_again(tr_dispatch *d, size_t i)
+{
+    tr_fault_log_sent_again(d->o.faults, d->plan.share[i].peer);
+    return send_out(d, i, d->o.share_timeout / 4);
+}
+
 /* To those that placement names now.  Another computes something else than what was refused. */
 static void split(tr_dispatch *d, size_t i)
 {
@@ -649,10 +657,9 @@ static tr_status recover(tr_dispatch *d)
         d->resent++;
         if (d->plan.share[i].peer != peer || d->plan.n_shares > before)
             d->deadline = tr_deadline_after(tr_now(), d->o.share_timeout);
-        /* A substitute may have to load first. */
-        st = send_out(d, i, d->o.share_timeout / 4);
+        st = send_again(d, i);
         for (size_t k = before; k < d->plan.n_shares && st == TR_OK; k++)
-            st = send_out(d, k, d->o.share_timeout / 4);
+            st = send_again(d, k);
     }
     return st;
 }
@@ -775,10 +782,12 @@ static tr_status gather_answers(tr_dispatch *d)
     d->stats.wait += tr_now() - begin;
     if (st != TR_OK)
         return st;
-    if (d->troubled)
+    if (d->troubled) {
         tr_recovery_count(d->o.recovery, d->resent, tr_now() - d->troubled);
-    else
+        tr_fault_log_stalled(d->o.faults, tr_now() - d->troubled);
+    } else {
         learn(d);
+    }
     return TR_OK;
 }
 

@@ -39,6 +39,7 @@ typedef struct {
     tr_transport *transport; /* NULL if all is local */
     tr_members *members;     /* NULL: nobody watches the peers but the deadline */
     tr_recovery *recovery;   /* NULL: a lost holder is the end */
+    tr_fault_log *faults;    /* NULL: none are planned */
     uint64_t job;
     tr_time
         share_timeout; /* of a layer's progress: since it began, or since shares went out again */

@@ -134,6 +134,7 @@ static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format,
         return;
     m->has_lost = true;
     vsnprintf(w->why, sizeof w->why, format, args);
+    tr_fault_log_noticed(m->o.faults, peer, w->why);
     w->is_adopting = false;
     enter(m, peer, TR_MEMBER_LOST);
     drop(m, peer);
@@ -173,6 +174,7 @@ static void suspect(tr_members *m, uint32_t peer, const char *format, va_list ar
     if (w->state != TR_MEMBER_READY)
         return;
     vsnprintf(w->why, sizeof w->why, format, args);
+    tr_fault_log_noticed(m->o.faults, peer, w->why);
     enter(m, peer, TR_MEMBER_SUSPECT);
     name_of(m, peer, name, sizeof name);
     tr_log(TR_LOG_WARN, "%s %s: others compute for it", name, w->why);
@@ -214,6 +216,7 @@ static void take_back(tr_members *m, uint32_t peer)
 
 void tr_members_trust(tr_members *m, uint32_t peer)
 {
+    m->member[peer - 1].fetching = 0;
     if (m->member[peer - 1].state == TR_MEMBER_SUSPECT)
         take_back(m, peer);
 }
@@ -357,6 +360,8 @@ static void on_message(tr_members *m, uint32_t peer, tr_control *c)
         m->changes++;
         w->n_experts = c->ready.experts;
         w->loaded = w->to_load = c->ready.bytes;
+    } else if (c->kind == TR_CONTROL_INJECTED) {
+        tr_fault_log_injected(m->o.faults, peer, c->injected.number, c->injected.nth);
     } else if (c->kind == TR_CONTROL_HEARTBEAT) {
         w->stats = c->heartbeat;
         w->fetching = 0;
@@ -799,6 +804,16 @@ tr_status tr_members_open(const tr_members_options *o, tr_transport *t, tr_membe
 
 /* ---- loading and leaving --------------------------------------------------------------- */
 
+/* What the plan wants of it, before it loads. */
+static void send_faults(tr_members *m, uint32_t peer)
+{
+    tr_control c = { .kind = TR_CONTROL_FAULTS };
+
+    c.faults.n = tr_fault_log_rules(m->o.faults, peer, c.faults.rule);
+    if (c.faults.n > 0)
+        send(m, peer, &c); /* if it is gone, the assignment says so */
+}
+
 tr_status tr_members_assign(tr_members *m, uint32_t peer, const tr_assignment *a)
 {
     tr_control c = { .kind = TR_CONTROL_ASSIGN, .assign = *a };
@@ -809,6 +824,7 @@ tr_status tr_members_assign(tr_members *m, uint32_t peer, const tr_assignment *a
     if (w->state == TR_MEMBER_JOINING) {
         w->heard = tr_now();
         enter(m, peer, TR_MEMBER_LOADING);
+        send_faults(m, peer);
     } else {
         w->is_adopting = w->is_adopting || !a->lazy;
     }

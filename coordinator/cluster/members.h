@@ -26,6 +26,7 @@
 #ifndef TR_COORDINATOR_CLUSTER_MEMBERS_H
 #define TR_COORDINATOR_CLUSTER_MEMBERS_H
 
+#include "coordinator/cluster/fault_log.h"
 #include "proto/wire.h"
 #include "transport/transport.h"
 
@@ -69,6 +70,7 @@ typedef struct {
     tr_time suspect_timeout; /* silence of a ready worker that makes it SUSPECT; 0: never */
     tr_time silence_timeout; /* and that makes it LOST */
     tr_time heartbeat;
+    tr_fault_log *faults;   /* NULL: none are planned */
     tr_transport *inviter;  /* carries invitations and nothing else; NULL: the data plane does */
     const char *invite_dir; /* for workers that no transport reaches before they join: those past
                              * the inviter's peers.  Files there are removed when all have joined */

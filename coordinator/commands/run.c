@@ -29,6 +29,7 @@ typedef struct {
     tr_chat *chat; /* NULL: one prompt */
     tr_engine *engine;
     tr_answer *answer;
+    tr_fault_plan *faults; /* NULL: none */
     uint64_t seed;
     size_t context;
 } run;
@@ -144,6 +145,7 @@ static tr_status open_engine(run *r)
     e.join_timeout = (tr_time)r->o.join_timeout_ms * TR_MS;
     e.suspect_timeout = (tr_time)r->o.suspect_ms * TR_MS;
     e.silence_timeout = (tr_time)r->o.silence_ms * TR_MS;
+    e.faults = r->faults;
     e.replacement = tr_replacement_choice(r->o.replacement, &e.replaces_here);
     e.worker_memory = r->o.worker_memory_mib << 20;
     e.coordinator_memory = r->o.coordinator_memory_mib << 20;
@@ -235,6 +237,16 @@ static tr_status generate(run *r)
     return st;
 }
 
+static tr_status open_faults(run *r)
+{
+    if (!r->o.faults)
+        return TR_OK;
+    if (r->n_workers == 0)
+        return tr_fail(TR_E_USAGE, "--faults: it is workers that fail, and there are none: give "
+                                   "-w N");
+    return tr_fault_plan_load(r->o.faults, &r->faults);
+}
+
 static tr_status talk(run *r)
 {
     tr_talk_options t = { .engine = r->engine,
@@ -253,6 +265,7 @@ static void close_all(run *r, tr_status st)
 
     tr_answer_free(&r->answer);
     tr_engine_close(&r->engine);
+    tr_fault_plan_free(&r->faults);
     tr_chat_close(&r->chat);
     tr_prompt_fini(&r->prompt);
     tr_tokenizer_free(&r->tokenizer);
@@ -267,6 +280,8 @@ static tr_status coordinate(run *r)
     if (st == TR_OK)
         st = choose_seed(r);
     if (st == TR_OK)
+        st = open_faults(r);
+    if (st == TR_OK)
         st = open_text(r);
     if (st == TR_OK)
         st = open_engine(r);
@@ -274,6 +289,8 @@ static tr_status coordinate(run *r)
         st = tr_answer_new(&r->o, r->tokenizer, &r->answer);
     if (st == TR_OK)
         st = r->chat ? talk(r) : generate(r);
+    if (r->engine)
+        tr_engine_print_faults(r->engine);
     if (st == TR_E_INTERRUPTED)
         tr_log(TR_LOG_WARN, "interrupted");
     close_all(r, st);
@@ -284,9 +301,13 @@ static tr_status coordinate(run *r)
 static tr_status launch(const tr_run_options *o, int argc, char **argv)
 {
     tr_cluster_config *config = NULL;
+    tr_fault_plan *faults = NULL;
     int exit_code = 0;
     tr_status st = o->cluster ? tr_cluster_config_load(o->cluster, &config) : TR_OK;
 
+    if (st == TR_OK && o->faults) /* a mistake is said before anything starts */
+        st = tr_fault_plan_load(o->faults, &faults);
+    tr_fault_plan_free(&faults);
     if (st == TR_OK)
         st = tr_launch_run(o, config, argc, argv, &exit_code);
     tr_cluster_config_free(&config);

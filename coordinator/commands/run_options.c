@@ -134,6 +134,8 @@ static const spec specs[] = {
       .kind = KIND_COUNT, AT(silence_ms), .low = 100, .high = 3600000 },
     { "replacement", "COMMAND", "what starts one for a lost worker; none; auto: troupe-worker here",
       .kind = KIND_TEXT, AT(replacement) },
+    { "faults", "FILE", "let workers fail as a plan says (see docs/reliability.md)",
+      .kind = KIND_TEXT, AT(faults) },
     { "worker-memory-mib", "N", "of experts in each worker, lost ones' too (0: 90% of its share)",
       .kind = KIND_COUNT, AT(worker_memory_mib), .low = 0, .high = 1 << 30 },
     { "coordinator-memory-mib", "N", "of lost workers' experts in the coordinator (0: the same)",

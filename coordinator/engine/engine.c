@@ -30,6 +30,7 @@ struct tr_engine {
     tr_model *model;
     tr_kv *kv;
     tr_dispatch *dispatch;
+    tr_fault_log *faults; /* NULL: none are planned */
     tr_forward *forward;
     size_t n_sequences;
     size_t kv_bytes;
@@ -115,6 +116,10 @@ static tr_status join_and_load(tr_engine *e)
     tr_time begin = tr_now();
     tr_status st = TR_OK;
 
+    if (e->o.faults)
+        st = tr_fault_log_new(e->o.faults, e->o.n_workers, &e->faults);
+    if (st != TR_OK)
+        return st;
     if (e->o.n_workers > 0) {
         tr_cluster_options c = {
             .gguf = e->o.gguf,
@@ -135,6 +140,7 @@ static tr_status join_and_load(tr_engine *e)
             .coordinator_memory = e->o.coordinator_memory,
             .replacement = e->o.replacement,
             .replaces_here = e->o.replaces_here,
+            .faults = e->faults,
         };
         st = tr_cluster_open(&c, &e->cluster);
         if (st != TR_OK)
@@ -206,6 +212,7 @@ static tr_status open_step(tr_engine *e)
         .transport = e->o.transport,
         .members = e->cluster ? tr_cluster_members(e->cluster) : NULL,
         .recovery = e->cluster ? tr_cluster_recovery(e->cluster) : NULL,
+        .faults = e->faults,
         .job = e->cluster ? tr_cluster_job(e->cluster) : 0,
         .share_timeout = e->o.share_timeout,
     };
@@ -297,6 +304,7 @@ void tr_engine_close(tr_engine **engine)
     tr_kv_free(&e->kv);
     tr_model_close(&e->model);
     tr_cluster_close(&e->cluster);
+    tr_fault_log_free(&e->faults);
     tr_shards_free(&e->local);
     tr_pool_free(&e->compute.pool);
     tr_placement_fini(&e->placement);
@@ -408,6 +416,11 @@ tr_status tr_engine_step(tr_engine *e, const tr_row *rows, size_t n_rows, float 
         return st;
     tr_batch batch = { n_rows, e->token, e->position, e->table, e->wants_logits };
     return tr_forward_step(e->forward, &batch, logits);
+}
+
+void tr_engine_print_faults(const tr_engine *e)
+{
+    tr_fault_log_print(e->faults);
 }
 
 tr_status tr_engine_pump(tr_engine *e)

@@ -52,6 +52,7 @@ typedef struct {
     const char *replacement; /* command of a lost worker's replacement, as in replacement.h; NULL:
                               * none.  Only where the transport is a job's */
     bool replaces_here;      /* the command starts it on this machine */
+    const tr_fault_plan *faults; /* what workers are to do wrong; NULL: nothing */
 
     bool progress; /* draw a bar on stderr while loading */
     void (*on_picks)(void *ctx, uint32_t layer, const tr_pick *picks, size_t n_rows, size_t top_k);
@@ -101,6 +102,9 @@ typedef struct {
  * tokens in order.  logits is [rows that want them][n_vocab].
  * TR_E_REQUEST if a sequence would exceed the context; nothing has then happened. */
 tr_status tr_engine_step(tr_engine *e, const tr_row *rows, size_t n_rows, float *logits);
+
+/* What became of the fault plan, on standard error; nothing if there is none. */
+void tr_engine_print_faults(const tr_engine *e);
 
 /* Look after the workers while no step runs: heartbeats come, one that fell silent is noticed.  To
  * be called several times a second. */

@@ -40,7 +40,8 @@ CONFINED = {
     "cmocka.h": ["tests/"],
     "immintrin.h": ["common/compute/kernels_"],
     "arm_neon.h": ["common/compute/kernels_"],
-    "cyaml/cyaml.h": ["coordinator/cluster/config.c"],
+    "cyaml/cyaml.h": ["coordinator/cluster/config.c", "coordinator/cluster/fault_plan.c",
+                      "coordinator/cluster/yaml.c", "coordinator/cluster/yaml.h"],
     "jansson.h": ["coordinator/commands/", "coordinator/serve/"],
     "microhttpd.h": ["coordinator/serve/"],
     "editline/readline.h": ["coordinator/commands/lines.c"],
@@ -146,7 +147,7 @@ def check_functions(path, lines, found):
 def check_calls(path, lines, found):
     tests = path.startswith("tests/")
     program = path.endswith("main.c") or "/commands/" in path or tests
-    leaves = path.endswith(("main.c", "supervise.c", "check.c", "cluster/job.c",
+    leaves = path.endswith(("main.c", "supervise.c", "check.c", "cluster/job.c", "worker/faults.c",
                             "transport/start_watch.c"))
     prints = program or path.endswith("cluster/launch.c")  # --dry-run
     for i, line in enumerate(lines, 1):

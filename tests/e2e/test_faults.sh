@@ -1,0 +1,54 @@
+#!/bin/bash
+# test_faults.sh - each shipped fault plan, carried out by real processes: the text is that of a run
+# without workers, the report names every fault and by what it was noticed, nothing is left behind.
+# SPDX-License-Identifier: Apache-2.0
+. "$(dirname "$0")/lib.sh"
+
+plans=$(cd "$(dirname "$0")/../../cluster-configs/faults" && pwd)
+options=(-m "$MODEL" -p "ROMEO:" -n 200 --ignore-eos --temp 0.8 --seed 5)
+run "alone" "$TROUPE" run "${options[@]}"
+[ "$status" = 0 ] || fail "alone: exit status $status: $(cat "$WORK/err")"
+cp "$WORK/out" "$WORK/wanted"
+
+# carry_out PLAN TRANSPORT PATTERN...: the same text, and a line of the report for each pattern.
+carry_out() {
+  local name="$1 over $2" plan=$plans/$1.yaml transport=$2 pattern
+  shift 2
+  run "$name" "$TROUPE" run -w 4 --faults "$plan" --transport "$transport" "${options[@]}"
+  [ "$status" = 0 ] || fail "$name: exit status $status: $(cat "$WORK/err")"
+  cmp -s "$WORK/wanted" "$WORK/out" || fail "$name: another text"
+  for pattern in "$@"; do
+    grep -a -q -E "^troupe: fault: [0-9.]+ s: $pattern" "$WORK/err" ||
+      fail "$name: no line '$pattern': $(cat "$WORK/err")"
+  done
+  expect_nothing_left "$name"
+  echo "  $name: $(grep -a -c '^troupe: fault: ' "$WORK/err") lines"
+}
+
+again='[1-9][0-9]* shares again to '
+carry_out kill-one mpi "kill of worker 2 at pass 1[0-9]; noticed after .*ended; $again"
+carry_out kill-one zmq "kill of worker 2 at pass 1[0-9]; noticed after .*ended; $again"
+carry_out kill-all-but-one mpi 'kill of worker 1 at read 5; noticed after .*ended' \
+  'kill of worker 2 at pass 2[0-9]; noticed after .*ended' \
+  'kill of worker 3 at pass 2[0-9]; noticed after .*ended'
+carry_out stop zmq 'stop of worker 1 at pass [0-9]+; noticed after .*(silent|late)' \
+  'stop of worker 2 at pass [0-9]+; noticed after .*(silent|late)'
+carry_out wrong-answers mpi 'not-a-number of worker 1 at pass [4-9]; noticed .*not finite' \
+  'corrupt of worker 2 at pass [0-9]+; noticed .*checksum' 'duplicate of worker 1' \
+  'delay of worker 2' 'drop of worker 1 at pass [0-9]+; noticed after .*late'
+carry_out disk mpi 'slow-disk of worker 1' 'read-error of worker 2 at read 5; noticed .*gave up' \
+  'no-memory of worker 3 at read [0-9]+; noticed .*gave up'
+
+# A plan that can't be carried out is said before anything starts.
+refuse() {
+  run "$1" "$TROUPE" run "${options[@]}" --faults "$WORK/plan.yaml" "${@:3}"
+  [ "$status" = 2 ] || fail "$1: exit status $status"
+  [ "$(grep -a -c "$2" "$WORK/err")" = 1 ] || fail "$1: $(cat "$WORK/err")"
+  expect_nothing_left "$1"
+}
+printf 'faults:\n  - fault: murder\n    worker: 1\n' >"$WORK/plan.yaml"
+refuse "an unknown fault" 'faults\[1\].fault "murder": give kill, stop' -w 2
+printf 'faults:\n  - fault: kill\n    worker: 3\n' >"$WORK/plan.yaml"
+refuse "a worker that there is not" 'entry 1 is for worker 3, but there are 2' -w 2
+refuse "no workers" 'there are none: give -w N'
+finish

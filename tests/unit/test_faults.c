@@ -1,0 +1,231 @@
+/* test_faults.c - fault plans are read as they were meant, told to the right workers, and happen
+ * when they should.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/tr_test.h"
+
+#include "coordinator/cluster/fault_log.h"
+#include "proto/wire.h"
+#include "worker/faults.h"
+
+static tr_status parse(const char *text, tr_fault_plan **out, char reason[256])
+{
+    tr_fail_capture_begin(reason, 256);
+    tr_status st = tr_fault_plan_parse("p.yaml", tr_bytes_of(text), out);
+    tr_fail_capture_end();
+    return st;
+}
+
+static tr_fault_plan *plan_of(const char *text)
+{
+    tr_fault_plan *p = NULL;
+    char reason[256];
+
+    if (parse(text, &p, reason) != TR_OK)
+        fail_msg("%s", reason);
+    return p;
+}
+
+static void a_plan_is_read_with_its_defaults(void **state)
+{
+    tr_fault_plan *p = plan_of("faults:\n"
+                               "  - fault: kill\n    worker: 2\n"
+                               "  - fault: delay\n    worker: all\n    layer: 3\n    ms: 40\n"
+                               "    probability: 0.25\n    seed: 9\n    times: 5\n"
+                               "  - fault: stop\n    worker: 1\n    read: 12\n    after_ms: 7\n"
+                               "  - fault: no-memory\n    worker: 1\n");
+
+    (void)state;
+    assert_int_equal(p->n, 4);
+    const tr_fault_rule *r = &p->fault[0].rule;
+    assert_int_equal(p->fault[0].worker, 2);
+    assert_true(r->kind == TR_FAULT_KILL && r->moment == TR_FAULT_AT_TIME && r->times == 1 &&
+                r->layer == TR_FAULT_ANY_LAYER && r->per_million == TR_FAULT_ALWAYS);
+    r = &p->fault[1].rule;
+    assert_int_equal(p->fault[1].worker, 0);
+    assert_true(r->kind == TR_FAULT_DELAY && r->moment == TR_FAULT_AT_SHARE && r->layer == 3 &&
+                r->ms == 40 && r->per_million == 250000 && r->seed == 9 && r->times == 5);
+    r = &p->fault[2].rule;
+    assert_true(r->kind == TR_FAULT_STOP && r->moment == TR_FAULT_AT_READ && r->nth == 12 &&
+                r->after_ms == 7);
+    assert_int_equal(p->fault[3].rule.moment, TR_FAULT_AT_READ);
+    tr_fault_plan_free(&p);
+}
+
+static void what_is_wrong_with_a_plan_is_said(void **state)
+{
+    static const struct {
+        const char *fault, *says;
+    } bad[] = {
+        { "fault: murder\n    worker: 1", "faults[1].fault \"murder\": give kill, stop" },
+        { "fault: kill", "worker" },
+        { "fault: kill\n    worker: 0", "faults[1].worker \"0\": give a whole number in 1..4096" },
+        { "fault: delay\n    worker: 1", "faults[1].ms \"\": give how long" },
+        { "fault: drop\n    worker: 1\n    at: read", "faults[1].at \"read\": give share" },
+        { "fault: kill\n    worker: 1\n    at: time\n    pass: 2", "faults[1].at \"time\"" },
+        { "fault: kill\n    worker: 1\n    at: share\n    read: 2", "faults[1].at \"share\"" },
+        { "fault: kill\n    worker: 1\n    probability: 2", "faults[1].probability \"2\"" },
+        { "fault: kill\n    worker: 1\n    probability: nan", "probability \"nan\"" },
+        { "fault: kill\n    worker: 1\n    times: 0", "faults[1].times \"0\"" },
+        { "fault: kill\n    worker: 1\n    when: now", "p.yaml:4: unexpected key: when" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char text[256], reason[256];
+        tr_fault_plan *p = NULL;
+        snprintf(text, sizeof text, "faults:\n  - %s\n", bad[i].fault);
+        assert_int_equal(parse(text, &p, reason), TR_E_CONFIG);
+        assert_null(p);
+        if (!strstr(reason, bad[i].says))
+            fail_msg("\"%s\" does not say \"%s\"", reason, bad[i].says);
+    }
+}
+
+static void every_process_is_told_what_is_left_for_it(void **state)
+{
+    tr_fault_plan *p = plan_of("faults:\n"
+                               "  - {fault: drop, worker: 2, times: 2}\n"
+                               "  - {fault: drop, worker: all}\n");
+    tr_fault_rule rules[TR_MAX_FAULTS];
+    tr_fault_log *log = NULL;
+    char reason[256];
+
+    (void)state;
+    tr_fail_capture_begin(reason, sizeof reason);
+    assert_int_equal(tr_fault_log_new(p, 1, &log), TR_E_CONFIG); /* no worker 2 */
+    tr_fail_capture_end();
+    assert_int_equal(tr_fault_log_new(p, 2, &log), TR_OK);
+    assert_int_equal(tr_fault_log_rules(log, 1, rules), 1);
+    tr_fault_log_injected(log, 1, 0, 5);
+    tr_fault_log_injected(log, 1, 1, 5); /* there is none */
+    assert_int_equal(tr_fault_log_rules(log, 1, rules), 0);
+    assert_int_equal(tr_fault_log_rules(log, 2, rules), 2);
+    tr_fault_log_injected(log, 2, 0, 5);
+    assert_int_equal(tr_fault_log_rules(log, 2, rules), 2);
+    assert_int_equal(rules[0].times, 1);
+    tr_fault_log_injected(log, 2, 0, 6);
+    assert_int_equal(tr_fault_log_rules(log, 2, rules),
+                     1); /* the second of the plan is the first */
+    tr_fault_log_injected(log, 2, 0, 7);
+    assert_int_equal(tr_fault_log_rules(log, 2, rules), 0);
+    assert_int_equal(tr_fault_log_rules(NULL, 2, rules), 0);
+    tr_fault_log_free(&log);
+    tr_fault_plan_free(&p);
+}
+
+static void faults_cross_the_wire(void **state)
+{
+    static uint8_t buffer[TR_MAX_CONTROL];
+    tr_control out = { .kind = TR_CONTROL_FAULTS }, in;
+    size_t size;
+
+    (void)state;
+    out.faults.n = TR_MAX_FAULTS;
+    for (uint32_t i = 0; i < TR_MAX_FAULTS; i++)
+        out.faults.rule[i] =
+            (tr_fault_rule){ TR_FAULT_DROP, TR_FAULT_AT_SHARE, i, 2, i % 2 ? i : TR_FAULT_ANY_LAYER,
+                             4 + i,         UINT64_MAX,        6, 7 };
+    assert_int_equal(tr_wire_pack(&out, buffer, sizeof buffer, &size), TR_OK);
+    assert_int_equal(tr_wire_unpack((tr_bytes){ buffer, size }, &in), TR_OK);
+    assert_int_equal(in.kind, TR_CONTROL_FAULTS);
+    assert_int_equal(in.faults.n, TR_MAX_FAULTS);
+    for (uint32_t i = 0; i < TR_MAX_FAULTS; i++) {
+        const tr_fault_rule *a = &out.faults.rule[i];
+        const tr_fault_rule *b = &in.faults.rule[i];
+        assert_true(a->kind == b->kind && a->moment == b->moment && a->after_ms == b->after_ms &&
+                    a->nth == b->nth && a->layer == b->layer && a->per_million == b->per_million &&
+                    a->seed == b->seed && a->times == b->times && a->ms == b->ms);
+    }
+    out.faults.rule[3].moment = TR_FAULT_AT_READ; /* a read can't be dropped */
+    assert_int_equal(tr_wire_pack(&out, buffer, sizeof buffer, &size), TR_OK);
+    assert_int_equal(tr_wire_unpack((tr_bytes){ buffer, size }, &in), TR_E_PROTOCOL);
+    out = (tr_control){ .kind = TR_CONTROL_INJECTED, .injected = { 5, 77 } };
+    assert_int_equal(tr_wire_pack(&out, buffer, sizeof buffer, &size), TR_OK);
+    assert_int_equal(tr_wire_unpack((tr_bytes){ buffer, size }, &in), TR_OK);
+    assert_true(in.injected.number == 5 && in.injected.nth == 77);
+}
+
+typedef struct {
+    uint32_t n, number, nth;
+} heard;
+
+static void hear(void *ctx, uint32_t number, uint32_t nth)
+{
+    heard *h = ctx;
+
+    h->n++;
+    h->number = number;
+    h->nth = nth;
+}
+
+static void an_answer_meets_what_its_pass_and_layer_have(void **state)
+{
+    const tr_fault_rule rules[] = {
+        { TR_FAULT_DROP, TR_FAULT_AT_SHARE, 0, 3, 1, TR_FAULT_ALWAYS, 0, 2, 0 },
+        { TR_FAULT_DELAY, TR_FAULT_AT_SHARE, 0, 0, TR_FAULT_ANY_LAYER, 250000, 1, UINT32_MAX, 7 },
+    };
+    heard h = { 0 };
+    tr_faults f;
+    size_t n_late = 0;
+
+    (void)state;
+    tr_faults_init(&f, rules, 1, 1, hear, &h);
+    assert_false(tr_faults_at_share(&f, 2, 1).is_dropped);
+    assert_false(tr_faults_at_share(&f, 3, 2).is_dropped);
+    assert_true(tr_faults_at_share(&f, 3, 1).is_dropped);
+    assert_true(h.n == 1 && h.number == 0 && h.nth == 3);
+    assert_true(tr_faults_at_share(&f, 9, 1).is_dropped);
+    assert_false(tr_faults_at_share(&f, 10, 1).is_dropped);
+    tr_faults_fini(&f);
+    tr_faults_init(&f, rules + 1, 1, 1, hear, &h);
+    for (int i = 0; i < 4000; i++)
+        n_late += tr_faults_at_share(&f, 1, 1).delay == 7 * TR_MS;
+    assert_in_range(n_late, 850, 1150); /* 1000; 27 is one standard deviation */
+    tr_faults_fini(&f);
+}
+
+static void reads_and_blocks_meet_theirs(void **state)
+{
+    const tr_fault_rule rules[] = {
+        { TR_FAULT_READ_ERROR, TR_FAULT_AT_READ, 0, 2, TR_FAULT_ANY_LAYER, TR_FAULT_ALWAYS, 0, 1,
+          0 },
+        { TR_FAULT_NO_MEMORY, TR_FAULT_AT_READ, 0, 4, TR_FAULT_ANY_LAYER, TR_FAULT_ALWAYS, 0, 1,
+          0 },
+        { TR_FAULT_MUTE, TR_FAULT_AT_TIME, 0, 0, TR_FAULT_ANY_LAYER, TR_FAULT_ALWAYS, 0, 1, 60000 },
+    };
+    enum { BLOCK = 1 << 20 };
+    heard h = { 0 };
+    tr_faults f;
+    char reason[256];
+
+    (void)state;
+    tr_faults_init(&f, rules, 3, 1, hear, &h);
+    tr_fail_capture_begin(reason, sizeof reason);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(tr_fault_before_memory(BLOCK), TR_OK);
+        assert_int_equal(tr_fault_before_read(1), i == 2 ? TR_E_IO : TR_OK);
+    }
+    tr_fail_capture_end();
+    assert_int_equal(tr_fault_before_memory(16), TR_OK);
+    assert_int_equal(tr_fault_before_memory(BLOCK), TR_E_MEMORY);
+    assert_int_equal(tr_fault_before_memory(BLOCK), TR_OK);
+    assert_false(tr_faults_are_muted(&f));
+    tr_faults_at_time(&f);
+    assert_true(tr_faults_are_muted(&f));
+    assert_int_equal(h.n, 3);
+    tr_faults_fini(&f);
+    assert_int_equal(tr_fault_before_read(1), TR_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_plan_is_read_with_its_defaults),
+        cmocka_unit_test(what_is_wrong_with_a_plan_is_said),
+        cmocka_unit_test(every_process_is_told_what_is_left_for_it),
+        cmocka_unit_test(faults_cross_the_wire),
+        cmocka_unit_test(an_answer_meets_what_its_pass_and_layer_have),
+        cmocka_unit_test(reads_and_blocks_meet_theirs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
