@@ -102,4 +102,5 @@ def main():
             write(path, split, 3, cut)
 
 
-main()
+if __name__ == "__main__":
+    main()

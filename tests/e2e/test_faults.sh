@@ -39,6 +39,21 @@ carry_out wrong-answers mpi 'not-a-number of worker 1 at pass [4-9]; noticed .*n
 carry_out disk mpi 'slow-disk of worker 1' 'read-error of worker 2 at read 5; noticed .*gave up' \
   'no-memory of worker 3 at read [0-9]+; noticed .*gave up'
 
+# Numbers that are not finite, but the model's own: they are no fault of any worker.
+/usr/bin/python3 -B "$(dirname "$0")/infinite_model.py" "$MODEL" "$WORK/infinite.gguf"
+infinite=(-m "$WORK/infinite.gguf" --ids "1 2 3 4" -n 40 --ignore-eos --temp 0)
+run "infinite, alone" "$TROUPE" run "${infinite[@]}"
+[ "$status" = 0 ] || fail "infinite, alone: exit status $status: $(cat "$WORK/err")"
+cp "$WORK/out" "$WORK/wanted"
+for memory in 0 1; do
+  run "infinite" "$TROUPE" run -w 3 "${infinite[@]}" --coordinator-memory-mib $memory
+  [ "$status" = 0 ] || fail "infinite: exit status $status: $(cat "$WORK/err")"
+  cmp -s "$WORK/wanted" "$WORK/out" || fail "infinite: another text"
+  grep -a -E "wrongly|died|lost|suspect|others compute" "$WORK/err" &&
+    fail "infinite: a worker is blamed"
+  expect_nothing_left "infinite"
+done
+
 # A plan that can't be carried out is said before anything starts.
 refuse() {
   run "$1" "$TROUPE" run "${options[@]}" --faults "$WORK/plan.yaml" "${@:3}"

@@ -46,8 +46,9 @@ survive() {
   rm -f "$WORK/struck"
   : >"$WORK/out"
   strike "${blow[@]}" &
+  local striker=$!
   run "$name" "$@"
-  wait
+  wait $striker
   [ -s "$WORK/struck" ] || fail "$name: it ended before it was struck"
   [ "$status" = 0 ] || fail "$name: exit status $status: $(cat "$WORK/err")"
   cmp -s "$WORK/wanted" "$WORK/out" || fail "$name: another text"
@@ -74,6 +75,19 @@ grep -a -q "$place" "$WORK/err" && fail "not replaced: but it was"
 survive "its replacement can't be started" "can't be run" KILL 1 -- "${launched[@]}" \
   --replacement /nonexistent/worker
 survive "zmq, one killed and replaced" "$place" KILL 1 -- "${launched[@]}" --transport zmq
+# The port that a replacement's rows would take is taken: the job goes on without it.
+/usr/bin/python3 -c '
+import socket, sys, time
+held = socket.socket()
+held.bind(("127.0.0.1", 0))
+held.listen()
+print(held.getsockname()[1], flush=True)
+time.sleep(120)' >"$WORK/port" &
+holder=$!
+while ! [ -s "$WORK/port" ]; do sleep 0.02; done
+survive "a port is taken" 'is not replaced for now: .*listen' KILL 1 -- "${launched[@]}" \
+  --listen "127.0.0.1:$(($(cat "$WORK/port") - 1))"
+kill $holder
 survive "zmq, three stopped" 'worker [1-4] .* is silent for' STOP 3 -- "${launched[@]}" \
   --transport zmq
 
