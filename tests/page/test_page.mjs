@@ -1,9 +1,10 @@
 /* test_page.mjs - what must stay true of the page of `troupe serve`, seen through a browser.
  *
  * USE    node test_page.mjs --browser /usr/bin/chromium [--base URL] [--shots FOLDER]
- *          [--mode chat|text] [--prompt TEXT] [--key KEY]
+ *          [--mode chat|text] [--prompt TEXT] [--key KEY] [--losses]
  *        With --base the claims that hold for every server are checked at URL; without it a mock
  *        server is started, and those that need a server on command are checked too.
+ *        With --losses too, workers 2 and 3 of the server, on this machine, are stopped and killed.
  * NEEDS  node 18 or later, chromium
  *
  * SPDX-License-Identifier: Apache-2.0 */
@@ -21,6 +22,7 @@ const { values: options } = parseArgs({ options: {
   mode: { type: "string", default: "chat" },
   prompt: { type: "string", default: "Who is on stage tonight?" },
   key: { type: "string", default: "" },
+  losses: { type: "boolean", default: false },
 } });
 
 const DESK = { width: 1440, height: 900 };
@@ -426,6 +428,38 @@ const on_command = [
 /* --- one after the other --------------------------------------------------------------- */
 
 /* A claim also fails for what it leaves in the browser's console, but for what it provokes. */
+/* Of a real server whose workers are processes here. */
+const with_losses = [
+  ["workers that are stopped or killed are seen in the page, and so is their return", async () => {
+    const of = async (rank) => (await (await fetch(new URL("cluster", options.base))).json())
+      .workers.find((w) => w.rank === rank);
+    const state = (rank) => `document.querySelector('.card[data-rank="${rank}"]').dataset.state`;
+    const events = "document.querySelector('#events').textContent";
+    const stopped = (await of(2)).pid;
+    process.kill(stopped, "SIGSTOP");
+    try {
+      await page.until("worker 2 is suspected", state(2) + " === 'suspect'");
+      await page.until("the banner is up", "!" + banner + ".hidden");
+      assert.match(await page.run(banner + ".textContent"), /worker 2/);
+      assert.equal(await page.run("document.querySelector('#health').textContent"), "degraded");
+      await shot("suspect-worker");
+    } finally {
+      process.kill(stopped, "SIGCONT");
+    }
+    await page.until("worker 2 is back", state(2) + " === 'ready'");
+    await page.until("the banner is gone", banner + ".hidden");
+    const killed = (await of(3)).pid;
+    process.kill(killed, "SIGKILL");
+    await page.until("the loss is listed", events + ".includes('worker 3')");
+    for (let i = 0; i < 200 && (await of(3)).state !== "ready"; i++) {
+      await new Promise((done) => setTimeout(done, 50));
+    }
+    assert.notEqual((await of(3)).pid, killed);
+    await page.until("worker 3 is replaced", state(3) + " === 'ready'");
+    await page.until("the banner is gone", banner + ".hidden");
+  }],
+];
+
 async function check([name, claim, provoked]) {
   page.complaints.length = 0;
   try {
@@ -448,6 +482,8 @@ if (!options.base) {
   mock = await startMock();
   options.base = mock.base;
   claims.push(...on_command);
+} else if (options.losses) {
+  claims.push(...with_losses);
 }
 page = await openBrowser(options.browser);
 let passed = 0;

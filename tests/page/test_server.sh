@@ -6,7 +6,7 @@
 . "$(dirname "$0")/../e2e/lib.sh"
 
 start_server page -w 3
-"$(dirname "$0")/test_page.sh" --base "$url" --mode text --prompt "ROMEO:" --shots "$1"
+"$(dirname "$0")/test_page.sh" --base "$url" --mode text --prompt "ROMEO:" --shots "$1" --losses
 case $? in
 0) stop_server page ;;
 77)
