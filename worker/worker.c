@@ -103,6 +103,8 @@ static tr_status prepare(worker *w, const tr_worker_options *o)
         return st;
     for (uint32_t l = 0; l < w->map.n_layers; l++)
         w->steps_per_pass += tr_expert_map_has(&w->map, l);
+    if (w->steps_per_pass == 0)
+        w->steps_per_pass = 1;
     take_faults(w);
     w->compute.exact = w->assignment.exact;
     w->compute.kernels = tr_kernels_select(tr_cpu_features(), w->assignment.kernels);

@@ -143,8 +143,12 @@ static void a_seed_is_the_same_trial_and_its_record_repeats_it(void **state)
         assert_int_equal(tr_trial_run(t, &trial, &b), TR_OK);
         assert_int_equal(a.verdict, b.verdict);
         assert_string_equal(a.line, b.line);
-        assert_true(a.elapsed == b.elapsed);
+        /* A drawn fault that finds its process ended is no event, but its time passes; so worlds
+         * may end at different times, after all has happened. */
+        assert_memory_equal(&a.recovery, &b.recovery, sizeof a.recovery);
         assert_int_equal(a.n_record, b.n_record);
+        for (size_t k = 0; k < a.n_record; k++)
+            assert_true(a.record[k].time == b.record[k].time);
         free(fault);
         tr_trial_result_fini(&a);
         tr_trial_result_fini(&b);
