@@ -361,7 +361,6 @@ static tr_status answer_share(worker *w, const tr_frame_view *v)
     if (st == TR_OK)
         st = tr_hosting_load_for(w->hosting, v->header.layer, picks_of(v), v->header.n_picks,
                                  say_fetching, w);
-    tick(w); /* what was said of loading is over */
     if (st == TR_OK)
         st = compute(w, v, m);
     tr_fail_capture_end();

@@ -127,7 +127,8 @@ static const cyaml_schema_value_t cluster_schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, yaml_cluster, cluster_fields),
 };
 
-static const tr_yaml_form form = { &cluster_schema, "hosts", "cluster-configs/README.md" };
+static const tr_yaml_form form = { &cluster_schema, "cluster file", TR_CLUSTER_MAX_FILE, "hosts",
+                                   "cluster-configs/README.md" };
 
 bool tr_cluster_config_key(size_t index, char *out, size_t size)
 {
@@ -397,9 +398,6 @@ tr_status tr_cluster_config_parse(const char *name, tr_bytes text, tr_cluster_co
 {
     void *data = NULL;
 
-    if (text.size > TR_CLUSTER_MAX_FILE)
-        return tr_fail(TR_E_CONFIG, "%s: larger than %d bytes, so no cluster file", name,
-                       TR_CLUSTER_MAX_FILE);
     tr_status st = tr_yaml_load(name, text, &form, &data);
     if (st != TR_OK)
         return st;
@@ -437,7 +435,7 @@ tr_status tr_cluster_config_load(const char *path, tr_cluster_config **out)
     uint8_t *text = NULL;
     size_t size;
 
-    tr_status st = tr_yaml_read("cluster file", path, TR_CLUSTER_MAX_FILE, &text, &size);
+    tr_status st = tr_yaml_read(&form, path, &text, &size);
     if (st == TR_OK)
         st = tr_cluster_config_parse(path, (tr_bytes){ text, size }, out);
     free(text);

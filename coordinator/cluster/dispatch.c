@@ -146,6 +146,11 @@ void tr_dispatch_free(tr_dispatch **d)
     *d = NULL;
 }
 
+static uint32_t expert_of(const tr_dispatch *d, const tr_share *s, size_t pick)
+{
+    return d->picks[d->plan.order[s->first_pick + pick]].expert;
+}
+
 /* The picks and activation rows of a share, in its own numbering. */
 static void fill(const tr_dispatch *d, const tr_share *s, uint32_t *pick_words, uint8_t *rows)
 {
@@ -264,9 +269,9 @@ static tr_status send_out(tr_dispatch *d, size_t i, tr_time patience)
                    .message = a->message,
                    .refused = a->refused,
                    .refused_by = a->refused_by };
-    for (size_t k = 0; d->o.recovery && k < s->n_picks; k++)
-        tr_recovery_asked(d->o.recovery, d->layer,
-                          d->picks[d->plan.order[s->first_pick + k]].expert);
+    if (d->o.recovery && !tr_recovery_is_calm(d->o.recovery))
+        for (size_t k = 0; k < s->n_picks; k++)
+            tr_recovery_asked(d->o.recovery, d->layer, expert_of(d, s, k));
     if (s->peer == 0)
         return TR_OK;
     a->late = tr_deadline_after(tr_now(), patience);
@@ -342,8 +347,7 @@ static tr_status load_adopted(tr_dispatch *d, const tr_share *s)
     tr_status st = TR_OK;
 
     for (size_t i = 0; i < s->n_picks && st == TR_OK; i++)
-        st =
-            tr_shards_load(d->o.local, d->layer, d->picks[d->plan.order[s->first_pick + i]].expert);
+        st = tr_shards_load(d->o.local, d->layer, expert_of(d, s, i));
     return st;
 }
 
@@ -468,8 +472,7 @@ static tr_status refuse_frame(tr_dispatch *d, tr_peer from, const char *reason)
 static bool can_compute_here(tr_dispatch *d, const tr_share *s)
 {
     for (size_t i = 0; i < s->n_picks; i++)
-        if (!tr_recovery_take_here(d->o.recovery, d->layer,
-                                   d->picks[d->plan.order[s->first_pick + i]].expert))
+        if (!tr_recovery_take_here(d->o.recovery, d->layer, expert_of(d, s, i)))
             return false;
     return true;
 }
@@ -506,7 +509,7 @@ static tr_status on_error(tr_dispatch *d, tr_peer from, const tr_frame_view *v)
         return TR_OK;
     }
     for (size_t i = 0; s && d->o.recovery && i < s->n_picks; i++) {
-        uint32_t e = d->picks[d->plan.order[s->first_pick + i]].expert;
+        uint32_t e = expert_of(d, s, i);
         if (tr_placement_home(d->o.placement, d->layer, e) != from) {
             tr_log(TR_LOG_WARN, "worker %u %s", from, why);
             tr_recovery_is_full(d->o.recovery, from);

@@ -48,7 +48,8 @@ static const cyaml_schema_value_t plan_schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, yaml_plan, plan_fields),
 };
 
-static const tr_yaml_form form = { &plan_schema, "faults", "docs/reliability.md" };
+static const tr_yaml_form form = { &plan_schema, "fault plan", TR_FAULT_PLAN_MAX_FILE, "faults",
+                                   "docs/reliability.md" };
 
 /* ---- values -------------------------------------------------------------------------------- */
 
@@ -195,9 +196,6 @@ tr_status tr_fault_plan_parse(const char *name, tr_bytes text, tr_fault_plan **o
 {
     void *data = NULL;
 
-    if (text.size > TR_FAULT_PLAN_MAX_FILE)
-        return tr_fail(TR_E_CONFIG, "%s: larger than %d bytes, so no fault plan", name,
-                       TR_FAULT_PLAN_MAX_FILE);
     tr_status st = tr_yaml_load(name, text, &form, &data);
     if (st != TR_OK)
         return st;
@@ -221,7 +219,7 @@ tr_status tr_fault_plan_load(const char *path, tr_fault_plan **out)
     uint8_t *text = NULL;
     size_t size;
 
-    tr_status st = tr_yaml_read("fault plan", path, TR_FAULT_PLAN_MAX_FILE, &text, &size);
+    tr_status st = tr_yaml_read(&form, path, &text, &size);
     if (st == TR_OK)
         st = tr_fault_plan_parse(path, (tr_bytes){ text, size }, out);
     free(text);

@@ -537,10 +537,14 @@ tr_status tr_recovery_look(tr_recovery *r)
     return r->is_short ? TR_E_BUSY : TR_OK;
 }
 
+bool tr_recovery_is_calm(const tr_recovery *r)
+{
+    return r->n_moved == 0;
+}
+
 void tr_recovery_asked(tr_recovery *r, uint32_t layer, uint32_t expert)
 {
-    if (r->n_moved > 0)
-        r->is_asked[(size_t)layer * r->o.placement->n_experts + expert] = true;
+    r->is_asked[(size_t)layer * r->o.placement->n_experts + expert] = true;
 }
 
 bool tr_recovery_take_here(tr_recovery *r, uint32_t layer, uint32_t expert)

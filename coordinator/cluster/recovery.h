@@ -61,6 +61,9 @@ tr_status tr_recovery_look(tr_recovery *r);
  * others hold, may go. */
 void tr_recovery_release(tr_recovery *r);
 
+/* Every expert is with its home. */
+bool tr_recovery_is_calm(const tr_recovery *r);
+
 /* A share that names the expert goes to its holder, which may have to load it. */
 void tr_recovery_asked(tr_recovery *r, uint32_t layer, uint32_t expert);
 

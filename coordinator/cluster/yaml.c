@@ -115,6 +115,10 @@ tr_status tr_yaml_load(const char *name, tr_bytes text, const tr_yaml_form *form
     complaint c = { 0 };
     cyaml_config_t settings = yaml_settings(&c);
     cyaml_data_t *data = NULL;
+
+    if (text.size > form->max)
+        return tr_fail(TR_E_CONFIG, "%s: larger than %zu bytes, so no %s", name, form->max,
+                       form->what);
     cyaml_err_t error = cyaml_load_data(text.data, text.size, &settings, form->schema, &data, NULL);
 
     if (error != CYAML_OK)
@@ -201,13 +205,14 @@ static ssize_t read_up_to(int fd, uint8_t *text, size_t max)
     return got < 0 ? got : (ssize_t)size;
 }
 
-tr_status tr_yaml_read(const char *what, const char *path, size_t max, uint8_t **text, size_t *size)
+tr_status tr_yaml_read(const tr_yaml_form *form, const char *path, uint8_t **text, size_t *size)
 {
+    const char *what = form->what;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return tr_fail(TR_E_IO, "%s %.256s: open: %s", what, path, strerror(errno));
-    uint8_t *bytes = malloc(max + 1);
-    ssize_t got = bytes ? read_up_to(fd, bytes, max) : 0;
+    uint8_t *bytes = malloc(form->max + 1);
+    ssize_t got = bytes ? read_up_to(fd, bytes, form->max) : 0;
     int error = errno;
     close(fd);
     if (!bytes)

@@ -3,7 +3,7 @@
  * libcyaml sees strings only: its own integers accept "3x" as 3 and say "UINT" to people.  So a
  * schema fixes the shape, and every value is read with its range and its key at hand.
  *
- * USE     st = tr_yaml_read("cluster file", path, MAX, &text, &size);       free(text)
+ * USE     st = tr_yaml_read(&form, path, &text, &size);                     free(text)
  *         st = tr_yaml_load(path, bytes, &form, &data);                     data as the schema says
  *         st = tr_yaml_number((tr_yaml_place){ path, "workers", "count", 0 }, y->count, 1, 8, &n);
  *         tr_yaml_free(&form, data);
@@ -22,13 +22,14 @@
 
 typedef struct {
     const cyaml_schema_value_t *schema; /* of a mapping behind a pointer */
+    const char *what;                   /* such a file is: "cluster file" */
+    size_t max;                         /* bytes of one */
     const char *must;                   /* a key without which there is nothing */
     const char *manual;                 /* where the keys are explained */
 } tr_yaml_form;
 
-/* Reads at most max + 1 bytes, so that who checks the size sees that there are too many. */
-tr_status tr_yaml_read(const char *what, const char *path, size_t max, uint8_t **text,
-                       size_t *size);
+/* Reads at most form->max + 1 bytes, so that tr_yaml_load sees that there are too many. */
+tr_status tr_yaml_read(const tr_yaml_form *form, const char *path, uint8_t **text, size_t *size);
 
 tr_status tr_yaml_load(const char *name, tr_bytes text, const tr_yaml_form *form, void **out);
 void tr_yaml_free(const tr_yaml_form *form, void *data);

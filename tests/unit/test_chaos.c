@@ -97,6 +97,21 @@ static tr_verdict verdict_of(const tr_trials *t, const tr_trial *trial)
     return v;
 }
 
+/* A world that suffers these faults and ends well. */
+static tr_trial_result survive(const tr_trials *t, tr_trial trial, const tr_sim_fault *faults,
+                               size_t n)
+{
+    tr_trial_result r;
+
+    trial.schedule = faults;
+    trial.n_schedule = n;
+    trial.has_schedule = true;
+    assert_int_equal(tr_trial_run(t, &trial, &r), TR_OK);
+    assert_int_equal(r.verdict, TR_VERDICT_EQUAL);
+    assert_int_equal(r.n_record, n);
+    return r;
+}
+
 static void what_is_wrong_is_found(void **state)
 {
     static const struct {
@@ -189,16 +204,9 @@ static void an_end_is_noticed_behind_a_cut(void **state)
         { TR_SIM_UNLINK, .to = 2, .at = 17336177 },
     };
     tr_trials *t = trials_with(good_worker);
-    tr_trial trial = tr_trial_draw(t, 19461, 3);
-    tr_trial_result r;
+    tr_trial_result r = survive(t, tr_trial_draw(t, 19461, 3), faults, 2);
 
     (void)state;
-    trial.schedule = faults;
-    trial.n_schedule = sizeof faults / sizeof faults[0];
-    trial.has_schedule = true;
-    assert_int_equal(tr_trial_run(t, &trial, &r), TR_OK);
-    assert_int_equal(r.verdict, TR_VERDICT_EQUAL);
-    assert_int_equal(r.n_record, 2);
     assert_true(r.elapsed < 200 * TR_SECOND);
     tr_trial_result_fini(&r);
     tr_trials_free(&t);
@@ -212,16 +220,9 @@ static void a_worker_that_takes_no_shares_holds_nobody_up(void **state)
         { TR_SIM_STICK, .to = 1, .at = TR_SIM_AT_MESSAGE, .nth = 13, .duration = 20 * TR_SECOND },
     };
     tr_trials *t = trials_with(good_worker);
-    tr_trial trial = calm_trial(t);
-    tr_trial_result r;
+    tr_trial_result r = survive(t, calm_trial(t), faults, 2);
 
     (void)state;
-    trial.schedule = faults;
-    trial.n_schedule = sizeof faults / sizeof faults[0];
-    trial.has_schedule = true;
-    assert_int_equal(tr_trial_run(t, &trial, &r), TR_OK);
-    assert_int_equal(r.verdict, TR_VERDICT_EQUAL);
-    assert_int_equal(r.n_record, 2);
     assert_int_equal(r.recovery.suspected, 2);
     tr_trial_result_fini(&r);
     tr_trials_free(&t);
