@@ -12,9 +12,10 @@
 
 enum {
     ROWS = TR_PANEL_ROWS, /* rows of x that share one pass over a panel */
-    STREAMED = 4,         /* rows up to which panels are worked on side by side, */
-    STREAMS = 4,          /* so many */
-    MAX_ACC = 16,         /* vectors of outputs in one pass */
+    STREAMS = 4,          /* panels that are worked on side by side for one row of x, */
+    FEW = 4,
+    PAIR = 2,    /* and for up to FEW rows */
+    MAX_ACC = 8, /* vectors of outputs in one pass */
     VECTORS = TR_PANEL_VECTORS,
     SEGMENT = 64, /* blocks that are prepared for together */
 };
@@ -210,28 +211,27 @@ TR_INLINE void prepare(tr_panel_format f, const tr_panel_rows *x, size_t n, size
     }
 }
 
-/* d * P - dmin * M of block i of a segment for row r of x; q and sum are x's for that block.
- * Products run in two chains, one for each half: so that they don't wait for each other, and
- * because some types scale the halves apart. */
-TR_INLINE __m512 block_product(tr_panel_format f, const scales *s, const __m512i *v,
-                               const prepared *ready, size_t r, size_t i, const int8_t *q,
-                               const int16_t *sum)
+/* What the sums of block i of a segment, or of its two halves, begin with for row r of x. */
+TR_INLINE void block_begin(tr_panel_format f, const prepared *ready, size_t r, size_t i, __m512i *a,
+                           __m512i *b)
 {
-    const bool has_offset = offset_of(f) != 0;
-    __m512i a = _mm512_setzero_si512();
-    __m512i b = _mm512_setzero_si512();
+    *a = *b = _mm512_setzero_si512();
+    if (offset_of(f) == 0)
+        return;
+    if (tr_panel_has_two_scales(f)) {
+        *a = _mm512_set1_epi32(ready->offset[r][2 * i]);
+        *b = _mm512_set1_epi32(ready->offset[r][2 * i + 1]);
+    } else {
+        *a = _mm512_set1_epi32(ready->offset[r][i]);
+    }
+}
+
+/* d * P - dmin * M of that block, from the sums over its halves; sum is x's for that block. */
+TR_INLINE __m512 block_end(tr_panel_format f, const scales *s, __m512i a, __m512i b,
+                           const prepared *ready, size_t r, size_t i, const int16_t *sum)
+{
     __m512 p;
 
-    if (has_offset && tr_panel_has_two_scales(f)) {
-        a = _mm512_set1_epi32(ready->offset[r][2 * i]);
-        b = _mm512_set1_epi32(ready->offset[r][2 * i + 1]);
-    } else if (has_offset) {
-        a = _mm512_set1_epi32(ready->offset[r][i]);
-    }
-    for (size_t j = 0; j < VECTORS / 2; j++) {
-        a = _mm512_dpbusd_epi32(a, v[j], four_of(q + 4 * j));
-        b = _mm512_dpbusd_epi32(b, v[j + 4], four_of(q + 4 * j + 16));
-    }
     if (tr_panel_has_two_scales(f)) /* each product, and their sum, has at most 24 bits */
         p = _mm512_add_ps(_mm512_mul_ps(s->scale[0], _mm512_cvtepi32_ps(a)),
                           _mm512_mul_ps(s->scale[1], _mm512_cvtepi32_ps(b)));
@@ -247,12 +247,43 @@ TR_INLINE __m512 block_product(tr_panel_format f, const scales *s, const __m512i
     return p;
 }
 
-/* Ask for the codes of the next panel that lie where this one's are: while several rows pass over a
- * panel there is time for the next one to come. */
-TR_INLINE void next_prefetch(const uint8_t *next, size_t at, size_t size)
+/* The product with a block of one panel, whose codes are v; q are x's values.  Products run in two
+ * chains, one for each half: so that they don't wait for each other, and because some types scale
+ * the halves apart. */
+TR_INLINE __m512 block_product(tr_panel_format f, const scales *s, const __m512i *v,
+                               const prepared *ready, size_t r, size_t i, const int8_t *q,
+                               const int16_t *sum)
 {
-    for (size_t i = 0; i < size; i += TR_PANEL_VECTOR)
-        _mm_prefetch((const char *)next + at + i, _MM_HINT_T1);
+    __m512i a, b;
+
+    block_begin(f, ready, r, i, &a, &b);
+    for (size_t j = 0; j < VECTORS / 2; j++) {
+        a = _mm512_dpbusd_epi32(a, v[j], four_of(q + 4 * j));
+        b = _mm512_dpbusd_epi32(b, v[j + 4], four_of(q + 4 * j + 16));
+    }
+    return block_end(f, s, a, b, ready, r, i, sum);
+}
+
+/* The same for a pair of panels, which take four values of x at the same time: else the compiler
+ * would keep all of them in registers that the codes need. */
+TR_INLINE void pair_product(tr_panel_format f, const scales *s, __m512i (*v)[VECTORS],
+                            const prepared *ready, size_t r, size_t i, const int8_t *q,
+                            const int16_t *sum, __m512 *out)
+{
+    __m512i a[PAIR], b[PAIR];
+
+    for (size_t p = 0; p < PAIR; p++)
+        block_begin(f, ready, r, i, &a[p], &b[p]);
+    for (size_t j = 0; j < VECTORS / 2; j++) {
+        const __m512i first = four_of(q + 4 * j);
+        const __m512i second = four_of(q + 4 * j + 16);
+        for (size_t p = 0; p < PAIR; p++) {
+            a[p] = _mm512_dpbusd_epi32(a[p], v[p][j], first);
+            b[p] = _mm512_dpbusd_epi32(b[p], v[p][j + 4], second);
+        }
+    }
+    for (size_t p = 0; p < PAIR; p++)
+        out[p] = block_end(f, &s[p], a[p], b[p], ready, r, i, sum);
 }
 
 /* What a product is about; the type is a constant where this is inlined. */
@@ -260,6 +291,16 @@ typedef struct {
     tr_type type;
     size_t n_in, panel_size;
 } shape;
+
+/* Ask for the codes of block i of the panels after these: they come while these are worked on. */
+TR_INLINE void next_prefetch(shape s, const uint8_t *panels, size_t n_panels, size_t i)
+{
+    const size_t size = tr_panel_codes(tr_panel_format_of(s.type));
+
+    for (size_t p = n_panels; p < 2 * n_panels; p++)
+        for (size_t at = 0; at < size; at += TR_PANEL_VECTOR)
+            _mm_prefetch((const char *)panels + p * s.panel_size + i * size + at, _MM_HINT_T1);
+}
 
 /* Sixteen outputs of each of n_panels panels (one after the other in memory) for n rows, out
  * [n_panels][n]; n_panels and n are constants where this is inlined. */
@@ -284,7 +325,7 @@ TR_INLINE void panels_rows(shape s, const uint8_t *panels, size_t n_panels, cons
                 const size_t at = first + i;
                 __m512i v[VECTORS];
                 if (n_panels == 1)
-                    next_prefetch(panel + s.panel_size, at * tr_panel_codes(f), tr_panel_codes(f));
+                    next_prefetch(s, panel, 1, at);
                 unpack(f, levels, panel + at * tr_panel_codes(f), v);
                 scales w = scales_at(f, parts, panel, at);
                 for (size_t r = 0; r < n; r++) {
@@ -300,25 +341,71 @@ TR_INLINE void panels_rows(shape s, const uint8_t *panels, size_t n_panels, cons
         out[i] = acc[i];
 }
 
+/* The sixteen outputs of each of a pair of panels for n rows, out [PAIR][n]; n is a constant where
+ * this is inlined. */
+TR_INLINE void pair_rows(shape s, const uint8_t *panels, const tr_panel_rows *x, size_t n,
+                         __m512 *out)
+{
+    const tr_panel_format f = tr_panel_format_of(s.type);
+    const tr_panel_parts parts = tr_panel_parts_of(f, s.n_in);
+    const size_t n_blocks = s.n_in / TR_BLOCK;
+    const __m512i levels = f.has_levels ? levels_of(s.type) : _mm512_setzero_si512();
+    __m512 acc[MAX_ACC];
+
+    for (size_t i = 0; i < PAIR * n; i++)
+        acc[i] = _mm512_setzero_ps();
+    for (size_t first = 0; first < n_blocks; first += SEGMENT) {
+        size_t count = n_blocks - first < SEGMENT ? n_blocks - first : SEGMENT;
+        prepared ready;
+        prepare(f, x, n, first, count, &ready);
+        for (size_t i = 0; i < count; i++) {
+            const size_t at = first + i;
+            __m512i v[PAIR][VECTORS];
+            scales w[PAIR];
+            next_prefetch(s, panels, PAIR, at);
+            for (size_t p = 0; p < PAIR; p++) {
+                const uint8_t *panel = panels + p * s.panel_size;
+                unpack(f, levels, panel + at * tr_panel_codes(f), v[p]);
+                w[p] = scales_at(f, parts, panel, at);
+            }
+            for (size_t r = 0; r < n; r++) {
+                __m512 t[PAIR];
+                pair_product(f, w, v, &ready, r, i, x->q[r] + TR_BLOCK * at, x->sum[r] + 2 * at, t);
+                for (size_t p = 0; p < PAIR; p++)
+                    acc[p * n + r] = _mm512_add_ps(
+                        acc[p * n + r], _mm512_mul_ps(t[p], _mm512_set1_ps(x->scale[r][at])));
+            }
+        }
+    }
+    for (size_t i = 0; i < PAIR * n; i++)
+        out[i] = acc[i];
+}
+
 /* Panels that are worked on side by side.  With few rows the weights come from memory, and a
  * processor fetches several streams faster than one; with many the registers are for rows. */
-TR_INLINE size_t panels_for(size_t n, size_t n_left)
+TR_INLINE size_t panels_for(size_t n_rows, size_t n_left)
 {
-    return n <= STREAMED && n_left >= STREAMS ? STREAMS : 1;
+    if (n_rows == 1 && n_left >= STREAMS)
+        return STREAMS;
+    return n_rows <= FEW && n_left >= PAIR ? PAIR : 1;
 }
 
 TR_INLINE void panels_any(shape s, const uint8_t *panels, size_t n_panels, const tr_panel_rows *x,
                           size_t n, __m512 *out)
 {
     if (n_panels == STREAMS) {
+        panels_rows(s, panels, STREAMS, x, 1, out);
+        return;
+    }
+    if (n_panels == PAIR) {
         if (n == 1)
-            panels_rows(s, panels, STREAMS, x, 1, out);
+            pair_rows(s, panels, x, 1, out);
         else if (n == 2)
-            panels_rows(s, panels, STREAMS, x, 2, out);
+            pair_rows(s, panels, x, 2, out);
         else if (n == 3)
-            panels_rows(s, panels, STREAMS, x, 3, out);
+            pair_rows(s, panels, x, 3, out);
         else
-            panels_rows(s, panels, STREAMS, x, 4, out);
+            pair_rows(s, panels, x, FEW, out);
         return;
     }
     switch (n) {
