@@ -9,8 +9,8 @@
 #include <string.h>
 
 static const tr_arch *const known[] = {
-    &tr_arch_deepseek2, &tr_arch_glm4moe,  &tr_arch_gpt_oss, &tr_arch_granitemoe, &tr_arch_llama,
-    &tr_arch_olmoe,     &tr_arch_qwen2moe, &tr_arch_qwen3,   &tr_arch_qwen3moe,
+    &tr_arch_deepseek2, &tr_arch_glm4moe, &tr_arch_gpt2,     &tr_arch_gpt_oss, &tr_arch_granitemoe,
+    &tr_arch_llama,     &tr_arch_olmoe,   &tr_arch_qwen2moe, &tr_arch_qwen3,   &tr_arch_qwen3moe,
 };
 
 enum { N_KNOWN = sizeof known / sizeof known[0], MAX_VOCAB = 1 << 24, MAX_HEAD = 4096 };
@@ -189,20 +189,27 @@ tr_status tr_arch_rotated(const tr_gguf *g, tr_model_config *c)
     return st;
 }
 
-static tr_status read_floats(const tr_gguf *g, tr_model_config *c)
+/* After the architecture has said which norm it has. */
+static tr_status read_epsilon(const tr_gguf *g, tr_model_config *c)
 {
     char key[128];
 
-    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", c->arch);
+    snprintf(key, sizeof key, "%s.attention.layer_norm_%sepsilon", c->arch,
+             c->norm == TR_NORM_RMS ? "rms_" : "");
     tr_status st = tr_gguf_get_f32(g, key, &c->norm_eps);
-    if (st != TR_OK)
-        return st;
-    if (!(c->norm_eps > 0.0f && c->norm_eps < 1.0f))
-        return tr_fail(TR_E_FORMAT, "model %s: %s is %g, but must be between 0 and 1",
-                       tr_gguf_path(g), key, (double)c->norm_eps);
+    if (st == TR_OK && !(c->norm_eps > 0.0f && c->norm_eps < 1.0f))
+        st = tr_fail(TR_E_FORMAT, "model %s: %s is %g, but must be between 0 and 1",
+                     tr_gguf_path(g), key, (double)c->norm_eps);
+    return st;
+}
+
+static tr_status read_rope_base(const tr_gguf *g, tr_model_config *c)
+{
+    char key[128];
+
     c->rope_base = 10000.0f;
     snprintf(key, sizeof key, "%s.rope.freq_base", c->arch);
-    st = tr_gguf_opt_f32(g, key, &c->rope_base);
+    tr_status st = tr_gguf_opt_f32(g, key, &c->rope_base);
     if (st != TR_OK)
         return st;
     if (!(c->rope_base > 1.0f && c->rope_base < 1e12f))
@@ -440,7 +447,7 @@ tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
     if (st == TR_OK)
         st = read_heads(g, &c);
     if (st == TR_OK)
-        st = read_floats(g, &c);
+        st = read_rope_base(g, &c);
     if (st == TR_OK)
         st = read_vocab(g, &c);
     if (st == TR_OK)
@@ -449,6 +456,8 @@ tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
         return st;
     set_defaults(&c);
     st = arch->configure(g, &c);
+    if (st == TR_OK)
+        st = read_epsilon(g, &c);
     if (st == TR_OK)
         st = check_heads(g, &c);
     if (c.n_dense >= c.n_layers) /* the architecture may have found so */

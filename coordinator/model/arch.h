@@ -20,6 +20,12 @@ typedef enum {
     TR_ROPE_NORM, /* value 2i with value 2i + 1 */
 } tr_rope_kind;
 
+/* What stands before attention, before the network, and before the output. */
+typedef enum {
+    TR_NORM_RMS,   /* Zhang and Sennrich, "Root mean square layer normalization", 2019 */
+    TR_NORM_LAYER, /* the mean is taken away first, a bias added last: layer_norm.h */
+} tr_norm;
+
 /* RMS norm of queries and keys before the rotation. */
 typedef enum {
     TR_QK_NORM_NONE,
@@ -45,12 +51,15 @@ typedef struct {
     uint32_t n_vocab;
     uint32_t context;          /* positions that the model was trained for */
     uint32_t n_experts, top_k; /* 1 and 1 in a model without experts */
+    tr_norm norm;
     float norm_eps;
+    bool has_positions; /* a vector for each of `context` positions is added to embeddings */
 
     /* attention */
+    bool has_joint_qkv; /* queries', keys' and values' rows are one matrix, attn_qkv */
     float rope_base;
     tr_rope_kind rope;
-    uint32_t n_rot;        /* values of a head that are rotated, the first ones: head_dim */
+    uint32_t n_rot; /* values of a head that are rotated, the first ones: head_dim; 0: none */
     bool has_rope_factors; /* rope_freqs.weight divides the frequencies */
     float yarn_factor;     /* how far YaRN stretches the context: 1 */
     uint32_t yarn_context; /* from this many positions */
@@ -72,6 +81,7 @@ typedef struct {
 
     /* experts */
     const char *ffn_norm; /* the tensor's name: "ffn_norm" */
+    bool has_plain_ffn;   /* dense networks without a gate, with biases (experts/apply.h) */
     bool has_expert_bias; /* and with it another activation (experts/apply.h) */
     bool has_router_bias;
     tr_gate gate;
@@ -103,6 +113,7 @@ typedef struct {
 
 extern const tr_arch tr_arch_deepseek2;
 extern const tr_arch tr_arch_glm4moe;
+extern const tr_arch tr_arch_gpt2;
 extern const tr_arch tr_arch_gpt_oss;
 extern const tr_arch tr_arch_granitemoe;
 extern const tr_arch tr_arch_llama;

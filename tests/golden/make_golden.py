@@ -26,7 +26,7 @@ MODELS = ["qwen3moe.F32", "qwen3moe.F16", "qwen3moe.Q8_0", "qwen3moe-kq.F32", "q
           "qwen3moe-kq.MXFP4", "olmoe.F32", "olmoe.F16", "olmoe.Q8_0",
           "qwen2moe.F32", "qwen2moe.F16", "qwen2moe.Q8_0"]
 MODELS += [model + "." + kind for model in ("mixtral", "llama", "llama3", "qwen3", "granitemoe",
-                                            "glm4moe", "gpt-oss", "deepseek2-lite",
+                                            "glm4moe", "gpt2", "gpt-oss", "deepseek2-lite",
                                             "deepseek2-v3", "deepseek2-mla")
            for kind in ("F32", "F16", "Q8_0")] + ["gpt-oss.MXFP4"]
 GROUPED = ("deepseek2-v3", "deepseek2-mla")

@@ -424,6 +424,9 @@ static const struct {
     { { "llama", { { .key = "swiglu_limit", .real = 7.0f } }, NULL },
       TR_E_UNSUPPORTED,
       "swiglu_limit is 7" },
+    { { "gpt2", { { .key = "expert_count", .number = 0 } }, NULL },
+      TR_E_FORMAT,
+      "gpt2.attention.layer_norm_epsilon is missing" },
 };
 
 static void what_an_architecture_does_not_compute_is_refused_and_named(void **state)
