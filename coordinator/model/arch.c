@@ -9,8 +9,9 @@
 #include <string.h>
 
 static const tr_arch *const known[] = {
-    &tr_arch_deepseek2, &tr_arch_glm4moe, &tr_arch_gpt2,     &tr_arch_gpt_oss, &tr_arch_granitemoe,
-    &tr_arch_llama,     &tr_arch_olmoe,   &tr_arch_qwen2moe, &tr_arch_qwen3,   &tr_arch_qwen3moe,
+    &tr_arch_bailingmoe2, &tr_arch_deepseek2,  &tr_arch_glm4moe,  &tr_arch_gpt2,
+    &tr_arch_gpt_oss,     &tr_arch_granitemoe, &tr_arch_llama,    &tr_arch_olmoe,
+    &tr_arch_qwen2moe,    &tr_arch_qwen3,      &tr_arch_qwen3moe,
 };
 
 enum { N_KNOWN = sizeof known / sizeof known[0], MAX_VOCAB = 1 << 24, MAX_HEAD = 4096 };
@@ -187,6 +188,35 @@ tr_status tr_arch_rotated(const tr_gguf *g, tr_model_config *c)
                      "model %s: %s.rope.dimension_count is %u, but must be even and above 0",
                      tr_gguf_path(g), c->arch, c->n_rot);
     return st;
+}
+
+/* One group, or none, is no choice. */
+tr_status tr_arch_groups(const tr_gguf *g, tr_model_config *c)
+{
+    uint32_t n = 0;
+    uint32_t used = 0;
+
+    tr_status st = tr_arch_number(g, c, "expert_group_count", TR_MAX_GROUPS, &n);
+    if (st == TR_OK)
+        st = tr_arch_number(g, c, "expert_group_used_count", TR_MAX_GROUPS, &used);
+    if (st != TR_OK || n <= 1)
+        return st;
+    if (c->n_experts % n != 0 || used == 0 || used > n || c->n_experts / n * used < c->top_k)
+        return tr_fail(TR_E_FORMAT,
+                       "model %s: %u experts in %u groups, %u of them used, from which to choose "
+                       "%u (%s.expert_group_count, expert_group_used_count)",
+                       tr_gguf_path(g), c->n_experts, n, used, c->top_k, c->arch);
+    c->n_groups = n;
+    c->used_groups = used;
+    return TR_OK;
+}
+
+bool tr_arch_has_choice_bias(const tr_gguf *g, const tr_model_config *c)
+{
+    char name[64];
+
+    snprintf(name, sizeof name, "blk.%u.exp_probs_b.bias", c->n_dense);
+    return tr_gguf_find(g, name) != NULL;
 }
 
 /* After the architecture has said which norm it has. */

@@ -7,6 +7,7 @@
  * TO ADD ONE  write arch_NAME.c with a `const tr_arch tr_arch_NAME`, list it in arch.c, add its
  *             reference models to tests/golden.  What it sets beyond the defaults is what
  *             distinguishes it; a variant that nobody has yet becomes a field here.
+ *             docs/adding-a-model.md has the steps.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_COORDINATOR_MODEL_ARCH_H
@@ -111,6 +112,7 @@ typedef struct {
     const char *keys[TR_ARCH_KEYS];
 } tr_arch;
 
+extern const tr_arch tr_arch_bailingmoe2;
 extern const tr_arch tr_arch_deepseek2;
 extern const tr_arch tr_arch_glm4moe;
 extern const tr_arch tr_arch_gpt2;
@@ -134,6 +136,10 @@ tr_status tr_arch_layers(const tr_gguf *g, tr_model_config *c);  /* n_layers, n_
 tr_status tr_arch_yarn(const tr_gguf *g, tr_model_config *c);    /* yarn_... */
 tr_status tr_arch_shared(const tr_gguf *g, tr_model_config *c);  /* shared_ffn */
 tr_status tr_arch_rotated(const tr_gguf *g, tr_model_config *c); /* n_rot */
+tr_status tr_arch_groups(const tr_gguf *g, tr_model_config *c);  /* n_groups, used_groups */
+
+/* Whether the first layer with experts has exp_probs_b.bias; after tr_arch_layers. */
+bool tr_arch_has_choice_bias(const tr_gguf *g, const tr_model_config *c);
 
 /* Read and check the blueprint of a file.  TR_E_UNSUPPORTED names an unknown architecture and
  * lists the known ones; TR_E_FORMAT a key that is missing or makes no sense. */

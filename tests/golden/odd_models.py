@@ -64,6 +64,17 @@ OWN = {
                    "expert_group_count": [3], "expert_group_used_count": [0],
                    "nextn_predict_layers": [1],
                    "rope.scaling.yarn_log_multiplier": ["nan"], "attention.scale": [0.5]}),
+    "bailingmoe2": ({"expert_group_count": [1], "expert_group_used_count": [4],
+                     "expert_gating_func": [0], "rope.dimension_count": [64],
+                     "expert_weights_scale": [0.5]},
+                    {"attention.head_count": [8], "attention.head_count_kv": [1, 4],
+                     "leading_dense_block_count": [0, 2], "nextn_predict_layers": [0, 2, 4],
+                     "rope.dimension_count": [0, 7, 66], "expert_gating_func": [1, 3],
+                     "expert_group_count": [3], "expert_group_used_count": [0, 5],
+                     "expert_shared_count": [2, 2**31],
+                     "expert_shared_feed_forward_length": [32, 2**31],
+                     "expert_weights_scale": ["nan", 0.0], "rope.scaling.factor": [2.0],
+                     "attention.sliding_window": [8]}),
     "gpt2": ({"feed_forward_length": [0], "attention.head_count": [2]},
              {"context_length": [1, 511, 2**31], "attention.head_count": [3],
               "attention.head_count_kv": [2], "attention.layer_norm_epsilon": ["nan", 0.0, -1.0],
@@ -74,7 +85,8 @@ OWN = {
 HALVED = ("exp_probs_b", "rope_freqs", "_shexp", "ffn_down.", "sinks", ".bias", "attn_qkv",
           "position_embd")
 GLOBAL = ("position_embd", "output_norm")
-ALIKE = ("gpt2",)  # all layers have the same tensors: one says it all
+# Of newer ones: layers that say all, since others have the same tensors.
+ALIKE = {"gpt2": ("blk.0.",), "bailingmoe2": ("blk.0.", "blk.1.")}
 # refused, whatever else: these would be other models
 MUST_FAIL = ["expert_gating_func", "expert_shared_count", "sliding_window", "leading_dense",
              "extra", "expert_group", "weights_scale", "logit_scale", "attention.scale",
@@ -134,7 +146,7 @@ def cases(g):
 def own_cases(g):
     """name, metadata, tensors"""
     arch = g.kv["general.architecture"]
-    first = ("blk.0.",) if arch in ALIKE else ("blk.0.", "blk.1.")
+    first = ALIKE.get(arch, ("blk.0.", "blk.1."))
     for may, values in zip(("may run", "must fail"), OWN[arch]):
         for key in values:
             for v in values[key]:
@@ -165,7 +177,7 @@ def own_cases(g):
             t for t in tensors(g) if t[0] != "blk.1.ffn_gate.weight"] + [bias, down]
     short = tensors(g)
     for t in short:
-        if arch in ALIKE and t[0].startswith(("blk.1.", "blk.2.")):
+        if arch in ALIKE and not t[0].startswith(first + GLOBAL):
             continue
         if not t[0].startswith("blk.3.") and any(part in t[0] for part in HALVED):
             whole, t[1] = t[1], t[1][:-1] + (t[1][-1] // 2,)

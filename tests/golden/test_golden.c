@@ -43,6 +43,7 @@ static const char *const models[] = {
     FLOATS_AND_Q8_0("granitemoe"),
     FLOATS_AND_Q8_0("glm4moe"),
     FLOATS_AND_Q8_0("gpt2"),
+    FLOATS_AND_Q8_0("bailingmoe2"),
     FLOATS_AND_Q8_0("gpt-oss"),
     "gpt-oss.MXFP4",
     FLOATS_AND_Q8_0("deepseek2-lite"),
