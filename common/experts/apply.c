@@ -160,16 +160,32 @@ static void clamped_swiglu(float *gate, const float *up, size_t n)
     }
 }
 
-/* The hidden values lo..hi-1 of one row, from the products. */
+/* 0.5 u (1 + tanh(z)) is u sigmoid(2z), z = sqrt(2/pi) (u + 0.044715 u^3). */
+static void gelu(const float *up, size_t n, float *hidden)
+{
+    const float twice = 1.5957691216f; /* 2 sqrt(2/pi) */
+
+    for (size_t i = 0; i < n; i++) {
+        float u = up[i];
+        float z = twice * (u + 0.044715f * u * u * u);
+        hidden[i] = u / (1.0f + tr_expf(-z));
+    }
+}
+
+/* The hidden values lo..hi-1 of one row, from the products, in place of gate's. */
 static void activate(const tr_kernels *k, const tr_expert *e, size_t lo, size_t hi, float *gate,
                      float *up)
 {
-    if (!e->gate_bias) {
+    if (!e->up_bias) {
         k->silu_mul(gate + lo, up + lo, hi - lo);
         return;
     }
-    add(e->gate_bias + lo, hi - lo, gate + lo);
     add(e->up_bias + lo, hi - lo, up + lo);
+    if (!e->gate_bias) {
+        gelu(up + lo, hi - lo, gate + lo);
+        return;
+    }
+    add(e->gate_bias + lo, hi - lo, gate + lo);
     clamped_swiglu(gate + lo, up + lo, hi - lo);
 }
 
@@ -189,8 +205,9 @@ static void gate_and_up(void *ctx, size_t thread, size_t begin, size_t end)
         float *gate = a->gate + at * j->ffn;
         float *up = a->up + at * j->ffn;
 
-        tr_matmul_for(k, &e->gate, j->share->act)(&e->gate, lo, hi, x, j->share->row_size, g->n,
-                                                  gate, j->ffn);
+        if (e->gate.data)
+            tr_matmul_for(k, &e->gate, j->share->act)(&e->gate, lo, hi, x, j->share->row_size, g->n,
+                                                      gate, j->ffn);
         tr_matmul_for(k, &e->up, j->share->act)(&e->up, lo, hi, x, j->share->row_size, g->n, up,
                                                 j->ffn);
         for (size_t r = 0; r < g->n; r++) {

@@ -9,6 +9,11 @@
  *   g = min(gate_e * x + b, 7)    u = clip(up_e * x + b, -7, 7)
  *   answer[p] = down_e * (g . sigmoid(1.702 g) . (u + 1)) + b
  *
+ * and a network without a gate is GPT-2's kind (Hendrycks and Gimpel, "Gaussian error linear
+ * units", 2016, in the approximation by tanh):
+ *
+ *   answer[p] = down_e * gelu(up_e * x + b) + b
+ *
  * The router's weight is not
  * applied here: the coordinator multiplies when it adds up.
  *

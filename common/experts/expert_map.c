@@ -70,6 +70,16 @@ static const tr_gguf_tensor *find(const tr_gguf *g, uint32_t layer, const char *
     return tr_gguf_find(g, name);
 }
 
+/* blk.LAYER.ffn_PART.bias, the same way. */
+static const tr_gguf_tensor *find_bias(const tr_gguf *g, uint32_t layer, const char *part,
+                                       const char *behind)
+{
+    char name[64];
+
+    snprintf(name, sizeof name, "blk.%u.ffn_%s%s.bias", layer, part, behind);
+    return tr_gguf_find(g, name);
+}
+
 static tr_status check_bias(const tr_gguf *g, const tr_gguf_tensor *t, uint64_t n,
                             uint64_t n_experts)
 {
@@ -80,25 +90,27 @@ static tr_status check_bias(const tr_gguf *g, const tr_gguf_tensor *t, uint64_t 
     return check_shape(g, t, n, n_experts, 1);
 }
 
-/* Biases of the experts, if the file has any for them. */
+/* Biases of the experts, if the file has any for them, and of a network without a gate. */
 static tr_status read_biases(const promise *p, uint32_t layer, uint32_t dim, tr_expert_tensors *e)
 {
     static const char *const parts[] = { "gate", "up", "down" };
     const tr_gguf_tensor **out[] = { &e->gate_bias, &e->up_bias, &e->down_bias };
     const uint64_t sizes[] = { e->ffn, e->ffn, dim };
+    const char *behind = e->is_dense ? "" : "_exps";
+    size_t first = tr_expert_is_plain(e) ? 1 : 0;
     uint32_t n = 0;
     tr_status st = TR_OK;
 
-    for (size_t i = 0; i < 3 && !e->is_dense; i++) {
-        char name[64];
-        snprintf(name, sizeof name, "blk.%u.ffn_%s_exps.bias", layer, parts[i]);
-        *out[i] = tr_gguf_find(p->g, name);
+    if (e->is_dense && !tr_expert_is_plain(e))
+        return TR_OK;
+    for (size_t i = first; i < 3; i++) {
+        *out[i] = find_bias(p->g, layer, parts[i], behind);
         n += *out[i] != NULL;
     }
-    for (size_t i = 0; i < 3 && n > 0 && st == TR_OK; i++)
+    for (size_t i = first; i < 3 && n > 0 && st == TR_OK; i++)
         st = *out[i] ? check_bias(p->g, *out[i], sizes[i], e->n_experts)
-                     : tr_fail(TR_E_FORMAT, "model %s: layer %u lacks blk.%u.ffn_%s_exps.bias",
-                               tr_gguf_path(p->g), layer, layer, parts[i]);
+                     : tr_fail(TR_E_FORMAT, "model %s: layer %u lacks blk.%u.ffn_%s%s.bias",
+                               tr_gguf_path(p->g), layer, layer, parts[i], behind);
     return st;
 }
 
@@ -110,10 +122,10 @@ static tr_status check_width(const promise *p, const tr_expert_tensors *e)
 
     tr_status st = opt_count(p, name, MAX_DIM, &promised);
     if (st == TR_OK && promised != 0 && promised != e->ffn)
-        st = tr_fail(TR_E_FORMAT, "model %s: tensor %s: %s %u wide, but %.*s.%s is %u",
-                     tr_gguf_path(p->g), e->gate->name,
-                     e->is_dense ? "the network is" : "experts are", e->ffn, (int)p->arch.size,
-                     (const char *)p->arch.data, name, promised);
+        st =
+            tr_fail(TR_E_FORMAT, "model %s: tensor %s: %s %u wide, but %.*s.%s is %u",
+                    tr_gguf_path(p->g), e->up->name, e->is_dense ? "the network is" : "experts are",
+                    e->ffn, (int)p->arch.size, (const char *)p->arch.data, name, promised);
     return st;
 }
 
@@ -121,12 +133,13 @@ static tr_status check_layer(const promise *p, uint32_t dim, tr_expert_tensors *
 {
     const tr_gguf *g = p->g;
 
-    if (e->gate->dim[1] == 0 || e->gate->dim[1] > MAX_DIM)
+    const tr_gguf_tensor *wide = e->gate ? e->gate : e->up;
+
+    if (wide->dim[1] == 0 || wide->dim[1] > MAX_DIM)
         return tr_fail(TR_E_FORMAT, "model %s: tensor %s: %llu hidden units, at most %d",
-                       tr_gguf_path(g), e->gate->name, (unsigned long long)e->gate->dim[1],
-                       MAX_DIM);
-    e->ffn = (uint32_t)e->gate->dim[1];
-    tr_status st = check_shape(g, e->gate, dim, e->ffn, e->n_experts);
+                       tr_gguf_path(g), wide->name, (unsigned long long)wide->dim[1], MAX_DIM);
+    e->ffn = (uint32_t)wide->dim[1];
+    tr_status st = check_shape(g, wide, dim, e->ffn, e->n_experts);
     if (st == TR_OK)
         st = check_shape(g, e->up, dim, e->ffn, e->n_experts);
     if (st == TR_OK)
@@ -139,11 +152,20 @@ static uint32_t larger(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
+/* A dense network that has biases and no gate; what has neither merely lacks its gate. */
+static bool is_without_gate(const tr_gguf *g, uint32_t layer)
+{
+    bool has_bias = find_bias(g, layer, "up", "") || find_bias(g, layer, "down", "");
+
+    return has_bias && !find(g, layer, "gate", "");
+}
+
 /* Fills m->layer[i]. */
 static tr_status read_layer(const promise *p, tr_expert_map *m, uint32_t i)
 {
     const tr_gguf *g = p->g;
-    bool is_dense = find(g, i, "gate", "") != NULL;
+    bool is_plain = is_without_gate(g, i);
+    bool is_dense = is_plain || find(g, i, "gate", "") != NULL;
     const char *behind = is_dense ? "" : "_exps";
     tr_expert_tensors e = { .gate = find(g, i, "gate", behind),
                             .up = find(g, i, "up", behind),
@@ -154,17 +176,17 @@ static tr_status read_layer(const promise *p, tr_expert_map *m, uint32_t i)
 
     if (!e.gate && !e.up && !e.down)
         return TR_OK;
-    if (!e.gate || !e.up || !e.down)
+    if ((!e.gate && !is_plain) || !e.up || !e.down)
         return tr_fail(TR_E_FORMAT, "model %s: layer %u lacks blk.%u.ffn_%s%s.weight",
                        tr_gguf_path(g), i, i,
-                       !e.gate ? "gate"
-                       : !e.up ? "up"
-                               : "down",
+                       !e.gate && !is_plain ? "gate"
+                       : !e.up              ? "up"
+                                            : "down",
                        behind);
     if (e.n_experts == 0)
-        return tr_fail(
-            TR_E_FORMAT, "model %s: has tensor %s, but %.*s.expert_count is 0 or missing",
-            tr_gguf_path(g), e.gate->name, (int)p->arch.size, (const char *)p->arch.data);
+        return tr_fail(TR_E_FORMAT,
+                       "model %s: has tensor %s, but %.*s.expert_count is 0 or missing",
+                       tr_gguf_path(g), e.up->name, (int)p->arch.size, (const char *)p->arch.data);
     tr_status st = check_layer(p, m->dim, &e);
     if (st == TR_OK)
         st = read_biases(p, i, m->dim, &e);
@@ -252,7 +274,7 @@ tr_status tr_expert_map_read(const tr_gguf *g, tr_expert_map *out)
     }
     if (st == TR_OK && m.ffn == 0)
         st = tr_fail(TR_E_FORMAT,
-                     "model %s: no tensor blk.N.ffn_gate_exps.weight or blk.N.ffn_gate.weight",
+                     "model %s: no tensor blk.N.ffn_up_exps.weight or blk.N.ffn_up.weight",
                      tr_gguf_path(g));
     if (st != TR_OK) {
         tr_expert_map_fini(&m);
@@ -280,7 +302,7 @@ tr_act tr_expert_map_act(const tr_expert_map *m, uint32_t layer, bool exact)
     const tr_expert_tensors *e = &m->layer[layer];
 
     /* One form serves gate and up; float32 suits every weight type. */
-    if (tr_act_for(e->gate->type, exact) == TR_ACT_Q8 &&
+    if ((!e->gate || tr_act_for(e->gate->type, exact) == TR_ACT_Q8) &&
         tr_act_for(e->up->type, exact) == TR_ACT_Q8)
         return TR_ACT_Q8;
     return TR_ACT_F32;
@@ -289,7 +311,11 @@ tr_act tr_expert_map_act(const tr_expert_map *m, uint32_t layer, bool exact)
 uint64_t tr_expert_map_bytes(const tr_expert_map *m, uint32_t layer)
 {
     const tr_expert_tensors *e = &m->layer[layer];
+    const tr_gguf_tensor *parts[] = { e->gate,      e->up,      e->down,
+                                      e->gate_bias, e->up_bias, e->down_bias };
+    uint64_t sum = 0;
 
-    uint64_t biases = e->gate_bias ? e->gate_bias->size + e->up_bias->size + e->down_bias->size : 0;
-    return (e->gate->size + e->up->size + e->down->size + biases) / e->n_experts;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        sum += parts[i] ? parts[i]->size : 0;
+    return sum / e->n_experts;
 }

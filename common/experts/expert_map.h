@@ -4,11 +4,12 @@
  *
  * A layer whose feed-forward network is a single one (blk.N.ffn_gate.weight, up, down) counts as a
  * layer with one expert, which every row picks.  So dense models, and dense layers beside others,
- * take the same way as experts do.
+ * take the same way as experts do.  It may lack a gate; then it has biases (blk.N.ffn_up.bias,
+ * down).
  *
  * USE     tr_expert_map map;
  *         st = tr_expert_map_read(g, &map);
- *         map.layer[3].gate    the 3-D tensor of layer 3, or NULL: a layer without experts
+ *         map.layer[3].up      the 3-D tensor of layer 3, or NULL: a layer without experts
  *         tr_expert_map_fini(&map);
  *
  * MEMORY  Tensors belong to the file; the map must not outlive it.
@@ -22,12 +23,12 @@
 #include "compute/kernels.h"
 
 typedef struct {
-    const tr_gguf_tensor *gate; /* [n_experts][ffn][dim] */
+    const tr_gguf_tensor *gate; /* [n_experts][ffn][dim]; NULL in a network without a gate */
     const tr_gguf_tensor *up;   /* [n_experts][ffn][dim] */
     const tr_gguf_tensor *down; /* [n_experts][dim][ffn] */
 
-    /* Added to the products; all NULL or all there, float32.  Experts that have them also have
-     * another activation (apply.h). */
+    /* Added to the products; all NULL or, float32, those of the matrices above.  What has them also
+     * has another activation (apply.h). */
     const tr_gguf_tensor *gate_bias, *up_bias; /* [n_experts][ffn] */
     const tr_gguf_tensor *down_bias;           /* [n_experts][dim] */
 
@@ -49,7 +50,13 @@ void tr_expert_map_fini(tr_expert_map *m);
 
 static inline bool tr_expert_map_has(const tr_expert_map *m, uint32_t layer)
 {
-    return m->layer[layer].gate != NULL;
+    return m->layer[layer].up != NULL;
+}
+
+/* Whether it is one without a gate. */
+static inline bool tr_expert_is_plain(const tr_expert_tensors *e)
+{
+    return e->gate == NULL;
 }
 
 /* Whether a tensor belongs to a block behind the layers that are run. */

@@ -148,7 +148,7 @@ tr_status tr_shards_load(tr_shards *s, uint32_t layer, uint32_t expert)
     tr_expert *e = calloc(1, sizeof *e);
     if (!e)
         return tr_fail(TR_E_MEMORY, "shards: no memory for layer %u expert %u", layer, expert);
-    tr_status st = load_matrix(s, t->gate, expert, act, &e->gate);
+    tr_status st = t->gate ? load_matrix(s, t->gate, expert, act, &e->gate) : TR_OK;
     if (st == TR_OK)
         st = load_matrix(s, t->up, expert, act, &e->up);
     if (st == TR_OK)

@@ -20,7 +20,7 @@
 #include "experts/expert_map.h"
 
 typedef struct {
-    tr_matrix gate; /* [ffn][dim] */
+    tr_matrix gate; /* [ffn][dim]; empty in a network without a gate */
     tr_matrix up;   /* [ffn][dim] */
     tr_matrix down; /* [dim][ffn] */
 

@@ -58,6 +58,7 @@ typedef struct {
     tr_gguf *gguf;
     tr_engine *engine;
     tr_measure measure;
+    size_t far;      /* FAR; 0 where the model knows no such positions */
     json_t *results; /* array */
 } bench;
 
@@ -195,6 +196,11 @@ static tr_status open_engine(bench *b)
     e.max_logits = MAX_BATCH;
     e.n_sequences = MAX_BATCH;
     e.context = FAR + MAX_ROWS + (size_t)b->o.steps;
+    b->far = FAR;
+    if (config.has_positions && config.context < e.context) {
+        b->far = 0;
+        e.context -= FAR;
+    }
     e.kv_positions = MAX_BATCH * (MAX_ROWS / 8 + (size_t)b->o.steps) + N_FAR * 2 * e.context;
     e.transport = b->job.data;
     e.inviter = b->job.inviter;
@@ -234,8 +240,8 @@ static tr_status measure_all(bench *b)
     }
     for (size_t i = 0; i < N_BATCHES && st == TR_OK; i++)
         st = measure_decode(b, batches[i], 0);
-    for (size_t i = 0; i < N_FAR && st == TR_OK; i++)
-        st = measure_decode(b, far_batches[i], FAR);
+    for (size_t i = 0; i < N_FAR && b->far > 0 && st == TR_OK; i++)
+        st = measure_decode(b, far_batches[i], b->far);
     return st;
 }
 

@@ -52,7 +52,7 @@ static void add_experts(const tr_expert_map *map, totals *sum)
         if (!tr_expert_map_has(map, l))
             continue;
         uint64_t bytes = tr_expert_map_bytes(map, l) * e->n_experts;
-        uint64_t n = elements(e->gate) + elements(e->up) + elements(e->down);
+        uint64_t n = (e->gate ? elements(e->gate) : 0) + elements(e->up) + elements(e->down);
         sum->expert_parameters += n;
         sum->picked_parameters += n / e->n_experts * e->top_k;
         sum->expert_bytes += bytes;

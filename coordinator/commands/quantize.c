@@ -35,8 +35,8 @@ static const char help[] =
     "  --threads N           (0: all cores)\n"
     "  -h, --help            show this\n"
     "\n"
-    "Vectors and routers stay as they are. K types need rows of a multiple of 256 values, the\n"
-    "others of 32; other rows get the nearest type that fits, and a line says so.\n";
+    "Vectors, routers and learned positions stay as they are. K types need rows of a multiple\n"
+    "of 256 values, others of 32; other rows get the nearest type that fits, and a line says so.\n";
 
 static tr_status read_rule(quantize *q, char *text)
 {

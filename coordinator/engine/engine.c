@@ -256,10 +256,26 @@ static tr_status check_messages(const tr_engine *e)
                    e->o.max_rows, (unsigned long long)answer, TR_MAX_MESSAGE);
 }
 
+/* Rotation goes on for ever; learned positions end. */
+static tr_status check_context(const tr_engine *e)
+{
+    tr_model_config c;
+
+    tr_status st = tr_model_config_read(e->o.gguf, &c);
+    if (st == TR_OK && c.has_positions && e->o.context > c.context)
+        st = tr_fail(TR_E_USAGE,
+                     "a context of %zu tokens is more than the %u positions that this model knows: "
+                     "lower --ctx",
+                     e->o.context, c.context);
+    return st;
+}
+
 static tr_status open_parts(tr_engine *e)
 {
     /* What is wrong with the model is said before anybody waits for workers. */
     tr_status st = tr_model_check(e->o.gguf);
+    if (st == TR_OK)
+        st = check_context(e);
     if (st == TR_OK)
         st = tr_expert_map_read(e->o.gguf, &e->map);
     if (st == TR_OK)

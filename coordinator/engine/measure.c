@@ -60,6 +60,8 @@ static void add_layer(const tr_measure *m, uint32_t layer, double rows, operatio
     for (size_t i = 0; i < sizeof dense / sizeof dense[0]; i++)
         add_operations(m, &dense[i]->matrix, rows, to);
     for (size_t i = 0; i < sizeof expert / sizeof expert[0]; i++) {
+        if (!expert[i]) /* a network without a gate */
+            continue;
         tr_matrix w = { .type = expert[i]->type,
                         .n_in = expert[i]->dim[0],
                         .n_out = expert[i]->dim[1] };

@@ -9,8 +9,9 @@
 #include <string.h>
 
 static const tr_arch *const known[] = {
-    &tr_arch_deepseek2, &tr_arch_glm4moe,  &tr_arch_gpt_oss, &tr_arch_granitemoe, &tr_arch_llama,
-    &tr_arch_olmoe,     &tr_arch_qwen2moe, &tr_arch_qwen3,   &tr_arch_qwen3moe,
+    &tr_arch_bailingmoe2, &tr_arch_deepseek2,  &tr_arch_glm4moe,  &tr_arch_gpt2,
+    &tr_arch_gpt_oss,     &tr_arch_granitemoe, &tr_arch_llama,    &tr_arch_olmoe,
+    &tr_arch_qwen2moe,    &tr_arch_qwen3,      &tr_arch_qwen3moe,
 };
 
 enum { N_KNOWN = sizeof known / sizeof known[0], MAX_VOCAB = 1 << 24, MAX_HEAD = 4096 };
@@ -189,20 +190,56 @@ tr_status tr_arch_rotated(const tr_gguf *g, tr_model_config *c)
     return st;
 }
 
-static tr_status read_floats(const tr_gguf *g, tr_model_config *c)
+/* One group, or none, is no choice. */
+tr_status tr_arch_groups(const tr_gguf *g, tr_model_config *c)
+{
+    uint32_t n = 0;
+    uint32_t used = 0;
+
+    tr_status st = tr_arch_number(g, c, "expert_group_count", TR_MAX_GROUPS, &n);
+    if (st == TR_OK)
+        st = tr_arch_number(g, c, "expert_group_used_count", TR_MAX_GROUPS, &used);
+    if (st != TR_OK || n <= 1)
+        return st;
+    if (c->n_experts % n != 0 || used == 0 || used > n || c->n_experts / n * used < c->top_k)
+        return tr_fail(TR_E_FORMAT,
+                       "model %s: %u experts in %u groups, %u of them used, from which to choose "
+                       "%u (%s.expert_group_count, expert_group_used_count)",
+                       tr_gguf_path(g), c->n_experts, n, used, c->top_k, c->arch);
+    c->n_groups = n;
+    c->used_groups = used;
+    return TR_OK;
+}
+
+bool tr_arch_has_choice_bias(const tr_gguf *g, const tr_model_config *c)
+{
+    char name[64];
+
+    snprintf(name, sizeof name, "blk.%u.exp_probs_b.bias", c->n_dense);
+    return tr_gguf_find(g, name) != NULL;
+}
+
+/* After the architecture has said which norm it has. */
+static tr_status read_epsilon(const tr_gguf *g, tr_model_config *c)
 {
     char key[128];
 
-    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", c->arch);
+    snprintf(key, sizeof key, "%s.attention.layer_norm_%sepsilon", c->arch,
+             c->norm == TR_NORM_RMS ? "rms_" : "");
     tr_status st = tr_gguf_get_f32(g, key, &c->norm_eps);
-    if (st != TR_OK)
-        return st;
-    if (!(c->norm_eps > 0.0f && c->norm_eps < 1.0f))
-        return tr_fail(TR_E_FORMAT, "model %s: %s is %g, but must be between 0 and 1",
-                       tr_gguf_path(g), key, (double)c->norm_eps);
+    if (st == TR_OK && !(c->norm_eps > 0.0f && c->norm_eps < 1.0f))
+        st = tr_fail(TR_E_FORMAT, "model %s: %s is %g, but must be between 0 and 1",
+                     tr_gguf_path(g), key, (double)c->norm_eps);
+    return st;
+}
+
+static tr_status read_rope_base(const tr_gguf *g, tr_model_config *c)
+{
+    char key[128];
+
     c->rope_base = 10000.0f;
     snprintf(key, sizeof key, "%s.rope.freq_base", c->arch);
-    st = tr_gguf_opt_f32(g, key, &c->rope_base);
+    tr_status st = tr_gguf_opt_f32(g, key, &c->rope_base);
     if (st != TR_OK)
         return st;
     if (!(c->rope_base > 1.0f && c->rope_base < 1e12f))
@@ -440,7 +477,7 @@ tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
     if (st == TR_OK)
         st = read_heads(g, &c);
     if (st == TR_OK)
-        st = read_floats(g, &c);
+        st = read_rope_base(g, &c);
     if (st == TR_OK)
         st = read_vocab(g, &c);
     if (st == TR_OK)
@@ -449,6 +486,8 @@ tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
         return st;
     set_defaults(&c);
     st = arch->configure(g, &c);
+    if (st == TR_OK)
+        st = read_epsilon(g, &c);
     if (st == TR_OK)
         st = check_heads(g, &c);
     if (c.n_dense >= c.n_layers) /* the architecture may have found so */

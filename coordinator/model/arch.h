@@ -7,6 +7,7 @@
  * TO ADD ONE  write arch_NAME.c with a `const tr_arch tr_arch_NAME`, list it in arch.c, add its
  *             reference models to tests/golden.  What it sets beyond the defaults is what
  *             distinguishes it; a variant that nobody has yet becomes a field here.
+ *             docs/adding-a-model.md has the steps.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_COORDINATOR_MODEL_ARCH_H
@@ -19,6 +20,12 @@ typedef enum {
     TR_ROPE_NEOX, /* value i with value i + n/2 */
     TR_ROPE_NORM, /* value 2i with value 2i + 1 */
 } tr_rope_kind;
+
+/* What stands before attention, before the network, and before the output. */
+typedef enum {
+    TR_NORM_RMS,   /* Zhang and Sennrich, "Root mean square layer normalization", 2019 */
+    TR_NORM_LAYER, /* the mean is taken away first, a bias added last: layer_norm.h */
+} tr_norm;
 
 /* RMS norm of queries and keys before the rotation. */
 typedef enum {
@@ -45,12 +52,15 @@ typedef struct {
     uint32_t n_vocab;
     uint32_t context;          /* positions that the model was trained for */
     uint32_t n_experts, top_k; /* 1 and 1 in a model without experts */
+    tr_norm norm;
     float norm_eps;
+    bool has_positions; /* a vector for each of `context` positions is added to embeddings */
 
     /* attention */
+    bool has_joint_qkv; /* queries', keys' and values' rows are one matrix, attn_qkv */
     float rope_base;
     tr_rope_kind rope;
-    uint32_t n_rot;        /* values of a head that are rotated, the first ones: head_dim */
+    uint32_t n_rot; /* values of a head that are rotated, the first ones: head_dim; 0: none */
     bool has_rope_factors; /* rope_freqs.weight divides the frequencies */
     float yarn_factor;     /* how far YaRN stretches the context: 1 */
     uint32_t yarn_context; /* from this many positions */
@@ -72,6 +82,7 @@ typedef struct {
 
     /* experts */
     const char *ffn_norm; /* the tensor's name: "ffn_norm" */
+    bool has_plain_ffn;   /* dense networks without a gate, with biases (experts/apply.h) */
     bool has_expert_bias; /* and with it another activation (experts/apply.h) */
     bool has_router_bias;
     tr_gate gate;
@@ -101,8 +112,10 @@ typedef struct {
     const char *keys[TR_ARCH_KEYS];
 } tr_arch;
 
+extern const tr_arch tr_arch_bailingmoe2;
 extern const tr_arch tr_arch_deepseek2;
 extern const tr_arch tr_arch_glm4moe;
+extern const tr_arch tr_arch_gpt2;
 extern const tr_arch tr_arch_gpt_oss;
 extern const tr_arch tr_arch_granitemoe;
 extern const tr_arch tr_arch_llama;
@@ -123,6 +136,10 @@ tr_status tr_arch_layers(const tr_gguf *g, tr_model_config *c);  /* n_layers, n_
 tr_status tr_arch_yarn(const tr_gguf *g, tr_model_config *c);    /* yarn_... */
 tr_status tr_arch_shared(const tr_gguf *g, tr_model_config *c);  /* shared_ffn */
 tr_status tr_arch_rotated(const tr_gguf *g, tr_model_config *c); /* n_rot */
+tr_status tr_arch_groups(const tr_gguf *g, tr_model_config *c);  /* n_groups, used_groups */
+
+/* Whether the first layer with experts has exp_probs_b.bias; after tr_arch_layers. */
+bool tr_arch_has_choice_bias(const tr_gguf *g, const tr_model_config *c);
 
 /* Read and check the blueprint of a file.  TR_E_UNSUPPORTED names an unknown architecture and
  * lists the known ones; TR_E_FORMAT a key that is missing or makes no sense. */

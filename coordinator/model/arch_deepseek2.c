@@ -77,20 +77,12 @@ static tr_status read_scale(const tr_gguf *g, tr_model_config *c)
     return st;
 }
 
-static bool has_choice_bias(const tr_gguf *g, const tr_model_config *c)
-{
-    char name[64];
-
-    snprintf(name, sizeof name, "blk.%u.exp_probs_b.bias", c->n_dense);
-    return tr_gguf_find(g, name) != NULL;
-}
-
 /* 1 is softmax, 2 sigmoid.  Files that don't say are older, and of either kind: the bias is V3's.
  */
 static tr_status read_gate(const tr_gguf *g, tr_model_config *c)
 {
     uint32_t gate = 0;
-    bool has_bias = has_choice_bias(g, c);
+    bool has_bias = tr_arch_has_choice_bias(g, c);
 
     tr_status st = tr_arch_number(g, c, "expert_gating_func", 2, &gate);
     if (st == TR_OK && gate == 1 && has_bias)
@@ -103,27 +95,6 @@ static tr_status read_gate(const tr_gguf *g, tr_model_config *c)
     return st;
 }
 
-/* One group, or none, is no choice. */
-static tr_status read_groups(const tr_gguf *g, tr_model_config *c)
-{
-    uint32_t n = 0;
-    uint32_t used = 0;
-
-    tr_status st = tr_arch_number(g, c, "expert_group_count", TR_MAX_GROUPS, &n);
-    if (st == TR_OK)
-        st = tr_arch_number(g, c, "expert_group_used_count", TR_MAX_GROUPS, &used);
-    if (st != TR_OK || n <= 1)
-        return st;
-    if (c->n_experts % n != 0 || used == 0 || used > n || c->n_experts / n * used < c->top_k)
-        return tr_fail(TR_E_FORMAT,
-                       "model %s: %u experts in %u groups, %u of them used, from which to choose "
-                       "%u (deepseek2.expert_group_count, expert_group_used_count)",
-                       tr_gguf_path(g), c->n_experts, n, used, c->top_k);
-    c->n_groups = n;
-    c->used_groups = used;
-    return TR_OK;
-}
-
 static tr_status read_experts(const tr_gguf *g, tr_model_config *c)
 {
     tr_status st = tr_arch_layers(g, c);
@@ -132,7 +103,7 @@ static tr_status read_experts(const tr_gguf *g, tr_model_config *c)
     if (st == TR_OK)
         st = read_gate(g, c);
     if (st == TR_OK)
-        st = read_groups(g, c);
+        st = tr_arch_groups(g, c);
     if (st == TR_OK)
         st = tr_arch_flag(g, c, "expert_weights_norm", &c->renormalise);
     if (st == TR_OK)

@@ -1,6 +1,6 @@
 /* forward.c - the pass of a batch through the model, in the order of the papers.
  *
- *   x = embedding[token]
+ *   x = embedding[token], plus positions[position] where they are learned
  *   for each layer:
  *       x += attention(norm(x))
  *       x += sum over the picked experts of weight * expert(norm(x))
@@ -20,6 +20,7 @@
 #include "base/memory.h"
 #include "coordinator/model/attention.h"
 #include "coordinator/model/latent.h"
+#include "coordinator/model/layer_norm.h"
 #include "coordinator/model/rope.h"
 #include "coordinator/model/router.h"
 
@@ -168,6 +169,12 @@ static void embed(tr_forward *f)
     for (size_t r = 0; r < f->n_rows; r++)
         tr_matrix_row(e, f->batch->token[r], f->x + r * f->dim);
     scale(f->o.model->config.embedding_scale, f->n_rows * f->dim, f->x);
+    if (!f->o.model->config.has_positions)
+        return;
+    for (size_t r = 0; r < f->n_rows; r++) {
+        tr_matrix_row(&f->o.model->positions.matrix, f->batch->position[r], f->normed);
+        f->o.compute->kernels->axpy_f32(1.0f, f->normed, f->dim, f->x + r * f->dim);
+    }
 }
 
 static void angles(tr_forward *f)
@@ -181,24 +188,30 @@ static void angles(tr_forward *f)
 
 typedef struct {
     tr_forward *f;
-    const float *weight;
+    const float *weight, *bias;
 } norm_job;
 
 static void norm_rows(void *ctx, size_t thread, size_t begin, size_t end)
 {
     const norm_job *j = ctx;
     const tr_forward *f = j->f;
+    const tr_model_config *c = &f->o.model->config;
 
     (void)thread;
-    for (size_t r = begin; r < end; r++)
-        f->o.compute->kernels->rms_norm(f->x + r * f->dim, j->weight, f->dim,
-                                        f->o.model->config.norm_eps, f->normed + r * f->dim);
+    for (size_t r = begin; r < end; r++) {
+        const float *x = f->x + r * f->dim;
+        float *y = f->normed + r * f->dim;
+        if (c->norm == TR_NORM_RMS)
+            f->o.compute->kernels->rms_norm(x, j->weight, f->dim, c->norm_eps, y);
+        else
+            tr_layer_norm(x, j->weight, j->bias, f->dim, c->norm_eps, y);
+    }
 }
 
-/* normed = norm(x) * weight */
-static void norm(tr_forward *f, const float *weight)
+/* normed = norm(x) * weight, plus bias where the norm has one */
+static void norm(tr_forward *f, const float *weight, const float *bias)
 {
-    norm_job j = { f, weight };
+    norm_job j = { f, weight, bias };
 
     tr_pool_for(f->o.compute->pool, f->n_rows, 4, norm_rows, &j);
 }
@@ -353,7 +366,7 @@ static void attend(tr_forward *f)
     const float *given = f->heads;
     tr_act made = TR_ACT_COUNT;
 
-    norm(f, y->attn_norm);
+    norm(f, y->attn_norm, y->attn_norm_bias);
     const float *queries = c->latent > 0 ? project_latent(f) : project(f);
     tr_attention a = {
         .compute = f->o.compute,
@@ -407,7 +420,7 @@ static void route(tr_forward *f)
     bool is_dense = f->layer < c->n_dense;
     tr_act made = TR_ACT_COUNT;
 
-    norm(f, y->ffn_norm);
+    norm(f, y->ffn_norm, y->ffn_norm_bias);
     if (is_dense) {
         for (size_t r = 0; r < f->n_rows; r++)
             f->picks[r] = (tr_pick){ (uint32_t)r, 0, c->residual_scale };
@@ -504,7 +517,7 @@ static void output(tr_forward *f, float *logits)
             memmove(f->x + n++ * f->dim, f->x + r * f->dim, f->dim * sizeof(float));
     TR_CHECK(n <= f->o.max_logits);
     f->n_rows = n;
-    norm(f, f->o.model->output_norm);
+    norm(f, f->o.model->output_norm, f->o.model->output_norm_bias);
     tr_act_rows(c, act, f->normed, f->dim, n, f->act);
     tr_linear(c, w, act, f->act, tr_act_row_size(act, f->dim), n, logits);
     scale(1.0f / f->o.model->config.logit_scale, n * w->n_out, logits);

@@ -127,6 +127,17 @@ static size_t k_norm_size(const tr_model_config *c)
     return c->qk_norm == TR_QK_NORM_HEAD ? c->head_dim : (size_t)c->head_dim * c->n_kv_heads;
 }
 
+/* A norm's weight and, where the architecture has one, its bias. */
+static tr_status layer_norm(loader *l, uint32_t i, const char *name, float **weight, float **bias)
+{
+    uint32_t dim = l->m->config.dim;
+
+    tr_status st = layer_vector(l, i, name, dim, weight);
+    if (st == TR_OK && l->m->config.norm == TR_NORM_LAYER)
+        st = layer_bias(l, i, name, dim, bias);
+    return st;
+}
+
 static tr_status load_biases(loader *l, uint32_t i, uint64_t q, uint64_t kv)
 {
     tr_layer *y = &l->m->layer[i];
@@ -191,7 +202,7 @@ static tr_status load_router(loader *l, uint32_t i)
 static tr_status wrong_kind(const loader *l, uint32_t i)
 {
     return tr_fail(TR_E_FORMAT, "model %s: layer %u has tensor %s, but the metadata promises %s",
-                   tr_gguf_path(l->g), i, l->m->experts.layer[i].gate->name,
+                   tr_gguf_path(l->g), i, l->m->experts.layer[i].up->name,
                    i < l->m->config.n_dense ? "a layer without experts" : "experts");
 }
 
@@ -200,13 +211,19 @@ static tr_status check_kind(const loader *l, uint32_t i)
 {
     const tr_expert_tensors *e = &l->m->experts.layer[i];
     bool is_dense = i < l->m->config.n_dense;
+    bool is_plain = is_dense && l->m->config.has_plain_ffn;
 
     if (!tr_expert_map_has(&l->m->experts, i))
-        return tr_fail(TR_E_FORMAT, "model %s: layer %u lacks blk.%u.ffn_gate%s.weight",
-                       tr_gguf_path(l->g), i, i, is_dense ? "" : "_exps");
+        return tr_fail(TR_E_FORMAT, "model %s: layer %u lacks blk.%u.ffn_%s%s.weight",
+                       tr_gguf_path(l->g), i, i, is_plain ? "up" : "gate", is_dense ? "" : "_exps");
     if (e->is_dense != is_dense)
         return wrong_kind(l, i);
-    bool has_bias = e->gate_bias != NULL;
+    if (is_plain != tr_expert_is_plain(e))
+        return tr_fail(TR_E_UNSUPPORTED,
+                       "model %s: layer %u has %s tensor blk.%u.ffn_gate.weight: this variant of "
+                       "%s is not supported",
+                       tr_gguf_path(l->g), i, is_plain ? "a" : "no", i, l->m->config.arch);
+    bool has_bias = e->up_bias != NULL;
     if (is_dense || has_bias == l->m->config.has_expert_bias)
         return TR_OK;
     return tr_fail(TR_E_UNSUPPORTED,
@@ -291,21 +308,91 @@ static tr_status load_latent(loader *l, uint32_t i)
     return st;
 }
 
-/* Queries, keys and values, where each is a matrix of its own. */
-static tr_status load_projections(loader *l, uint32_t i)
+/* Each a matrix of its own. */
+static tr_status load_single_qkv(loader *l, uint32_t i, uint64_t q, uint64_t kv)
 {
     const tr_model_config *c = &l->m->config;
     tr_layer *y = &l->m->layer[i];
-    uint64_t q = (uint64_t)c->n_heads * c->head_dim;
-    uint64_t kv = (uint64_t)c->n_kv_heads * c->head_dim;
 
     tr_status st = layer_matrix(l, i, "attn_q", c->dim, q, &y->q);
     if (st == TR_OK)
         st = layer_matrix(l, i, "attn_k", c->dim, kv, &y->k);
     if (st == TR_OK)
         st = layer_matrix(l, i, "attn_v", c->dim, kv, &y->v);
-    if (st == TR_OK && c->has_qkv_bias)
-        st = load_biases(l, i, q, kv);
+    return st == TR_OK && c->has_qkv_bias ? load_biases(l, i, q, kv) : st;
+}
+
+/* Rows first..first+n-1 of t, as if they were a tensor. */
+static tr_gguf_tensor rows_of(const tr_gguf_tensor *t, uint64_t first, uint64_t n)
+{
+    tr_gguf_tensor part = *t;
+    uint64_t row = t->size / t->dim[1];
+
+    part.dim[1] = n;
+    part.offset += first * row;
+    part.size = n * row;
+    return part;
+}
+
+/* Matrices that lie one below the other in attn_qkv. */
+static tr_status load_joint_matrices(loader *l, uint32_t i, const uint64_t rows[3])
+{
+    tr_layer *y = &l->m->layer[i];
+    tr_weights *to[] = { &y->q, &y->k, &y->v };
+    const tr_gguf_tensor *t = NULL;
+    uint64_t first = 0;
+    char name[64];
+
+    snprintf(name, sizeof name, "blk.%u.attn_qkv.weight", i);
+    tr_status st = find(l, name, l->m->config.dim, rows[0] + rows[1] + rows[2], 1, &t);
+    if (st == TR_OK && l->used)
+        return tr_weights_check(l->g, t);
+    for (size_t k = 0; k < 3 && st == TR_OK; k++) {
+        tr_gguf_tensor part = rows_of(t, first, rows[k]);
+        st = tr_weights_load_for(l->compute, l->g, &part, 0, 1, to[k]);
+        if (st == TR_OK)
+            st = loaded(l, to[k]->size);
+        first += rows[k];
+    }
+    return st;
+}
+
+/* Biases that lie one behind the other. */
+static tr_status load_joint_biases(loader *l, uint32_t i, const uint64_t rows[3])
+{
+    tr_layer *y = &l->m->layer[i];
+    float **to[] = { &y->q_bias, &y->k_bias, &y->v_bias };
+    uint64_t n = rows[0] + rows[1] + rows[2];
+    float *joint = NULL;
+    const float *from;
+
+    tr_status st = layer_bias(l, i, "attn_qkv", n, &joint);
+    if (st != TR_OK || l->used)
+        return st;
+    from = joint;
+    for (size_t k = 0; k < 3 && st == TR_OK; k++) {
+        st = tr_memory_new(rows[k] * sizeof(float), "biases", (void **)to[k]);
+        if (st == TR_OK)
+            memcpy(*to[k], from, rows[k] * sizeof(float));
+        from += rows[k];
+    }
+    vector_free(&joint, n);
+    return st;
+}
+
+/* Queries, keys and values. */
+static tr_status load_projections(loader *l, uint32_t i)
+{
+    const tr_model_config *c = &l->m->config;
+    tr_layer *y = &l->m->layer[i];
+    uint64_t q = (uint64_t)c->n_heads * c->head_dim;
+    uint64_t kv = (uint64_t)c->n_kv_heads * c->head_dim;
+    const uint64_t rows[] = { q, kv, kv };
+
+    tr_status st =
+        c->has_joint_qkv ? load_joint_matrices(l, i, rows) : load_single_qkv(l, i, q, kv);
+    if (st == TR_OK && c->has_joint_qkv && c->has_qkv_bias)
+        st = load_joint_biases(l, i, rows);
     if (st == TR_OK && c->qk_norm != TR_QK_NORM_NONE)
         st = layer_vector(l, i, "attn_q_norm", q_norm_size(c), &y->q_norm);
     if (st == TR_OK && c->qk_norm != TR_QK_NORM_NONE)
@@ -321,7 +408,7 @@ static tr_status load_layer(loader *l, uint32_t i)
 
     tr_status st = check_kind(l, i);
     if (st == TR_OK)
-        st = layer_vector(l, i, "attn_norm", c->dim, &y->attn_norm);
+        st = layer_norm(l, i, "attn_norm", &y->attn_norm, &y->attn_norm_bias);
     if (st == TR_OK)
         st = c->latent > 0 ? load_latent(l, i) : load_projections(l, i);
     if (st == TR_OK)
@@ -331,7 +418,7 @@ static tr_status load_layer(loader *l, uint32_t i)
     if (st == TR_OK && c->has_sinks)
         st = layer_vector(l, i, "attn_sinks", c->n_heads, &y->sinks);
     if (st == TR_OK)
-        st = layer_vector(l, i, c->ffn_norm, c->dim, &y->ffn_norm);
+        st = layer_norm(l, i, c->ffn_norm, &y->ffn_norm, &y->ffn_norm_bias);
     if (st == TR_OK && i >= c->n_dense)
         st = load_router(l, i);
     return st;
@@ -345,6 +432,10 @@ static tr_status load(loader *l)
     tr_status st = matrix(l, "token_embd.weight", c->dim, c->n_vocab, &m->embedding);
     if (st == TR_OK)
         st = vector(l, "output_norm.weight", c->dim, &m->output_norm);
+    if (st == TR_OK && c->norm == TR_NORM_LAYER)
+        st = vector(l, "output_norm.bias", c->dim, &m->output_norm_bias);
+    if (st == TR_OK && c->has_positions)
+        st = matrix(l, "position_embd.weight", c->dim, c->context, &m->positions);
     if (st == TR_OK && c->has_rope_factors)
         st = vector(l, "rope_freqs.weight", c->n_rot / 2, &m->rope_factors);
     if (st != TR_OK)
@@ -478,6 +569,7 @@ tr_status tr_model_open(const tr_gguf *g, const tr_compute *compute,
 static void layer_free(const tr_model_config *c, tr_layer *y)
 {
     vector_free(&y->attn_norm, c->dim);
+    vector_free(&y->attn_norm_bias, c->dim);
     tr_weights_free(&y->q);
     tr_weights_free(&y->k);
     tr_weights_free(&y->v);
@@ -496,6 +588,7 @@ static void layer_free(const tr_model_config *c, tr_layer *y)
     vector_free(&y->out_bias, c->dim);
     vector_free(&y->sinks, c->n_heads);
     vector_free(&y->ffn_norm, c->dim);
+    vector_free(&y->ffn_norm_bias, c->dim);
     tr_weights_free(&y->router);
     vector_free(&y->router_bias, c->n_experts);
     vector_free(&y->choice_bias, c->n_experts);
@@ -515,6 +608,8 @@ void tr_model_close(tr_model **model)
         layer_free(&m->config, &m->layer[i]);
     free(m->layer);
     vector_free(&m->output_norm, m->config.dim);
+    vector_free(&m->output_norm_bias, m->config.dim);
+    tr_weights_free(&m->positions);
     vector_free(&m->rope_factors, m->config.n_rot / 2);
     tr_weights_free(&m->output_own);
     tr_weights_free(&m->embedding);

@@ -36,6 +36,9 @@ typedef struct {
     float *sinks;        /* [n_heads], if config.has_sinks; else NULL */
     float *ffn_norm;     /* [dim] */
 
+    /* If config.norm is TR_NORM_LAYER; else NULL. */
+    float *attn_norm_bias, *ffn_norm_bias; /* [dim] */
+
     /* If config.latent, in place of k and v; if config.query_rank, q is [..][query_rank]. */
     tr_weights q_low;           /* [query_rank][dim] */
     float *q_low_norm;          /* [query_rank] */
@@ -58,7 +61,9 @@ typedef struct {
     tr_model_config config;
     tr_expert_map experts;
     tr_weights embedding;    /* [n_vocab][dim] */
+    tr_weights positions;    /* [context][dim], if config.has_positions */
     float *output_norm;      /* [dim] */
+    float *output_norm_bias; /* [dim], if config.norm is TR_NORM_LAYER; else NULL */
     tr_weights output_own;   /* [n_vocab][dim]; empty where the embedding serves as output */
     const tr_matrix *output; /* whichever it is */
     float *rope_factors;     /* [n_rot / 2], if config.has_rope_factors; else NULL */

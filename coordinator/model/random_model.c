@@ -24,6 +24,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { CHUNK = 1 << 20, BATCH = 256, MAX_TENSORS = 24 * TR_MAX_LAYERS, N_BYTES = 256 };
 
@@ -44,6 +45,12 @@ typedef struct {
     tr_progress bar;
     uint64_t done;
 } synth;
+
+/* Whose layers are of their own kind: arch_gpt2.c. */
+static bool is_gpt2(const tr_model_shape *m)
+{
+    return strcmp(m->arch, "gpt2") == 0;
+}
 
 /* ---- metadata ------------------------------------------------------------------------- */
 
@@ -132,6 +139,10 @@ static tr_status put_metadata(synth *s)
     put_number(s, "embedding_length", m->dim);
     put_number(s, "feed_forward_length", m->ffn);
     put_number(s, "attention.head_count", m->n_heads);
+    if (is_gpt2(m)) {
+        put_real(s, "attention.layer_norm_epsilon", m->norm_eps);
+        return put_vocabulary(s);
+    }
     put_number(s, "attention.head_count_kv", m->n_kv_heads);
     put_number(s, "attention.key_length", m->head_dim);
     put_number(s, "attention.value_length", m->head_dim);
@@ -216,6 +227,37 @@ static void put_attention(synth *s, uint32_t i)
     put_vector(s, name_in(i, "ffn_norm", name, sizeof name), m->dim);
 }
 
+/* A layer norm's, of weight and bias. */
+static void put_layer_norm(synth *s, uint32_t i, const char *part)
+{
+    char name[64];
+
+    put_vector(s, name_in(i, part, name, sizeof name), s->o->shape.dim);
+    put_bias(s, i, part, s->o->shape.dim);
+}
+
+/* A matrix and what is added to its products. */
+static void put_affine(synth *s, uint32_t i, const char *part, uint64_t in, uint64_t out,
+                       float gain)
+{
+    char name[64];
+
+    put_matrix(s, name_in(i, part, name, sizeof name), s->o->dense, in, out, gain);
+    put_bias(s, i, part, out);
+}
+
+static void put_gpt2_layer(synth *s, uint32_t i)
+{
+    const tr_model_shape *m = &s->o->shape;
+
+    put_layer_norm(s, i, "attn_norm");
+    put_affine(s, i, "attn_qkv", m->dim, 3 * (uint64_t)m->dim, 1.0f);
+    put_affine(s, i, "attn_output", m->dim, m->dim, 1.0f);
+    put_layer_norm(s, i, "ffn_norm");
+    put_affine(s, i, "ffn_up", m->dim, m->ffn, 1.0f);
+    put_affine(s, i, "ffn_down", m->ffn, m->dim, 1.5f);
+}
+
 static void put_shared(synth *s, uint32_t i)
 {
     const tr_model_shape *m = &s->o->shape;
@@ -235,6 +277,10 @@ static void put_layer(synth *s, uint32_t i)
     const tr_model_shape *m = &s->o->shape;
     char name[64];
 
+    if (is_gpt2(m)) {
+        put_gpt2_layer(s, i);
+        return;
+    }
     put_attention(s, i);
     if (m->n_experts == 0) {
         put_matrix(s, name_in(i, "ffn_gate", name, sizeof name), s->o->dense, m->dim, m->ffn, 1.0f);
@@ -387,6 +433,12 @@ static tr_status write_model(synth *s)
     put_tensor(s, "token_embd.weight", (uint64_t[]){ m->dim, m->n_vocab, 1 }, 2,
                (filling){ s->o->dense, 0, 1.0f, 0.0f });
     put_vector(s, "output_norm.weight", m->dim);
+    if (is_gpt2(m)) {
+        put_tensor(s, "output_norm.bias", (uint64_t[]){ m->dim, 1, 1 }, 1,
+                   (filling){ TR_TYPE_F32, 0, 0.1f, 0.0f });
+        put_tensor(s, "position_embd.weight", (uint64_t[]){ m->dim, m->context, 1 }, 2,
+                   (filling){ TR_TYPE_F32, 0, 0.5f, 0.0f });
+    }
     put_matrix(s, "output.weight", s->o->dense, m->dim, m->n_vocab, 4.0f);
     for (uint32_t i = 0; i < m->n_layers; i++)
         put_layer(s, i);

@@ -47,7 +47,7 @@ static tr_type type_wanted(const tr_requantise *r, const tr_gguf_tensor *t)
     for (size_t i = r->n_rules; i-- > 0;)
         if (fnmatch(r->rules[i].pattern, t->name, 0) == 0)
             return r->rules[i].type;
-    if (!is_matrix(t) || strstr(t->name, "ffn_gate_inp"))
+    if (!is_matrix(t) || strstr(t->name, "ffn_gate_inp") || strstr(t->name, "position_embd"))
         return t->type;
     return ends_with(t->name, "_exps.weight") ? r->experts : r->dense;
 }

@@ -2,8 +2,9 @@
  *
  * What becomes of a tensor: a rule whose pattern (fnmatch) is its name decides, the last such rule
  * first; else experts (ffn_*_exps.weight) get `experts`, other matrices `dense`.  Vectors, the
- * router and tensors of unknown purpose stay as they are.  A row that is no whole number of the
- * type's blocks falls to a type whose blocks it fills, with a line that says so.
+ * router, learned positions and tensors of unknown purpose stay as they are.  A row that is no
+ * whole number of the type's blocks falls to a type whose blocks it fills, with a line that says
+ * so.
  *
  * Tensors stream through a few megabytes, rows over all threads.  Metadata is copied but for the
  * keys that name the file's type.

@@ -27,6 +27,8 @@ static const tr_model_shape shapes[] = {
       1000000.0f, 1e-5f, TR_QK_NORM_NONE, false, 0 },
     { "llama-3.1-8b", "llama", "Llama 3.1 8B", 32, 4096, 32, 8, 128, 0, 0, 14336, 128256, 131072,
       500000.0f, 1e-5f, TR_QK_NORM_NONE, false, 0 },
+    { "gpt2", "gpt2", "GPT-2 (124 million)", 12, 768, 12, 12, 64, 0, 0, 3072, 50257, 1024, 0.0f,
+      1e-5f, TR_QK_NORM_NONE, true, 0 },
     { "qwen3-8b", "qwen3", "Qwen3 8B", 36, 4096, 32, 8, 128, 0, 0, 12288, 151936, 40960, 1000000.0f,
       1e-6f, TR_QK_NORM_HEAD, false, 0 },
 };

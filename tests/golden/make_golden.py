@@ -22,11 +22,13 @@ import numpy as np
 MODELS = ["qwen3moe.F32", "qwen3moe.F16", "qwen3moe.Q8_0", "qwen3moe-kq.F32", "qwen3moe-kq.F16",
           "qwen3moe-kq.BF16", "qwen3moe-kq.Q8_0", "qwen3moe-kq.Q4_0", "qwen3moe-kq.Q4_1",
           "qwen3moe-kq.Q5_0", "qwen3moe-kq.Q5_1", "qwen3moe-kq.Q2_K", "qwen3moe-kq.Q3_K",
-          "qwen3moe-kq.Q4_K_M", "qwen3moe-kq.Q5_K", "qwen3moe-kq.IQ4_NL", "qwen3moe-kq.IQ4_XS",
-          "qwen3moe-kq.MXFP4", "olmoe.F32", "olmoe.F16", "olmoe.Q8_0",
+          "qwen3moe-kq.Q4_K", "qwen3moe-kq.Q4_K_M", "qwen3moe-kq.Q5_K", "qwen3moe-kq.Q6_K",
+          "qwen3moe-kq.IQ4_NL", "qwen3moe-kq.IQ4_XS", "qwen3moe-kq.MXFP4", "mixtral.Q4_0",
+          "mixtral.Q4_1", "mixtral.Q5_0", "mixtral.Q4_K", "mixtral.Q4_K_M",
+          "olmoe.F32", "olmoe.F16", "olmoe.Q8_0",
           "qwen2moe.F32", "qwen2moe.F16", "qwen2moe.Q8_0"]
 MODELS += [model + "." + kind for model in ("mixtral", "llama", "llama3", "qwen3", "granitemoe",
-                                            "glm4moe", "gpt-oss", "deepseek2-lite",
+                                            "glm4moe", "gpt2", "gpt-oss", "deepseek2-lite",
                                             "deepseek2-v3", "deepseek2-mla")
            for kind in ("F32", "F16", "Q8_0")] + ["gpt-oss.MXFP4"]
 GROUPED = ("deepseek2-v3", "deepseek2-mla")

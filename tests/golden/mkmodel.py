@@ -296,9 +296,29 @@ def gpt2():
         m.w(b + 'ffn_down.weight', d, ff, gain=1.5); m.v(b + 'ffn_down.bias', d)
     return m
 
+def bailingmoe2():
+    # Ling 2.0: one matrix for q, k, v; half of a head rotated; groups of experts; a shared expert of its own width; a block behind
+    d, nl, nh, nkv, hd, ff, ne = 256, 4, 4, 2, 64, 32, 16
+    m = base('bailingmoe2', 'bailingmoe2', 141, d, nl, nh, nkv, 256, hd // 2, 1e-6, 6e5, attention__key_length=hd, attention__value_length=hd,
+             leading_dense_block_count=1, expert_count=ne, expert_used_count=4, expert_shared_count=1, expert_feed_forward_length=ff,
+             expert_shared_feed_forward_length=2 * ff, expert_weights_scale=2.5, expert_weights_norm=True, expert_gating_func=2,
+             expert_group_count=4, expert_group_used_count=2, nextn_predict_layers=1)
+    m.tok = bpe_vocab('bailingmoe2', ['<|startoftext|>', '<|endoftext|>', '<|role_end|>']); m.tok['tokenizer.ggml.eos_token_id'] = NV - 2
+    m.emb(d)
+    for i in range(nl):
+        b = 'blk.%d.' % i; m.norm(b + 'attn_norm.weight', d)
+        m.w(b + 'attn_qkv.weight', (nh + 2 * nkv) * hd, d, gain=1.2); m.w(b + 'attn_output.weight', d, nh * hd, gain=1.2)
+        m.norm(b + 'attn_q_norm.weight', hd, 1.4); m.norm(b + 'attn_k_norm.weight', hd, 1.4); m.norm(b + 'ffn_norm.weight', d)
+        if i < 1: ffn(m, b, d, 256)
+        else: moe(m, b, d, ff, ne, gain=1.0); m.v(b + 'exp_probs_b.bias', ne, std=0.25); ffn(m, b, d, 2 * ff, '_shexp')
+    b = 'blk.%d.' % (nl - 1)
+    m.w(b + 'nextn.eh_proj.weight', d, 2 * d); m.norm(b + 'nextn.enorm.weight', d); m.norm(b + 'nextn.hnorm.weight', d)
+    m.norm(b + 'layer_output_norm.weight', d)
+    return m
+
 MODELS = {'qwen3moe': qwen3moe, 'qwen3moe-kq': qwen3moe_kq, 'mixtral': mixtral, 'olmoe': olmoe, 'qwen2moe': qwen2moe,
           'deepseek2-lite': deepseek2_lite, 'deepseek2-v3': deepseek2_v3, 'deepseek2-mla': deepseek2_mla, 'gpt-oss': gptoss, 'glm4moe': glm4moe,
-          'granitemoe': granitemoe, 'llama': llama, 'llama3': llama3, 'qwen3': qwen3, 'gpt2': gpt2}
+          'granitemoe': granitemoe, 'llama': llama, 'llama3': llama3, 'qwen3': qwen3, 'gpt2': gpt2, 'bailingmoe2': bailingmoe2}
 ALLTYPES = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q4_K', 'Q5_K', 'Q6_K', 'Q2_K', 'Q3_K', 'IQ4_NL', 'IQ4_XS', 'MXFP4']
 EXTRA = {'qwen3moe-kq': ALLTYPES, 'mixtral': ALLTYPES, 'gpt-oss': ['F32', 'F16', 'Q8_0', 'MXFP4']}
 

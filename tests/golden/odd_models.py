@@ -64,9 +64,29 @@ OWN = {
                    "expert_group_count": [3], "expert_group_used_count": [0],
                    "nextn_predict_layers": [1],
                    "rope.scaling.yarn_log_multiplier": ["nan"], "attention.scale": [0.5]}),
+    "bailingmoe2": ({"expert_group_count": [1], "expert_group_used_count": [4],
+                     "expert_gating_func": [0], "rope.dimension_count": [64],
+                     "expert_weights_scale": [0.5]},
+                    {"attention.head_count": [8], "attention.head_count_kv": [1, 4],
+                     "leading_dense_block_count": [0, 2], "nextn_predict_layers": [0, 2, 4],
+                     "rope.dimension_count": [0, 7, 66], "expert_gating_func": [1, 3],
+                     "expert_group_count": [3], "expert_group_used_count": [0, 5],
+                     "expert_shared_count": [2, 2**31],
+                     "expert_shared_feed_forward_length": [32, 2**31],
+                     "expert_weights_scale": ["nan", 0.0], "rope.scaling.factor": [2.0],
+                     "attention.sliding_window": [8]}),
+    "gpt2": ({"feed_forward_length": [0], "attention.head_count": [2]},
+             {"context_length": [1, 511, 2**31], "attention.head_count": [3],
+              "attention.head_count_kv": [2], "attention.layer_norm_epsilon": ["nan", 0.0, -1.0],
+              "feed_forward_length": [7], "expert_count": [8], "rope.scaling.factor": [2.0],
+              "attention.key_length": [32]}),
     "qwen2moe": ({}, {"expert_shared_feed_forward_length": [0, 7, 2**31], "expert_count": [0, 7]}),
 }
-HALVED = ("exp_probs_b", "rope_freqs", "_shexp", "ffn_down.", "sinks", ".bias")
+HALVED = ("exp_probs_b", "rope_freqs", "_shexp", "ffn_down.", "sinks", ".bias", "attn_qkv",
+          "position_embd")
+GLOBAL = ("position_embd", "output_norm")
+# Of newer ones: layers that say all, since others have the same tensors.
+ALIKE = {"gpt2": ("blk.0.",), "bailingmoe2": ("blk.0.", "blk.1.")}
 # refused, whatever else: these would be other models
 MUST_FAIL = ["expert_gating_func", "expert_shared_count", "sliding_window", "leading_dense",
              "extra", "expert_group", "weights_scale", "logit_scale", "attention.scale",
@@ -126,6 +146,7 @@ def cases(g):
 def own_cases(g):
     """name, metadata, tensors"""
     arch = g.kv["general.architecture"]
+    first = ALIKE.get(arch, ("blk.0.", "blk.1."))
     for may, values in zip(("may run", "must fail"), OWN[arch]):
         for key in values:
             for v in values[key]:
@@ -134,7 +155,7 @@ def own_cases(g):
                 kv[arch + "." + key] = v if word or isinstance(v, int) else np.float32(v)
                 yield "%s %s %s=%s " % (arch, may, key, v), kv, tensors(g)
     for name in g.t:
-        if "nextn" not in name and name.startswith(("blk.0.", "blk.1.")):
+        if "nextn" not in name and name.startswith(first + GLOBAL):
             yield "%s must fail: missing %s" % (arch, name), dict(g.kv), [
                 t for t in tensors(g) if t[0] != name]
     if "blk.2.exp_probs_b.bias" in g.t:
@@ -145,8 +166,19 @@ def own_cases(g):
         kv = {**g.kv, "deepseek2.block_count": n + 1, "deepseek2.nextn_predict_layers": 1}
         yield "deepseek2 must run: a block behind", kv, tensors(g) + [
             ["blk.%d.nextn.enorm.weight" % n, (32,), "F32", np.zeros(32, np.float32).tobytes()]]
+    if arch == "gpt2":
+        gate = ["blk.1.ffn_gate.weight"] + tensors(g)[list(g.t).index("blk.1.ffn_up.weight")][1:]
+        yield "gpt2 must fail: a gate", dict(g.kv), tensors(g) + [gate]
+    if "blk.1.ffn_gate.weight" in g.t:
+        n = g.kv[arch + ".feed_forward_length"]
+        bias = ["blk.1.ffn_up.bias", (n,), "F32", np.zeros(n, np.float32).tobytes()]
+        down = ["blk.1.ffn_down.bias", (256,), "F32", np.zeros(256, np.float32).tobytes()]
+        yield "%s must fail: no gate but biases" % arch, dict(g.kv), [
+            t for t in tensors(g) if t[0] != "blk.1.ffn_gate.weight"] + [bias, down]
     short = tensors(g)
     for t in short:
+        if arch in ALIKE and not t[0].startswith(first + GLOBAL):
+            continue
         if not t[0].startswith("blk.3.") and any(part in t[0] for part in HALVED):
             whole, t[1] = t[1], t[1][:-1] + (t[1][-1] // 2,)
             t[3] = t[3][:len(t[3]) // 2]

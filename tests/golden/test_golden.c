@@ -29,19 +29,28 @@ static const char *const models[] = {
     "qwen3moe-kq.Q5_1",
     "qwen3moe-kq.Q2_K",
     "qwen3moe-kq.Q3_K",
+    "qwen3moe-kq.Q4_K",
     "qwen3moe-kq.Q4_K_M",
     "qwen3moe-kq.Q5_K",
+    "qwen3moe-kq.Q6_K",
     "qwen3moe-kq.IQ4_NL",
     "qwen3moe-kq.IQ4_XS",
     "qwen3moe-kq.MXFP4",
     FLOATS_AND_Q8_0("olmoe"),
     FLOATS_AND_Q8_0("qwen2moe"),
     FLOATS_AND_Q8_0("mixtral"),
+    "mixtral.Q4_0",
+    "mixtral.Q4_1",
+    "mixtral.Q5_0",
+    "mixtral.Q4_K",
+    "mixtral.Q4_K_M",
     FLOATS_AND_Q8_0("llama"),
     FLOATS_AND_Q8_0("llama3"),
     FLOATS_AND_Q8_0("qwen3"),
     FLOATS_AND_Q8_0("granitemoe"),
     FLOATS_AND_Q8_0("glm4moe"),
+    FLOATS_AND_Q8_0("gpt2"),
+    FLOATS_AND_Q8_0("bailingmoe2"),
     FLOATS_AND_Q8_0("gpt-oss"),
     "gpt-oss.MXFP4",
     FLOATS_AND_Q8_0("deepseek2-lite"),
@@ -353,6 +362,23 @@ static void three_workers_give_the_same_bytes(void **state)
     }
 }
 
+/* gpt2's file has a vector for each of 512 positions. */
+static void a_context_beyond_learned_positions_is_refused(void **state)
+{
+    tr_engine_options o = test_cluster_engine();
+    tr_engine *e = NULL;
+    char line[512] = "";
+
+    (void)state;
+    assert_int_equal(tr_gguf_open(TR_GOLDEN_MODELS "/gpt2.F32.gguf", (tr_gguf **)&o.gguf), TR_OK);
+    o.context = 513;
+    tr_fail_capture_begin(line, sizeof line);
+    assert_int_equal(tr_engine_open(&o, &e), TR_E_USAGE);
+    tr_fail_capture_end();
+    assert_non_null(strstr(line, "513 tokens is more than the 512 positions"));
+    tr_gguf_close((tr_gguf **)&o.gguf);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -360,6 +386,7 @@ int main(void)
         cmocka_unit_test(default_mode_is_within_the_tolerance_of_its_type),
         cmocka_unit_test(texts_become_the_tokens_that_other_engines_give),
         cmocka_unit_test(three_workers_give_the_same_bytes),
+        cmocka_unit_test(a_context_beyond_learned_positions_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

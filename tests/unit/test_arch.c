@@ -301,6 +301,26 @@ static void v3_is_known_by_its_bias_where_the_file_does_not_name_the_gate(void *
                             { .key = more, .real = value } }
 /* clang-format on */
 
+static void shared_experts_of_ling_have_their_own_width(void **state)
+{
+    own_case own = { "bailingmoe2",
+                     { { .key = "expert_shared_count", .number = 2 },
+                       { .key = "expert_feed_forward_length", .number = 32 },
+                       { .key = "expert_shared_feed_forward_length", .number = 48 } },
+                     NULL };
+    own_case same = { "bailingmoe2",
+                      { { .key = "expert_shared_count", .number = 2 },
+                        { .key = "expert_feed_forward_length", .number = 32 } },
+                      NULL };
+    tr_model_config c;
+
+    (void)state;
+    assert_int_equal(read_own(&own, &c), TR_OK);
+    assert_int_equal(c.shared_ffn, 96);
+    assert_int_equal(read_own(&same, &c), TR_OK);
+    assert_int_equal(c.shared_ffn, 64);
+}
+
 static void groups_are_read_and_one_group_is_none(void **state)
 {
     own_case four = { "deepseek2", GROUPS(4, 2), NULL };
@@ -424,6 +444,19 @@ static const struct {
     { { "llama", { { .key = "swiglu_limit", .real = 7.0f } }, NULL },
       TR_E_UNSUPPORTED,
       "swiglu_limit is 7" },
+    { { "bailingmoe2", { { .key = "expert_gating_func", .number = 1 } }, NULL },
+      TR_E_UNSUPPORTED,
+      "expert_gating_func is 1 (softmax)" },
+    { { "bailingmoe2", GROUPS(3, 2), NULL }, TR_E_FORMAT, "8 experts in 3 groups" },
+    { { "bailingmoe2",
+        { { .key = "expert_shared_count", .number = 4096 },
+          { .key = "expert_shared_feed_forward_length", .number = 512 } },
+        NULL },
+      TR_E_FORMAT,
+      "4096 shared experts of width 512" },
+    { { "gpt2", { { .key = "expert_count", .number = 0 } }, NULL },
+      TR_E_FORMAT,
+      "gpt2.attention.layer_norm_epsilon is missing" },
 };
 
 static void what_an_architecture_does_not_compute_is_refused_and_named(void **state)
@@ -447,6 +480,7 @@ int main(void)
         cmocka_unit_test(without_experts_every_layer_is_dense),
         cmocka_unit_test(every_size_that_can_not_be_is_refused_and_named),
         cmocka_unit_test(v3_is_known_by_its_bias_where_the_file_does_not_name_the_gate),
+        cmocka_unit_test(shared_experts_of_ling_have_their_own_width),
         cmocka_unit_test(groups_are_read_and_one_group_is_none),
         cmocka_unit_test(yarn_leaves_what_turns_often_enough_by_the_file_s_own_measure),
         cmocka_unit_test(blocks_behind_are_not_layers),

@@ -33,10 +33,16 @@ typedef struct {
     uint32_t value;
     const char *lacks; /* a tensor; NULL: none */
     const char *more;  /* a tensor beside the others; NULL: none */
+    bool is_plain;     /* layer 0 has biases in place of its gate */
     bool has_bias;     /* layer 2's experts */
     uint32_t bias_type;
     const char *word; /* of the line */
 } change;
+
+static bool is_left_out(const change *c, const char *name)
+{
+    return c->lacks && strcmp(c->lacks, name) == 0;
+}
 
 static uint64_t put_tensors(gguf_bytes *b, const change *c)
 {
@@ -51,7 +57,7 @@ static uint64_t put_tensors(gguf_bytes *b, const change *c)
             char name[64];
             snprintf(name, sizeof name, "blk.%u.ffn_%s%s.weight", layer, parts[p],
                      layer == 0 ? "" : "_exps");
-            if (c->lacks && strcmp(c->lacks, name) == 0)
+            if (is_left_out(c, name) || (c->is_plain && layer == 0 && p == 0))
                 continue;
             gb_tensor(b, name, shape, layer == 0 ? 2 : 3, TR_TYPE_F32, at);
             at += DIM * ffn * (layer == 0 ? 1 : N_EXPERTS) * sizeof(float);
@@ -70,9 +76,24 @@ static uint64_t put_biases(gguf_bytes *b, const change *c)
         const uint64_t shape[] = { p == 2 ? DIM : EXPERT_FFN, N_EXPERTS };
         char name[64];
         snprintf(name, sizeof name, "blk.2.ffn_%s_exps.bias", parts[p]);
-        if (c->lacks && strcmp(c->lacks, name) == 0)
+        if (is_left_out(c, name))
             continue;
         gb_tensor(b, name, shape, 2, c->bias_type, DATA / 2 + 1024 * p);
+        n++;
+    }
+    return n;
+}
+
+static uint64_t put_plain_biases(gguf_bytes *b, const change *c)
+{
+    static const char *const names[] = { "blk.0.ffn_up.bias", "blk.0.ffn_down.bias" };
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < 2 && c->is_plain; i++) {
+        if (is_left_out(c, names[i]))
+            continue;
+        gb_tensor(b, names[i], (uint64_t[]){ i == 0 ? FFN : DIM }, 1, TR_TYPE_F32,
+                  DATA / 2 + 8192 + 1024 * i);
         n++;
     }
     return n;
@@ -86,6 +107,7 @@ static tr_gguf *file_of(const change *c)
 
     uint64_t n = put_tensors(&tensors, c);
     n += put_biases(&tensors, c);
+    n += put_plain_biases(&tensors, c);
     if (c->more) {
         gb_tensor(&tensors, c->more, (uint64_t[]){ DIM }, 1, TR_TYPE_F32, DATA - 1024);
         n++;
@@ -149,6 +171,27 @@ static void biases_of_experts_come_with_them(void **state)
     tr_gguf_close(&g);
 }
 
+static void a_network_without_a_gate_is_known_by_its_biases(void **state)
+{
+    tr_gguf *g = file_of(&(change){ .is_plain = true });
+    tr_expert_map m;
+
+    (void)state;
+    assert_int_equal(tr_expert_map_read(g, &m), TR_OK);
+    const tr_expert_tensors *e = &m.layer[0];
+    assert_true(tr_expert_map_has(&m, 0));
+    assert_true(e->is_dense);
+    assert_true(tr_expert_is_plain(e));
+    assert_false(tr_expert_is_plain(&m.layer[1]));
+    assert_null(e->gate_bias);
+    assert_non_null(e->up_bias);
+    assert_non_null(e->down_bias);
+    assert_int_equal(e->ffn, FFN);
+    assert_int_equal(tr_expert_map_bytes(&m, 0), (2 * DIM * FFN + FFN + DIM) * sizeof(float));
+    tr_expert_map_fini(&m);
+    tr_gguf_close(&g);
+}
+
 static void other_layouts_of_experts_are_named(void **state)
 {
     static const change layouts[] = {
@@ -187,11 +230,14 @@ static void what_does_not_fit_is_refused_and_named(void **state)
         { .key = "x.expert_used_count", .value = 0, .word = "x.expert_used_count is 0" },
         { .key = "x.feed_forward_length",
           .value = 65,
-          .word = "blk.0.ffn_gate.weight: the network is 64 wide" },
+          .word = "blk.0.ffn_up.weight: the network is 64 wide" },
         { .key = "x.expert_feed_forward_length",
           .value = 8,
-          .word = "blk.1.ffn_gate_exps.weight: experts are 16 wide" },
+          .word = "blk.1.ffn_up_exps.weight: experts are 16 wide" },
         { .lacks = "blk.0.ffn_down.weight", .word = "lacks blk.0.ffn_down.weight" },
+        { .lacks = "blk.0.ffn_up.weight", .is_plain = true, .word = "lacks blk.0.ffn_up.weight" },
+        { .lacks = "blk.0.ffn_up.bias", .is_plain = true, .word = "lacks blk.0.ffn_up.bias" },
+        { .lacks = "blk.0.ffn_down.bias", .is_plain = true, .word = "lacks blk.0.ffn_down.bias" },
         { .lacks = "blk.2.ffn_gate_exps.weight", .word = "lacks blk.2.ffn_gate_exps.weight" },
     };
 
@@ -215,6 +261,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_dense_layer_is_a_layer_of_one_expert),
         cmocka_unit_test(biases_of_experts_come_with_them),
+        cmocka_unit_test(a_network_without_a_gate_is_known_by_its_biases),
         cmocka_unit_test(other_layouts_of_experts_are_named),
         cmocka_unit_test(what_does_not_fit_is_refused_and_named),
     };

@@ -103,7 +103,8 @@ static void what_is_written_is_a_model_that_can_run(void **state)
         tr_model_config config;
         tr_gguf *g = NULL;
         o.shape.n_layers = 2;
-        o.shape.dim = o.shape.ffn = 256;
+        o.shape.dim = 768; /* gpt2's heads times their size */
+        o.shape.ffn = 256;
         o.shape.n_vocab = 512;
         assert_int_equal(tr_random_model_write(&o), TR_OK);
         assert_int_equal(tr_gguf_open(path, &g), TR_OK);
