@@ -193,6 +193,7 @@ static tr_status open_step(tr_engine *e)
         .n_heads = c->cache_heads,
         .head_dim = c->cache_dim,
         .type = e->o.exact ? TR_TYPE_F32 : e->o.kv_type,
+        .values_are_keys = c->latent > 0,
     };
     size_t pages = tr_kv_pages_for(e->o.context) * e->o.n_sequences;
 

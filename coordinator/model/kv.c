@@ -1,4 +1,5 @@
-/* kv.c - a pool of pages [layer][head][keys, values][position][head_dim] with a free list.
+/* kv.c - a pool of pages [layer][head][keys, values][position][head_dim] with a free list; without
+ * the values where keys serve as such.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/model/kv.h"
 
@@ -29,9 +30,15 @@ static size_t span_size(const tr_kv_shape *s)
     return TR_KV_PAGE * row_size(s);
 }
 
+/* Of one layer and head. */
+static size_t spans(const tr_kv_shape *s)
+{
+    return s->values_are_keys ? 1 : 2;
+}
+
 size_t tr_kv_page_size(const tr_kv_shape *s)
 {
-    return s->n_layers * s->n_heads * 2 * span_size(s);
+    return s->n_layers * s->n_heads * spans(s) * span_size(s);
 }
 
 tr_status tr_kv_new(const tr_kv_shape *shape, size_t n_pages, tr_kv **out)
@@ -180,7 +187,7 @@ static uint8_t *span_at(const tr_kv *kv, const tr_kv_table *t, size_t layer, siz
                         size_t page)
 {
     TR_CHECK(page < t->n);
-    size_t span = (layer * kv->shape.n_heads + head) * 2;
+    size_t span = (layer * kv->shape.n_heads + head) * spans(&kv->shape);
     return kv->pages + t->page[page] * kv->page_size + span * kv->span_size;
 }
 
@@ -203,7 +210,8 @@ void tr_kv_put(tr_kv *kv, const tr_kv_table *t, size_t layer, size_t position, c
     for (size_t h = 0; h < kv->shape.n_heads; h++) {
         uint8_t *span = span_at(kv, t, layer, h, position / TR_KV_PAGE);
         put_row(kv, span, slot, k + h * kv->shape.head_dim);
-        put_row(kv, span + kv->span_size, slot, v + h * kv->shape.head_dim);
+        if (!kv->shape.values_are_keys)
+            put_row(kv, span + kv->span_size, slot, v + h * kv->shape.head_dim);
     }
 }
 
@@ -211,7 +219,7 @@ tr_kv_span tr_kv_get(const tr_kv *kv, const tr_kv_table *t, size_t layer, size_t
 {
     const uint8_t *span = span_at(kv, t, layer, head, page);
 
-    return (tr_kv_span){ span, span + kv->span_size };
+    return (tr_kv_span){ span, kv->shape.values_are_keys ? span : span + kv->span_size };
 }
 
 const float *tr_kv_floats(const tr_kv *kv, const void *rows, size_t n_positions, float *buffer)

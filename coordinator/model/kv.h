@@ -29,7 +29,8 @@
 typedef struct {
     const tr_kernels *kernels;
     size_t n_layers, n_heads, head_dim;
-    tr_type type; /* of keys and values: F32, F16 or Q8_0 */
+    tr_type type;         /* of keys and values: F32, F16 or Q8_0 */
+    bool values_are_keys; /* only keys are kept, and are given as values too */
 } tr_kv_shape;
 
 typedef struct tr_kv tr_kv;
@@ -76,7 +77,7 @@ size_t tr_kv_available(const tr_kv *kv);
 /* Zero the pages from first_page on. */
 void tr_kv_clear(tr_kv *kv, const tr_kv_table *t, size_t first_page);
 
-/* k and v are [n_heads][head_dim]. */
+/* k and v are [n_heads][head_dim]; v is not looked at if values_are_keys. */
 void tr_kv_put(tr_kv *kv, const tr_kv_table *t, size_t layer, size_t position, const float *k,
                const float *v);
 

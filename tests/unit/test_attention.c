@@ -52,7 +52,11 @@ static void fixture_init(fixture *f, const char *isa, tr_type type, size_t kv_he
     f->compute.kernels = tr_kernels_select(tr_cpu_features(), isa);
     assert_non_null(f->compute.kernels);
     assert_int_equal(tr_pool_new(2, &f->compute.pool), TR_OK);
-    f->shape = (tr_kv_shape){ f->compute.kernels, 1, kv_heads, DIM, type };
+    f->shape = (tr_kv_shape){ .kernels = f->compute.kernels,
+                              .n_layers = 1,
+                              .n_heads = kv_heads,
+                              .head_dim = DIM,
+                              .type = type };
     assert_int_equal(tr_kv_new(&f->shape, 8, &f->kv), TR_OK);
     cache_fill(f, 0, 71);
     cache_fill(f, 1, 40);
