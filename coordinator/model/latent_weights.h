@@ -3,15 +3,17 @@
  *
  * Keys' matrices are multiplied from the left: a query with K_h gives what a latent is held
  * against. Newer files have them turned for that (K_h'), so it is a product like any other.  Older
- * files have K_h, whose blocks run along the latent; turning them would need other blocks, so their
- * rows stay and are added up, each times a value of the query.
+ * files have K_h, whose blocks run along the latent.  Rows of floats, of half precision or of Q8_0
+ * stay and are added up, each times a value of the query.  From rows of other types floats are made
+ * too slowly; they are turned into blocks of Q8_0, which err far less than such weights do, but not
+ * in exact mode.
  *
  * USE     st = tr_latent_load(compute, g, keys, values, &w);          attn_k_b and attn_v_b
  *         st = tr_latent_load_joint(compute, g, config, t, &w);       attn_kv_b
  *         tr_matrix v = tr_head_matrix(&w.values, h);
  *         tr_latent_weights_free(&w);
  *
- * MEMORY  The file's bytes, and what panels add (compute/panels.h).
+ * MEMORY  The file's bytes, and what panels add (compute/panels.h); 8.5 bits for a turned weight.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_COORDINATOR_MODEL_LATENT_WEIGHTS_H
