@@ -184,6 +184,15 @@ static tr_status reserve_batch(tr_engine *e)
     return TR_OK;
 }
 
+/* What all sequences can need at once, and an eighth of the other layers' pages for beginnings that
+ * may be shared. */
+static size_t window_pages_for(const tr_engine *e, const tr_kv_shape *shape, size_t pages)
+{
+    size_t most = tr_kv_window_pages(shape, e->o.max_rows) * e->o.n_sequences + pages / 8;
+
+    return most < pages ? most : pages;
+}
+
 static tr_status open_step(tr_engine *e)
 {
     const tr_model_config *c = &e->model->config;
@@ -194,14 +203,16 @@ static tr_status open_step(tr_engine *e)
         .head_dim = c->cache_dim,
         .type = e->o.exact ? TR_TYPE_F32 : e->o.kv_type,
         .values_are_keys = c->latent > 0,
+        .window = c->window,
     };
     size_t pages = tr_kv_pages_for(e->o.context) * e->o.n_sequences;
 
     if (e->o.kv_positions > 0) /* a page more for each sequence, since the last is partly used */
         pages = tr_kv_pages_for(e->o.kv_positions) + e->o.n_sequences;
 
-    e->kv_bytes = pages * tr_kv_page_size(&shape);
-    tr_status st = tr_kv_new(&shape, pages, &e->kv);
+    size_t window_pages = window_pages_for(e, &shape, pages);
+    e->kv_bytes = pages * tr_kv_page_size(&shape) + window_pages * tr_kv_window_page_size(&shape);
+    tr_status st = tr_kv_new(&shape, pages, window_pages, &e->kv);
     if (st != TR_OK)
         return st;
     tr_dispatch_options d = {
@@ -350,6 +361,7 @@ size_t tr_sequence_length(const tr_sequence *s)
 
 tr_status tr_sequence_reserve(tr_sequence *s, size_t n)
 {
+    tr_kv_pass(s->engine->kv, &s->table, s->length);
     return tr_kv_reserve(s->engine->kv, &s->table, n);
 }
 
@@ -374,6 +386,7 @@ void tr_sequence_empty(tr_sequence *s)
 tr_status tr_sequence_skip(tr_sequence *s, size_t n)
 {
     TR_CHECK(s->length + n <= s->engine->o.context);
+    tr_kv_pass(s->engine->kv, &s->table, s->length + n);
     tr_status st = tr_kv_reserve(s->engine->kv, &s->table, s->length + n);
     if (st == TR_E_BUSY)
         return tr_fail(TR_E_REQUEST, "the cache has no room for %zu positions more", n);
@@ -388,6 +401,8 @@ tr_status tr_sequence_skip(tr_sequence *s, size_t n)
 /* Give each row its position, and its sequence the pages for it. */
 static tr_status place_rows(tr_engine *e, const tr_row *rows, size_t n_rows)
 {
+    for (size_t r = 0; r < n_rows; r++)
+        tr_kv_pass(e->kv, &rows[r].sequence->table, rows[r].sequence->length);
     for (size_t r = 0; r < n_rows; r++) {
         tr_sequence *s = rows[r].sequence;
         tr_status st =
@@ -507,9 +522,12 @@ uint32_t tr_engine_n_workers(const tr_engine *e)
     return e->o.n_workers;
 }
 
-size_t tr_engine_cache_row(const tr_engine *e)
+double tr_engine_cache_bytes(const tr_engine *e, double n)
 {
-    return tr_kv_page_size(tr_kv_get_shape(e->kv)) / TR_KV_PAGE;
+    const tr_kv_shape *s = tr_kv_get_shape(e->kv);
+    double seen = s->window > 0 && n > (double)s->window ? (double)s->window : n;
+
+    return (n * (double)tr_kv_page_size(s) + seen * (double)tr_kv_window_page_size(s)) / TR_KV_PAGE;
 }
 
 tr_kv_pages_counts tr_engine_kv_count(const tr_engine *e)

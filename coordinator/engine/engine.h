@@ -140,8 +140,8 @@ const tr_compute *tr_engine_compute(const tr_engine *e);
 size_t tr_engine_max_rows(const tr_engine *e);
 uint32_t tr_engine_n_workers(const tr_engine *e);
 
-/* Bytes that one position of a sequence has in the cache. */
-size_t tr_engine_cache_row(const tr_engine *e);
+/* Bytes of the cache that a row reads which is a sequence's n-th. */
+double tr_engine_cache_bytes(const tr_engine *e, double n);
 
 /* Pages of the cache in use and kept; tr_kv_pages.h. */
 tr_kv_pages_counts tr_engine_kv_count(const tr_engine *e);

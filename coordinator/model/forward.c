@@ -363,7 +363,7 @@ static void attend(tr_forward *f)
         .n_rows = f->n_rows,
         .n_heads = c->n_heads,
         .scale = c->attention_scale,
-        .window = f->layer % 2 == 0 ? c->window : 0,
+        .window = tr_kv_window(tr_kv_get_shape(f->o.kv), f->layer),
         .sinks = y->sinks,
         .q = queries,
         .table = f->batch->table,

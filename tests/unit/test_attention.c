@@ -57,7 +57,7 @@ static void fixture_init(fixture *f, const char *isa, tr_type type, size_t kv_he
                               .n_heads = kv_heads,
                               .head_dim = DIM,
                               .type = type };
-    assert_int_equal(tr_kv_new(&f->shape, 8, &f->kv), TR_OK);
+    assert_int_equal(tr_kv_new(&f->shape, 8, 0, &f->kv), TR_OK);
     cache_fill(f, 0, 71);
     cache_fill(f, 1, 40);
     for (uint32_t p = 30; p < 71; p++, f->n_rows++) {

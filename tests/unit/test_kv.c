@@ -71,7 +71,7 @@ static void two_sequences_keep_their_own_rows(void **state)
         tr_kv_table a = { 0 };
         tr_kv_table b = { 0 };
         tr_kv *kv = NULL;
-        assert_int_equal(tr_kv_new(&shape, 2 * tr_kv_pages_for(POSITIONS), &kv), TR_OK);
+        assert_int_equal(tr_kv_new(&shape, 2 * tr_kv_pages_for(POSITIONS), 0, &kv), TR_OK);
         for (size_t n = 1; n <= POSITIONS; n++) { /* pages interleave */
             assert_int_equal(tr_kv_reserve(kv, &a, n), TR_OK);
             assert_int_equal(tr_kv_reserve(kv, &b, n), TR_OK);
@@ -94,7 +94,7 @@ static void a_full_pool_refuses_and_takes_nothing(void **state)
     tr_kv *kv = NULL;
 
     (void)state;
-    assert_int_equal(tr_kv_new(&shape, 3, &kv), TR_OK);
+    assert_int_equal(tr_kv_new(&shape, 3, 0, &kv), TR_OK);
     assert_int_equal(tr_kv_reserve(kv, &a, 2 * TR_KV_PAGE), TR_OK);
     assert_int_equal(tr_kv_reserve(kv, &b, TR_KV_PAGE + 1), TR_E_BUSY);
     assert_int_equal(b.n, 0);
@@ -111,7 +111,7 @@ static void blocks_of_eight_bits_need_heads_that_they_fill(void **state)
     tr_kv *kv = NULL;
 
     (void)state;
-    assert_int_equal(tr_kv_new(&shape, 3, &kv), TR_E_USAGE);
+    assert_int_equal(tr_kv_new(&shape, 3, 0, &kv), TR_E_USAGE);
     assert_null(kv);
 }
 
@@ -127,7 +127,7 @@ static void floats_of_every_type_are_near_what_was_put(void **state)
         tr_kv_shape shape = shape_of(1, 1, 64, types[t]);
         tr_kv_table table = { 0 };
         tr_kv *kv = NULL;
-        assert_int_equal(tr_kv_new(&shape, 1, &kv), TR_OK);
+        assert_int_equal(tr_kv_new(&shape, 1, 0, &kv), TR_OK);
         assert_int_equal(tr_kv_reserve(kv, &table, 5), TR_OK);
         for (size_t p = 0; p < 5; p++) {
             for (size_t i = 0; i < 64; i++) {
@@ -162,8 +162,8 @@ static void keys_that_are_values_too_are_kept_once(void **state)
         tr_kv *kv[2] = { NULL };
         once.values_are_keys = true;
         assert_int_equal(2 * tr_kv_page_size(&once), tr_kv_page_size(&twice));
-        assert_int_equal(tr_kv_new(&twice, 1, &kv[0]), TR_OK);
-        assert_int_equal(tr_kv_new(&once, 1, &kv[1]), TR_OK);
+        assert_int_equal(tr_kv_new(&twice, 1, 0, &kv[0]), TR_OK);
+        assert_int_equal(tr_kv_new(&once, 1, 0, &kv[1]), TR_OK);
         assert_int_equal(tr_kv_reserve(kv[0], &a, 32), TR_OK);
         assert_int_equal(tr_kv_reserve(kv[1], &b, 32), TR_OK);
         for (size_t i = 0; i < (size_t)LAYERS * 32; i++) {
