@@ -128,6 +128,7 @@ static tr_status open_engine(run *r)
     e.threads = (size_t)r->o.threads;
     e.isa = r->o.isa;
     e.exact = r->o.activations == TR_RUN_ACTIVATIONS_F32;
+    e.ignores_groups = r->o.expert_groups == TR_RUN_GROUPS_OFF;
     e.kv_type = kv_type_of(r->o.kv);
     e.max_rows = (size_t)r->o.batch;
     e.context = r->context;

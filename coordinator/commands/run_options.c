@@ -88,6 +88,8 @@ static const spec specs[] = {
       .kind = KIND_CHOICE, AT(activations), .choice = { "auto", "f32" } },
     { "kv", "f16|f32|q8_0", "type of the KV cache (f16; f32 with --activations f32)",
       .kind = KIND_CHOICE, AT(kv), .choice = { "f16", "f32", "q8_0" } },
+    { "expert-groups", "on|off", "off: pick among all experts, though the model has groups (on)",
+      .kind = KIND_CHOICE, AT(expert_groups), .choice = { "on", "off" } },
     { "isa", "NAME", "kernels: c, avx2, avx512 or neon (the best of this processor)",
       .kind = KIND_TEXT, AT(isa) },
 

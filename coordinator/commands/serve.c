@@ -155,6 +155,7 @@ static tr_status open_engine(server *s)
     e.threads = (size_t)s->o.threads;
     e.isa = s->o.isa;
     e.kv_type = s->o.kv;
+    e.ignores_groups = s->o.ignores_groups;
     e.max_rows = (size_t)(s->o.batch > s->o.parallel ? s->o.batch : s->o.parallel);
     e.max_logits = (size_t)s->o.parallel;
     e.n_sequences = (size_t)s->o.parallel;

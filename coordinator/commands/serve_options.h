@@ -26,6 +26,7 @@ typedef struct {
     uint64_t port, parallel, queue, ctx, cache, batch, threads;
     uint64_t max_body_kib, connections, idle_s, drain_s;
     tr_type kv;
+    bool ignores_groups; /* of experts */
     const char *isa, *listen;
     uint64_t workers;
     uint64_t outside;       /* workers that come from elsewhere, */

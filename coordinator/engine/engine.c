@@ -158,6 +158,8 @@ static tr_status join_and_load(tr_engine *e)
                       tr_model_dense_bytes(e->o.gguf, &e->map) + all_expert_bytes(&e->map),
                       e->o.progress);
     st = tr_model_open(e->o.gguf, &e->compute, watch_dense, &w, &e->model);
+    if (st == TR_OK && e->o.ignores_groups)
+        e->model->config.n_groups = 0;
     if (st == TR_OK)
         st = e->cluster ? tr_cluster_wait_ready(e->cluster, e->o.load_timeout, watch_experts, &w)
                         : load_local(e, &w);

@@ -29,6 +29,7 @@ typedef struct {
     size_t threads;      /* of this process; 0: one per core */
     const char *isa;     /* kernel table; NULL: the best that all processes have */
     bool exact;          /* float32 activations and caches: slow, the judge of the rest */
+    bool ignores_groups; /* of experts: any can be chosen, as some engines do (router.h) */
     tr_type kv_type;     /* of keys and values: F32, F16 or Q8_0; exact mode has F32 */
     size_t max_rows;     /* of one step */
     size_t max_logits;   /* rows of one step that want logits */

@@ -5,8 +5,8 @@
         writes vec/NAME.TYPE.{vec,ref.bin}, vec/demo.vec, or those named
 
 Results of models whose experts stand in groups are computed here, by the reference's own forward
-pass with groups=1: its stored ones are without, as the engines of that time had it.  MODELS_DIR is
-what make_models.py wrote.
+pass with groups=1: its stored ones are without, as the engines of that time had it; these are
+ungrouped/NAME.TYPE.  MODELS_DIR is what make_models.py wrote.
 
 A .vec line is `KEY COUNT VALUE...`; a .ref.bin holds float32 logits [positions][vocabulary] of all
 prompts.
@@ -30,6 +30,8 @@ MODELS += [model + "." + kind for model in ("mixtral", "llama", "llama3", "qwen3
                                             "deepseek2-v3", "deepseek2-mla")
            for kind in ("F32", "F16", "Q8_0")] + ["gpt-oss.MXFP4"]
 GROUPED = ("deepseek2-v3", "deepseek2-mla")
+UNGROUPED = "ungrouped/"
+MODELS += [UNGROUPED + "deepseek2-v3." + kind for kind in ("F32", "Q8_0")]
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "vec")
 
@@ -94,9 +96,10 @@ def compute_grouped(reference, path, golden, logits):
 
 
 def convert(reference, models, name):
-    with open(os.path.join(reference, "golden", name + ".json")) as f:
+    stored = os.path.join(reference, "golden", name.removeprefix(UNGROUPED))
+    with open(stored + ".json") as f:
         golden = json.load(f)
-    logits = dict(np.load(os.path.join(reference, "golden", name + ".npz")))
+    logits = dict(np.load(stored + ".npz"))
     if name.startswith(GROUPED):
         compute_grouped(reference, os.path.join(models, name + ".gguf"), golden, logits)
     with open(os.path.join(reference, "tolerances.json")) as f:
@@ -148,7 +151,7 @@ def convert_demo(demo):
 if __name__ == "__main__":
     if len(sys.argv) < 4:
         sys.exit(__doc__)
-    os.makedirs(OUT, exist_ok=True)
+    os.makedirs(os.path.join(OUT, UNGROUPED), exist_ok=True)
     for model in sys.argv[4:] or MODELS:
         convert(sys.argv[1], sys.argv[3], model)
     if len(sys.argv) == 4:
