@@ -148,6 +148,7 @@ static tr_status open_engine(run *r)
     e.silence_timeout = (tr_time)r->o.silence_ms * TR_MS;
     e.faults = r->faults;
     e.replacement = tr_replacement_choice(r->o.replacement, &e.replaces_here);
+    e.memory = r->o.memory_mib << 20;
     e.worker_memory = r->o.worker_memory_mib << 20;
     e.coordinator_memory = r->o.coordinator_memory_mib << 20;
     e.share_timeout = (tr_time)r->o.timeout_ms * TR_MS;

@@ -66,6 +66,8 @@ static const spec specs[] = {
       .kind = KIND_COUNT, AT(ctx), .low = 0, .high = TR_RUN_MAX_TOKENS },
     { "batch", "N", "feed the prompt in chunks of N tokens (256)", .kind = KIND_COUNT, AT(batch),
       .low = 1, .high = TR_MAX_ROWS },
+    { "memory-mib", "N", "refuse what needs more in the coordinator (0: all there is)",
+      .kind = KIND_COUNT, AT(memory_mib), .low = 0, .high = 1 << 30 },
     { "threads", "N", "threads of the coordinator (0: all cores)", .kind = KIND_COUNT, AT(threads),
       .low = 0, .high = TR_RUN_MAX_THREADS },
 

@@ -94,6 +94,7 @@ typedef struct tr_run_options {
     uint64_t timeout_ms, suspect_ms, silence_ms, join_timeout_ms; /* share, heartbeat, start-up */
     const char *replacement;                                      /* NULL: auto */
     const char *faults;                                           /* a plan's file; NULL: none */
+    uint64_t memory_mib;                                          /* 0: what there is */
     uint64_t worker_memory_mib, coordinator_memory_mib;           /* for experts */
 } tr_run_options;
 

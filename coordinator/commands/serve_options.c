@@ -54,6 +54,8 @@ static const option_info options[] = {
     { "expert-groups", "on|off", "off: pick among all experts, though the model has groups (on)",
       GROUPS, AT(ignores_groups), 0, 0, 0, false },
     { "batch", "N", "rows of one step (256)", NUMBER, AT(batch), 1, TR_MAX_ROWS, 0, false },
+    { "memory-mib", "N", "refuse what needs more in this process (0: all there is)", NUMBER,
+      AT(memory_mib), 0, 1 << 30, 0, false },
     { "threads", "N", "of this process; 0: all cores (0)", NUMBER, AT(threads), 0,
       TR_POOL_MAX_THREADS, 0, false },
     { "isa", "NAME", "kernels: c, avx2, avx512 or neon (the best that all processes have)", TEXT,

@@ -38,6 +38,7 @@ typedef struct {
     size_t n_experts;
     uint64_t join_ms, suspect_ms, silence_ms, share_ms;
     const char *replacement;                            /* NULL: auto */
+    uint64_t memory_mib;                                /* 0: what there is */
     uint64_t worker_memory_mib, coordinator_memory_mib; /* for experts */
 } tr_serve_options;
 

@@ -10,6 +10,7 @@
 #include "compute/cpu.h"
 #include "coordinator/cluster/cluster.h"
 #include "coordinator/cluster/echo.h"
+#include "coordinator/engine/need.h"
 #include "proto/limits.h"
 
 #include <stdlib.h>
@@ -33,6 +34,7 @@ struct tr_engine {
     tr_fault_log *faults; /* NULL: none are planned */
     tr_forward *forward;
     size_t n_sequences;
+    tr_need need;
     size_t kv_bytes;
     double load_seconds;
 
@@ -84,16 +86,6 @@ static void watch_experts(void *ctx, uint64_t bytes)
 
     w->experts = bytes;
     tr_progress_show(&w->bar, w->dense + w->experts);
-}
-
-static uint64_t all_expert_bytes(const tr_expert_map *m)
-{
-    uint64_t sum = 0;
-
-    for (uint32_t l = 0; l < m->n_layers; l++)
-        if (tr_expert_map_has(m, l))
-            sum += tr_expert_map_bytes(m, l) * m->layer[l].n_experts;
-    return sum;
 }
 
 static tr_status load_local(tr_engine *e, load_watch *w)
@@ -155,7 +147,7 @@ static tr_status join_and_load(tr_engine *e)
     if (st != TR_OK)
         return st;
     tr_progress_begin(&w.bar, "loading",
-                      tr_model_dense_bytes(e->o.gguf, &e->map) + all_expert_bytes(&e->map),
+                      tr_model_dense_bytes(e->o.gguf, &e->map) + tr_need_experts(&e->map),
                       e->o.progress);
     st = tr_model_open(e->o.gguf, &e->compute, watch_dense, &w, &e->model);
     if (st == TR_OK && e->o.ignores_groups)
@@ -186,35 +178,14 @@ static tr_status reserve_batch(tr_engine *e)
     return TR_OK;
 }
 
-/* What all sequences can need at once, and an eighth of the other layers' pages for beginnings that
- * may be shared. */
-static size_t window_pages_for(const tr_engine *e, const tr_kv_shape *shape, size_t pages)
-{
-    size_t most = tr_kv_window_pages(shape, e->o.max_rows) * e->o.n_sequences + pages / 8;
-
-    return most < pages ? most : pages;
-}
-
 static tr_status open_step(tr_engine *e)
 {
     const tr_model_config *c = &e->model->config;
-    tr_kv_shape shape = {
-        .kernels = e->compute.kernels,
-        .n_layers = c->n_layers,
-        .n_heads = c->cache_heads,
-        .head_dim = c->cache_dim,
-        .type = e->o.exact ? TR_TYPE_F32 : e->o.kv_type,
-        .values_are_keys = c->latent > 0,
-        .window = c->window,
-    };
-    size_t pages = tr_kv_pages_for(e->o.context) * e->o.n_sequences;
+    tr_kv_shape shape = tr_need_kv_shape(c, e->o.exact ? TR_TYPE_F32 : e->o.kv_type);
 
-    if (e->o.kv_positions > 0) /* a page more for each sequence, since the last is partly used */
-        pages = tr_kv_pages_for(e->o.kv_positions) + e->o.n_sequences;
-
-    size_t window_pages = window_pages_for(e, &shape, pages);
-    e->kv_bytes = pages * tr_kv_page_size(&shape) + window_pages * tr_kv_window_page_size(&shape);
-    tr_status st = tr_kv_new(&shape, pages, window_pages, &e->kv);
+    shape.kernels = e->compute.kernels;
+    e->kv_bytes = e->need.cache;
+    tr_status st = tr_kv_new(&shape, e->need.pages, e->need.window_pages, &e->kv);
     if (st != TR_OK)
         return st;
     tr_dispatch_options d = {
@@ -270,6 +241,18 @@ static tr_status check_messages(const tr_engine *e)
                    e->o.max_rows, (unsigned long long)answer, TR_MAX_MESSAGE);
 }
 
+/* Whether all of it will fit is known before anything is loaded. */
+static tr_status foresee(tr_engine *e)
+{
+    tr_model_config c;
+
+    tr_status st = tr_model_config_read(e->o.gguf, &c);
+    if (st != TR_OK)
+        return st;
+    e->need = tr_need_of(&e->o, &c, &e->map);
+    return tr_need_check(&e->need, &e->o);
+}
+
 static tr_status open_parts(tr_engine *e)
 {
     /* What is wrong with the model is said before anybody waits for workers. */
@@ -278,6 +261,8 @@ static tr_status open_parts(tr_engine *e)
         st = tr_expert_map_read(e->o.gguf, &e->map);
     if (st == TR_OK)
         st = check_messages(e);
+    if (st == TR_OK)
+        st = foresee(e);
     if (st == TR_OK)
         st = place(e);
     if (st == TR_OK)

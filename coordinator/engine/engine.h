@@ -47,6 +47,7 @@ typedef struct {
     const uint32_t *expert_counts; /* for TR_PLACE_COUNTS: one of each worker */
     size_t n_expert_counts;
     tr_time join_timeout, suspect_timeout, silence_timeout, share_timeout, load_timeout;
+    uint64_t memory; /* bytes that this process may take; 0: what the machine can give */
     uint64_t worker_memory, coordinator_memory; /* bytes for experts, those of lost workers among
                                                  * them; 0: what the host has, but a tenth */
 
