@@ -2,7 +2,7 @@
 """Convert reference results to files that plain C can read.  Run by hand when they change:
 
   make_golden.py REFERENCE_DIR DEMO_DIR MODELS_DIR [NAME.TYPE...]
-        writes vec/NAME.TYPE.{vec,ref.bin}, vec/demo.vec, or those named
+        writes vec/NAME.TYPE.{vec,ref.bin}, vec/demo.vec, vec/far/, or those named
 
 Results of models whose experts stand in groups are computed here, by the reference's own forward
 pass with groups=1: its stored ones are without, as the engines of that time had it; these are
@@ -129,6 +129,21 @@ def convert(reference, models, name):
     np.concatenate(rows).tofile(os.path.join(OUT, name + ".ref.bin"))
 
 
+def convert_far(reference, models):
+    """test_far.c: its tokens behind so many positions of zeros."""
+    sys.path.insert(0, reference)
+    import ref
+
+    model = ref.Model(os.path.join(models, "gpt-oss.F32.gguf"))
+    tokens = np.array([5, 17, 99, 300, 41, 8, 77, 210, 33, 400, 12, 64])
+    os.makedirs(os.path.join(OUT, "far"), exist_ok=True)
+    for skip in 32762, 131060:
+        zeros = np.zeros((skip, model.nkv, model.hd))
+        model.past = [(zeros, zeros)] * model.nl
+        rows = model.forward(tokens, cached=True)
+        rows.astype("<f4").tofile(os.path.join(OUT, "far", "gpt-oss.F32.%d.bin" % skip))
+
+
 def convert_demo(demo):
     with open(os.path.join(demo, "golden.json"), encoding="utf-8") as f:
         golden = json.load(f)
@@ -156,3 +171,4 @@ if __name__ == "__main__":
         convert(sys.argv[1], sys.argv[3], model)
     if len(sys.argv) == 4:
         convert_demo(sys.argv[2])
+        convert_far(sys.argv[1], sys.argv[3])
