@@ -128,6 +128,7 @@ static tr_status open_engine(run *r)
     e.threads = (size_t)r->o.threads;
     e.isa = r->o.isa;
     e.exact = r->o.activations == TR_RUN_ACTIVATIONS_F32;
+    e.ignores_groups = r->o.expert_groups == TR_RUN_GROUPS_OFF;
     e.kv_type = kv_type_of(r->o.kv);
     e.max_rows = (size_t)r->o.batch;
     e.context = r->context;
@@ -147,6 +148,7 @@ static tr_status open_engine(run *r)
     e.silence_timeout = (tr_time)r->o.silence_ms * TR_MS;
     e.faults = r->faults;
     e.replacement = tr_replacement_choice(r->o.replacement, &e.replaces_here);
+    e.memory = r->o.memory_mib << 20;
     e.worker_memory = r->o.worker_memory_mib << 20;
     e.coordinator_memory = r->o.coordinator_memory_mib << 20;
     e.share_timeout = (tr_time)r->o.timeout_ms * TR_MS;

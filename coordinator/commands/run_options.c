@@ -66,6 +66,8 @@ static const spec specs[] = {
       .kind = KIND_COUNT, AT(ctx), .low = 0, .high = TR_RUN_MAX_TOKENS },
     { "batch", "N", "feed the prompt in chunks of N tokens (256)", .kind = KIND_COUNT, AT(batch),
       .low = 1, .high = TR_MAX_ROWS },
+    { "memory-mib", "N", "refuse what needs more in the coordinator (0: all there is)",
+      .kind = KIND_COUNT, AT(memory_mib), .low = 0, .high = 1 << 30 },
     { "threads", "N", "threads of the coordinator (0: all cores)", .kind = KIND_COUNT, AT(threads),
       .low = 0, .high = TR_RUN_MAX_THREADS },
 
@@ -88,6 +90,8 @@ static const spec specs[] = {
       .kind = KIND_CHOICE, AT(activations), .choice = { "auto", "f32" } },
     { "kv", "f16|f32|q8_0", "type of the KV cache (f16; f32 with --activations f32)",
       .kind = KIND_CHOICE, AT(kv), .choice = { "f16", "f32", "q8_0" } },
+    { "expert-groups", "on|off", "off: pick among all experts, though the model has groups (on)",
+      .kind = KIND_CHOICE, AT(expert_groups), .choice = { "on", "off" } },
     { "isa", "NAME", "kernels: c, avx2, avx512 or neon (the best of this processor)",
       .kind = KIND_TEXT, AT(isa) },
 

@@ -35,6 +35,7 @@ enum {
 
 typedef enum { TR_RUN_ACTIVATIONS_AUTO, TR_RUN_ACTIVATIONS_F32 } tr_run_activations;
 typedef enum { TR_RUN_KV_F16, TR_RUN_KV_F32, TR_RUN_KV_Q8_0 } tr_run_kv;
+typedef enum { TR_RUN_GROUPS_ON, TR_RUN_GROUPS_OFF } tr_run_groups;
 typedef enum { TR_RUN_BOS_AUTO, TR_RUN_BOS_ON, TR_RUN_BOS_OFF } tr_run_bos;
 typedef enum {
     TR_RUN_TRANSPORT_AUTO,
@@ -70,6 +71,7 @@ typedef struct tr_run_options {
 
     /* Numbers. */
     uint32_t activations, kv; /* tr_run_activations, tr_run_kv */
+    uint32_t expert_groups;   /* tr_run_groups */
     const char *isa;          /* NULL: the best of this processor */
 
     /* Output. */
@@ -92,6 +94,7 @@ typedef struct tr_run_options {
     uint64_t timeout_ms, suspect_ms, silence_ms, join_timeout_ms; /* share, heartbeat, start-up */
     const char *replacement;                                      /* NULL: auto */
     const char *faults;                                           /* a plan's file; NULL: none */
+    uint64_t memory_mib;                                          /* 0: what there is */
     uint64_t worker_memory_mib, coordinator_memory_mib;           /* for experts */
 } tr_run_options;
 

@@ -10,6 +10,7 @@
 #include "coordinator/cluster/launch.h"
 #include "coordinator/cluster/replacement.h"
 #include "coordinator/commands/serve_options.h"
+#include "coordinator/engine/need.h"
 #include "coordinator/serve/http.h"
 
 #include <errno.h>
@@ -134,14 +135,14 @@ static size_t cache_positions(const server *s)
 {
     size_t most = (size_t)s->o.parallel * s->context;
     uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t row = 0;
+    tr_kv_shape shape = tr_need_kv_shape(&s->config, s->o.kv);
+    size_t page = tr_kv_page_size(&shape) + tr_kv_window_page_size(&shape) / 8; /* need.c */
 
     if (s->o.cache)
         return (size_t)s->o.cache;
-    size_t values = (size_t)s->config.cache_heads * s->config.cache_dim;
-    if (!tr_type_row_size(s->o.kv, values, &row) || row == 0)
+    if (page == 0) /* said by the cache itself */
         return most;
-    uint64_t fits = memory / 8 / (2 * row * s->config.n_layers);
+    uint64_t fits = memory / 8 / page * TR_KV_PAGE;
     if (fits > most)
         return most;
     return fits < s->context ? s->context : (size_t)fits;
@@ -155,6 +156,7 @@ static tr_status open_engine(server *s)
     e.threads = (size_t)s->o.threads;
     e.isa = s->o.isa;
     e.kv_type = s->o.kv;
+    e.ignores_groups = s->o.ignores_groups;
     e.max_rows = (size_t)(s->o.batch > s->o.parallel ? s->o.batch : s->o.parallel);
     e.max_logits = (size_t)s->o.parallel;
     e.n_sequences = (size_t)s->o.parallel;
@@ -175,6 +177,7 @@ static tr_status open_engine(server *s)
     e.suspect_timeout = (tr_time)s->o.suspect_ms * TR_MS;
     e.silence_timeout = (tr_time)s->o.silence_ms * TR_MS;
     e.replacement = tr_replacement_choice(s->o.replacement, &e.replaces_here);
+    e.memory = s->o.memory_mib << 20;
     e.worker_memory = s->o.worker_memory_mib << 20;
     e.coordinator_memory = s->o.coordinator_memory_mib << 20;
     e.share_timeout = (tr_time)s->o.share_ms * TR_MS;

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum { TEXT, NUMBER, FLAG, TYPE, PLACEMENT, EXPERTS, TRANSPORT, HELP } kind;
+typedef enum { TEXT, NUMBER, FLAG, TYPE, GROUPS, PLACEMENT, EXPERTS, TRANSPORT, HELP } kind;
 
 typedef struct {
     const char *name, *value, *help; /* help NULL: only for launchers */
@@ -51,7 +51,11 @@ static const option_info options[] = {
     { "cache", "N", "tokens of all prompts and answers in memory (an eighth of it)", NUMBER,
       AT(cache), 0, UINT32_MAX, 0, false },
     { "kv", "TYPE", "of keys and values: f16, f32 or q8_0 (f16)", TYPE, AT(kv), 0, 0, 0, false },
+    { "expert-groups", "on|off", "off: pick among all experts, though the model has groups (on)",
+      GROUPS, AT(ignores_groups), 0, 0, 0, false },
     { "batch", "N", "rows of one step (256)", NUMBER, AT(batch), 1, TR_MAX_ROWS, 0, false },
+    { "memory-mib", "N", "refuse what needs more in this process (0: all there is)", NUMBER,
+      AT(memory_mib), 0, 1 << 30, 0, false },
     { "threads", "N", "of this process; 0: all cores (0)", NUMBER, AT(threads), 0,
       TR_POOL_MAX_THREADS, 0, false },
     { "isa", "NAME", "kernels: c, avx2, avx512 or neon (the best that all processes have)", TEXT,
@@ -177,6 +181,8 @@ static tr_status set(const option_info *info, const char *text, tr_serve_options
         return set_kv(text, at);
     case PLACEMENT:
         return set_word(info, text, "even", "rotate", at);
+    case GROUPS:
+        return set_word(info, text, "on", "off", at);
     case EXPERTS:
         return set_experts(text, o);
     case TRANSPORT:

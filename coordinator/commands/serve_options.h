@@ -26,6 +26,7 @@ typedef struct {
     uint64_t port, parallel, queue, ctx, cache, batch, threads;
     uint64_t max_body_kib, connections, idle_s, drain_s;
     tr_type kv;
+    bool ignores_groups; /* of experts */
     const char *isa, *listen;
     uint64_t workers;
     uint64_t outside;       /* workers that come from elsewhere, */
@@ -37,6 +38,7 @@ typedef struct {
     size_t n_experts;
     uint64_t join_ms, suspect_ms, silence_ms, share_ms;
     const char *replacement;                            /* NULL: auto */
+    uint64_t memory_mib;                                /* 0: what there is */
     uint64_t worker_memory_mib, coordinator_memory_mib; /* for experts */
 } tr_serve_options;
 

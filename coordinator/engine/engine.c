@@ -10,6 +10,7 @@
 #include "compute/cpu.h"
 #include "coordinator/cluster/cluster.h"
 #include "coordinator/cluster/echo.h"
+#include "coordinator/engine/need.h"
 #include "proto/limits.h"
 
 #include <stdlib.h>
@@ -33,6 +34,7 @@ struct tr_engine {
     tr_fault_log *faults; /* NULL: none are planned */
     tr_forward *forward;
     size_t n_sequences;
+    tr_need need;
     size_t kv_bytes;
     double load_seconds;
 
@@ -84,16 +86,6 @@ static void watch_experts(void *ctx, uint64_t bytes)
 
     w->experts = bytes;
     tr_progress_show(&w->bar, w->dense + w->experts);
-}
-
-static uint64_t all_expert_bytes(const tr_expert_map *m)
-{
-    uint64_t sum = 0;
-
-    for (uint32_t l = 0; l < m->n_layers; l++)
-        if (tr_expert_map_has(m, l))
-            sum += tr_expert_map_bytes(m, l) * m->layer[l].n_experts;
-    return sum;
 }
 
 static tr_status load_local(tr_engine *e, load_watch *w)
@@ -155,9 +147,11 @@ static tr_status join_and_load(tr_engine *e)
     if (st != TR_OK)
         return st;
     tr_progress_begin(&w.bar, "loading",
-                      tr_model_dense_bytes(e->o.gguf, &e->map) + all_expert_bytes(&e->map),
+                      tr_model_dense_bytes(e->o.gguf, &e->map) + tr_need_experts(&e->map),
                       e->o.progress);
     st = tr_model_open(e->o.gguf, &e->compute, watch_dense, &w, &e->model);
+    if (st == TR_OK && e->o.ignores_groups)
+        e->model->config.n_groups = 0;
     if (st == TR_OK)
         st = e->cluster ? tr_cluster_wait_ready(e->cluster, e->o.load_timeout, watch_experts, &w)
                         : load_local(e, &w);
@@ -187,20 +181,11 @@ static tr_status reserve_batch(tr_engine *e)
 static tr_status open_step(tr_engine *e)
 {
     const tr_model_config *c = &e->model->config;
-    tr_kv_shape shape = {
-        .kernels = e->compute.kernels,
-        .n_layers = c->n_layers,
-        .n_heads = c->cache_heads,
-        .head_dim = c->cache_dim,
-        .type = e->o.exact ? TR_TYPE_F32 : e->o.kv_type,
-    };
-    size_t pages = tr_kv_pages_for(e->o.context) * e->o.n_sequences;
+    tr_kv_shape shape = tr_need_kv_shape(c, e->o.exact ? TR_TYPE_F32 : e->o.kv_type);
 
-    if (e->o.kv_positions > 0) /* a page more for each sequence, since the last is partly used */
-        pages = tr_kv_pages_for(e->o.kv_positions) + e->o.n_sequences;
-
-    e->kv_bytes = pages * tr_kv_page_size(&shape);
-    tr_status st = tr_kv_new(&shape, pages, &e->kv);
+    shape.kernels = e->compute.kernels;
+    e->kv_bytes = e->need.cache;
+    tr_status st = tr_kv_new(&shape, e->need.pages, e->need.window_pages, &e->kv);
     if (st != TR_OK)
         return st;
     tr_dispatch_options d = {
@@ -257,17 +242,28 @@ static tr_status check_messages(const tr_engine *e)
 }
 
 /* Rotation goes on for ever; learned positions end. */
-static tr_status check_context(const tr_engine *e)
+static tr_status check_context(const tr_engine *e, const tr_model_config *c)
+{
+    if (!c->has_positions || e->o.context <= c->context)
+        return TR_OK;
+    return tr_fail(TR_E_USAGE,
+                   "a context of %zu tokens is more than the %u positions that this model knows: "
+                   "lower --ctx",
+                   e->o.context, c->context);
+}
+
+/* Whether all of it will fit is known before anything is loaded. */
+static tr_status foresee(tr_engine *e)
 {
     tr_model_config c;
 
     tr_status st = tr_model_config_read(e->o.gguf, &c);
-    if (st == TR_OK && c.has_positions && e->o.context > c.context)
-        st = tr_fail(TR_E_USAGE,
-                     "a context of %zu tokens is more than the %u positions that this model knows: "
-                     "lower --ctx",
-                     e->o.context, c.context);
-    return st;
+    if (st == TR_OK)
+        st = check_context(e, &c);
+    if (st != TR_OK)
+        return st;
+    e->need = tr_need_of(&e->o, &c, &e->map);
+    return tr_need_check(&e->need, &e->o);
 }
 
 static tr_status open_parts(tr_engine *e)
@@ -275,11 +271,11 @@ static tr_status open_parts(tr_engine *e)
     /* What is wrong with the model is said before anybody waits for workers. */
     tr_status st = tr_model_check(e->o.gguf);
     if (st == TR_OK)
-        st = check_context(e);
-    if (st == TR_OK)
         st = tr_expert_map_read(e->o.gguf, &e->map);
     if (st == TR_OK)
         st = check_messages(e);
+    if (st == TR_OK)
+        st = foresee(e);
     if (st == TR_OK)
         st = place(e);
     if (st == TR_OK)
@@ -365,6 +361,7 @@ size_t tr_sequence_length(const tr_sequence *s)
 
 tr_status tr_sequence_reserve(tr_sequence *s, size_t n)
 {
+    tr_kv_pass(s->engine->kv, &s->table, s->length);
     return tr_kv_reserve(s->engine->kv, &s->table, n);
 }
 
@@ -389,6 +386,7 @@ void tr_sequence_empty(tr_sequence *s)
 tr_status tr_sequence_skip(tr_sequence *s, size_t n)
 {
     TR_CHECK(s->length + n <= s->engine->o.context);
+    tr_kv_pass(s->engine->kv, &s->table, s->length + n);
     tr_status st = tr_kv_reserve(s->engine->kv, &s->table, s->length + n);
     if (st == TR_E_BUSY)
         return tr_fail(TR_E_REQUEST, "the cache has no room for %zu positions more", n);
@@ -403,6 +401,8 @@ tr_status tr_sequence_skip(tr_sequence *s, size_t n)
 /* Give each row its position, and its sequence the pages for it. */
 static tr_status place_rows(tr_engine *e, const tr_row *rows, size_t n_rows)
 {
+    for (size_t r = 0; r < n_rows; r++)
+        tr_kv_pass(e->kv, &rows[r].sequence->table, rows[r].sequence->length);
     for (size_t r = 0; r < n_rows; r++) {
         tr_sequence *s = rows[r].sequence;
         tr_status st =
@@ -522,9 +522,12 @@ uint32_t tr_engine_n_workers(const tr_engine *e)
     return e->o.n_workers;
 }
 
-size_t tr_engine_cache_row(const tr_engine *e)
+double tr_engine_cache_bytes(const tr_engine *e, double n)
 {
-    return tr_kv_page_size(tr_kv_get_shape(e->kv)) / TR_KV_PAGE;
+    const tr_kv_shape *s = tr_kv_get_shape(e->kv);
+    double seen = s->window > 0 && n > (double)s->window ? (double)s->window : n;
+
+    return (n * (double)tr_kv_page_size(s) + seen * (double)tr_kv_window_page_size(s)) / TR_KV_PAGE;
 }
 
 tr_kv_pages_counts tr_engine_kv_count(const tr_engine *e)

@@ -29,6 +29,7 @@ typedef struct {
     size_t threads;      /* of this process; 0: one per core */
     const char *isa;     /* kernel table; NULL: the best that all processes have */
     bool exact;          /* float32 activations and caches: slow, the judge of the rest */
+    bool ignores_groups; /* of experts: any can be chosen, as some engines do (router.h) */
     tr_type kv_type;     /* of keys and values: F32, F16 or Q8_0; exact mode has F32 */
     size_t max_rows;     /* of one step */
     size_t max_logits;   /* rows of one step that want logits */
@@ -46,6 +47,7 @@ typedef struct {
     const uint32_t *expert_counts; /* for TR_PLACE_COUNTS: one of each worker */
     size_t n_expert_counts;
     tr_time join_timeout, suspect_timeout, silence_timeout, share_timeout, load_timeout;
+    uint64_t memory; /* bytes that this process may take; 0: what the machine can give */
     uint64_t worker_memory, coordinator_memory; /* bytes for experts, those of lost workers among
                                                  * them; 0: what the host has, but a tenth */
 
@@ -140,8 +142,8 @@ const tr_compute *tr_engine_compute(const tr_engine *e);
 size_t tr_engine_max_rows(const tr_engine *e);
 uint32_t tr_engine_n_workers(const tr_engine *e);
 
-/* Bytes that one position of a sequence has in the cache. */
-size_t tr_engine_cache_row(const tr_engine *e);
+/* Bytes of the cache that a row reads which is a sequence's n-th. */
+double tr_engine_cache_bytes(const tr_engine *e, double n);
 
 /* Pages of the cache in use and kept; tr_kv_pages.h. */
 tr_kv_pages_counts tr_engine_kv_count(const tr_engine *e);

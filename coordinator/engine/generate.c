@@ -112,6 +112,7 @@ static tr_status feed(generation *g)
         tr_status st = tr_engine_step(g->e, g->rows, n, g->logits);
         if (st != TR_OK)
             return st;
+        tr_sequence_name(g->sequence, g->history);
     }
     return logits_check(g);
 }
@@ -173,8 +174,6 @@ tr_status tr_generate(tr_engine *e, const tr_generate_request *r, tr_generate_re
     if (st == TR_OK)
         st = decode(&g, &result);
     result.decode = tr_now() - t1;
-    if (st == TR_OK) /* what a failed step left is no result */
-        tr_sequence_name(g.sequence, g.history);
     end(&g);
     if (st == TR_OK)
         *out = result;

@@ -85,10 +85,9 @@ static operations count_operations(const tr_measure *m, size_t n_steps, size_t n
  * prompt share what they read. */
 static double cache_bytes(const tr_measure *m, size_t n_steps, size_t n_sequences, size_t first)
 {
-    double position = (double)tr_engine_cache_row(m->engine);
     double mean = (double)first + ((double)n_steps + 1.0) / 2.0;
 
-    return (double)n_steps * (double)n_sequences * mean * position;
+    return (double)n_steps * (double)n_sequences * tr_engine_cache_bytes(m->engine, mean);
 }
 
 /* Seconds that the limits allow for what was touched in n_steps of n_rows rows, n_logits of them

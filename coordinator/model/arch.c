@@ -299,7 +299,8 @@ static bool is_own(const tr_arch *a, const char *name)
     return false;
 }
 
-static tr_status refuse_demands(const tr_gguf *g, const tr_arch *a)
+/* is_stretched: the factor of the scaling is known to be that of positions. */
+static tr_status refuse_demands(const tr_gguf *g, const tr_arch *a, bool is_stretched)
 {
     static const demand demands[] = {
         { "expert_gating_func", 0, 1 }, /* softmax */
@@ -331,7 +332,8 @@ static tr_status refuse_demands(const tr_gguf *g, const tr_arch *a)
     tr_status st = TR_OK;
 
     for (size_t i = 0; i < sizeof demands / sizeof demands[0] && st == TR_OK; i++)
-        if (!is_own(a, demands[i].name))
+        if (!is_own(a, demands[i].name) &&
+            !(is_stretched && strcmp(demands[i].name, "rope.scaling.factor") == 0))
             st = refuse_demand(g, a->name, &demands[i]);
     return st;
 }
@@ -361,7 +363,9 @@ static tr_status refuse_unknown_variants(const tr_gguf *g, const tr_arch *a,
     tr_status st = tr_gguf_opt_string(g, key, &scaling);
     if (st != TR_OK)
         return st;
-    if (!tr_bytes_equal(scaling, tr_bytes_of("none")) && !is_own(a, "rope.scaling.type"))
+    bool is_linear = tr_bytes_equal(scaling, tr_bytes_of("linear"));
+    if (!is_linear && !tr_bytes_equal(scaling, tr_bytes_of("none")) &&
+        !is_own(a, "rope.scaling.type"))
         return tr_fail(TR_E_UNSUPPORTED, "model %s: rotary scaling '%.*s' is not supported",
                        tr_gguf_path(g), (int)(scaling.size < 64 ? scaling.size : 64),
                        (const char *)scaling.data);
@@ -371,7 +375,7 @@ static tr_status refuse_unknown_variants(const tr_gguf *g, const tr_arch *a,
         st = is_own(a, "attention.value_length") ? TR_OK
                                                  : only_head_size(g, c, "attention.value_length");
     if (st == TR_OK)
-        st = refuse_demands(g, a);
+        st = refuse_demands(g, a, is_linear);
     return st;
 }
 
@@ -446,6 +450,21 @@ static tr_status read_experts(const tr_gguf *g, tr_model_config *c)
                    c->n_experts < TR_MAX_TOP_K ? c->n_experts : TR_MAX_TOP_K, &c->top_k);
 }
 
+/* Architectures that know scalings of their own have looked at the type themselves. */
+static tr_status read_linear(const tr_gguf *g, const tr_arch *a, tr_model_config *c)
+{
+    char key[128];
+    tr_bytes scaling = tr_bytes_of("none");
+
+    if (is_own(a, "rope.scaling.type"))
+        return TR_OK;
+    snprintf(key, sizeof key, "%s.rope.scaling.type", c->arch);
+    tr_status st = tr_gguf_opt_string(g, key, &scaling);
+    if (st == TR_OK && tr_bytes_equal(scaling, tr_bytes_of("linear")))
+        st = tr_arch_real(g, c, "rope.scaling.factor", &c->rope_linear);
+    return st;
+}
+
 static void set_defaults(tr_model_config *c)
 {
     c->n_rot = c->value_dim = c->cache_dim = c->head_dim;
@@ -453,7 +472,7 @@ static void set_defaults(tr_model_config *c)
     c->attention_scale = 1.0f / sqrtf((float)c->head_dim);
     c->ffn_norm = "ffn_norm";
     c->routed_scale = c->embedding_scale = c->residual_scale = c->logit_scale = 1.0f;
-    c->yarn_factor = c->rope_magnitude = 1.0f;
+    c->yarn_factor = c->rope_magnitude = c->rope_linear = 1.0f;
     c->yarn_fast = 32.0f;
     c->yarn_slow = 1.0f;
 }
@@ -485,7 +504,9 @@ tr_status tr_model_config_read(const tr_gguf *g, tr_model_config *out)
     if (st != TR_OK)
         return st;
     set_defaults(&c);
-    st = arch->configure(g, &c);
+    st = read_linear(g, arch, &c);
+    if (st == TR_OK)
+        st = arch->configure(g, &c);
     if (st == TR_OK)
         st = read_epsilon(g, &c);
     if (st == TR_OK)

@@ -62,6 +62,7 @@ typedef struct {
     tr_rope_kind rope;
     uint32_t n_rot; /* values of a head that are rotated, the first ones: head_dim; 0: none */
     bool has_rope_factors; /* rope_freqs.weight divides the frequencies */
+    float rope_linear;     /* positions are divided by this: 1 */
     float yarn_factor;     /* how far YaRN stretches the context: 1 */
     uint32_t yarn_context; /* from this many positions */
     float yarn_fast;       /* pairs that turn so many times in these keep their frequency: 32 */

@@ -44,6 +44,7 @@ struct tr_forward {
     float *heads;              /* [max_rows][heads_dim] what attention gives */
     float *q_low;              /* [max_rows][query_rank], if queries are made in two steps */
     float *queries, *values;   /* [max_rows][heads_dim], [given_dim], if there is a latent */
+    uint8_t *latent_scratch;   /* [threads] of latent.h */
     float *added;              /* [max_rows][dim] a branch's output before it is added */
     float *shared, *shared_up; /* [max_rows][shared_ffn] */
     uint8_t *shared_act;       /* [max_rows] activation rows of max(dim, shared_ffn) values */
@@ -90,6 +91,7 @@ static void lay_out(tr_forward *f, size_t *need)
         f->q_low = take(f, need, rows * c->query_rank * sizeof(float));
         f->queries = take(f, need, rows * f->heads_dim * sizeof(float));
         f->values = take(f, need, rows * f->given_dim * sizeof(float));
+        f->latent_scratch = take(f, need, threads * tr_latent_scratch(c));
     }
     f->added = take(f, need, rows * f->dim * sizeof(float));
     if (c->shared_ffn > 0) {
@@ -289,8 +291,8 @@ static void add_rows(void *ctx, size_t thread, size_t begin, size_t end)
     }
 }
 
-/* Rotate the last values of each query head and of what all keys share; norm the latent; keep both.
- * The sum of latents is cut off what attention adds up, so values are kept as keys are. */
+/* Rotate the last values of each query head and of what all keys share; norm the latent; keep both,
+ * which is key and value at once: the sum of latents is cut off what attention adds up. */
 static void position_latent_rows(void *ctx, size_t thread, size_t begin, size_t end)
 {
     tr_forward *f = ctx;
@@ -308,15 +310,14 @@ static void position_latent_rows(void *ctx, size_t thread, size_t begin, size_t 
                           f->q + r * f->q_dim + h * c->head_dim + n_key);
         f->o.compute->kernels->rms_norm(k, y->latent_norm, c->latent, c->norm_eps, k);
         tr_rope_apply(c->rope, cosine, sine, c->n_rot, k + c->latent);
-        tr_kv_put(f->o.kv, f->batch->table[r], f->layer, f->batch->position[r], k, k);
+        tr_kv_put(f->o.kv, f->batch->table[r], f->layer, f->batch->position[r], k, NULL);
     }
 }
 
 static tr_latent latent_of(const tr_forward *f)
 {
-    const tr_layer *y = &f->o.model->layer[f->layer];
-
-    return (tr_latent){ f->o.compute, &f->o.model->config, y->up_keys, y->up_values };
+    return (tr_latent){ f->o.compute, &f->o.model->config, &f->o.model->layer[f->layer].up,
+                        f->latent_scratch };
 }
 
 /* Queries, and what is kept of the rows, from norm(x), by way of the latent. */
@@ -375,7 +376,7 @@ static void attend(tr_forward *f)
         .n_rows = f->n_rows,
         .n_heads = c->n_heads,
         .scale = c->attention_scale,
-        .window = f->layer % 2 == 0 ? c->window : 0,
+        .window = tr_kv_window(tr_kv_get_shape(f->o.kv), f->layer),
         .sinks = y->sinks,
         .q = queries,
         .table = f->batch->table,

@@ -200,6 +200,14 @@ uint32_t tr_kv_pages_name(tr_kv_pages *p, uint32_t page, uint32_t before, const 
     return page;
 }
 
+void tr_kv_pages_mark(const tr_kv_pages *p, uint32_t page, uint32_t mark[TR_KV_PAGE])
+{
+    TR_CHECK(p->page[page].is_named);
+    memset(mark, 0, TR_KV_PAGE * sizeof *mark);
+    mark[0] = page;
+    mark[1] = p->page[page].generation;
+}
+
 tr_kv_pages_counts tr_kv_pages_count(const tr_kv_pages *p)
 {
     return (tr_kv_pages_counts){ p->n, p->n - p->n_free - p->n_kept, p->n_kept };

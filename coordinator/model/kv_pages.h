@@ -48,6 +48,10 @@ bool tr_kv_pages_find(tr_kv_pages *p, uint32_t before, const uint32_t *tokens, u
  * the caller's reference has moved there: what the two hold is the same. */
 uint32_t tr_kv_pages_name(tr_kv_pages *p, uint32_t page, uint32_t before, const uint32_t *tokens);
 
+/* What stands for a named page where pages of another pool are named after it: other contents that
+ * the same page has had or will have stand for something else. */
+void tr_kv_pages_mark(const tr_kv_pages *p, uint32_t page, uint32_t mark[TR_KV_PAGE]);
+
 typedef struct {
     size_t n, used, kept; /* all, referenced, named and not referenced */
 } tr_kv_pages_counts;

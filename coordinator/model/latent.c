@@ -2,7 +2,12 @@
  * near. SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/model/latent.h"
 
+#include "base/memory.h"
+
 #include <string.h>
+
+/* Rows of activations, and of K_h, that are made ready at once. */
+enum { BLOCK = 16 };
 
 typedef struct {
     const tr_latent *l;
@@ -11,18 +16,78 @@ typedef struct {
     size_t n_rows;
 } latent_job;
 
-void tr_latent_split(const tr_model_config *c, const float *kv_b, float *up_keys, float *up_values)
+size_t tr_latent_scratch(const tr_model_config *c)
 {
-    size_t n_key = c->head_dim - c->n_rot;
+    size_t n = c->latent > c->head_dim ? c->latent : c->head_dim;
 
-    for (size_t h = 0; h < c->n_heads; h++) {
-        const float *head = kv_b + h * (n_key + c->value_dim) * c->latent;
-        float *keys = up_keys + h * c->latent * n_key;
-        for (size_t i = 0; i < n_key; i++)
-            for (size_t j = 0; j < c->latent; j++)
-                keys[j * n_key + i] = head[i * c->latent + j];
-        memcpy(up_values + h * c->value_dim * c->latent, head + n_key * c->latent,
-               c->value_dim * c->latent * sizeof(float));
+    return tr_align_up(BLOCK * tr_act_row_size(TR_ACT_F32, n), TR_ALIGN);
+}
+
+static uint8_t *scratch_of(const tr_latent *l, size_t thread)
+{
+    return l->scratch + thread * tr_latent_scratch(l->config);
+}
+
+/* A head's vectors of all rows: x of n values, x_stride floats apart. */
+typedef struct {
+    const float *x;
+    size_t n, x_stride, n_rows;
+    float *y;
+    size_t y_stride; /* floats */
+} head_rows;
+
+/* y = m x for each row. */
+static void multiply(const tr_latent *l, const tr_matrix *m, const head_rows *h, uint8_t *scratch)
+{
+    const tr_kernels *k = l->compute->kernels;
+    tr_act act = tr_act_for(m->type, l->compute->exact);
+    tr_matmul_fn product = tr_matmul_for(k, m, act);
+    size_t size = tr_act_row_size(act, h->n);
+
+    for (size_t first = 0; first < h->n_rows; first += BLOCK) {
+        size_t n = h->n_rows - first < BLOCK ? h->n_rows - first : BLOCK;
+        for (size_t i = 0; i < n; i++) {
+            const float *x = h->x + (first + i) * h->x_stride;
+            if (act == TR_ACT_Q8)
+                k->act_q8(x, h->n, scratch + i * size);
+            else
+                memcpy(scratch + i * size, x, h->n * sizeof *x);
+        }
+        product(m, 0, m->n_out, scratch, size, n, h->y + first * h->y_stride, h->y_stride);
+    }
+}
+
+/* Rows of a matrix as floats: in place where it holds floats, else in buffer. */
+static const float *floats_of(const tr_kernels *k, const tr_matrix *m, size_t first, size_t n,
+                              float *buffer)
+{
+    const uint8_t *rows = (const uint8_t *)m->data + first * m->row_size;
+
+    if (m->type == TR_TYPE_F32)
+        return (const float *)(const void *)rows;
+    if (m->type == TR_TYPE_F16)
+        k->from_f16((const uint16_t *)(const void *)rows, n * m->n_in, buffer);
+    else if (m->type == TR_TYPE_Q8_0)
+        k->from_q8_0(rows, n * m->n_in, buffer);
+    else
+        for (size_t i = 0; i < n; i++)
+            tr_dequantise_row(m->type, rows + i * m->row_size, m->n_in, buffer + i * m->n_in);
+    return buffer;
+}
+
+/* y = m' x for each row: the sum of m's rows, each times a value of x, in their order. */
+static void multiply_turned(const tr_latent *l, const tr_matrix *m, const head_rows *h,
+                            uint8_t *scratch)
+{
+    const tr_kernels *k = l->compute->kernels;
+
+    for (size_t r = 0; r < h->n_rows; r++)
+        memset(h->y + r * h->y_stride, 0, m->n_in * sizeof *h->y);
+    for (size_t i = 0; i < m->n_out; i += BLOCK) {
+        size_t n = m->n_out - i < BLOCK ? m->n_out - i : BLOCK;
+        const float *rows = floats_of(k, m, i, n, (float *)(void *)scratch);
+        for (size_t r = 0; r < h->n_rows; r++)
+            k->mix(h->x + r * h->x_stride + i, rows, n, m->n_in, h->y + r * h->y_stride);
     }
 }
 
@@ -31,16 +96,20 @@ static void query_heads(void *ctx, size_t thread, size_t begin, size_t end)
     const latent_job *j = ctx;
     const tr_model_config *c = j->l->config;
     size_t n_key = c->head_dim - c->n_rot;
+    size_t from = (size_t)c->n_heads * c->head_dim;
+    size_t to = (size_t)c->n_heads * c->cache_dim;
 
-    (void)thread;
     for (size_t h = begin; h < end; h++) {
-        for (size_t r = 0; r < j->n_rows; r++) {
-            const float *q = j->in + (r * c->n_heads + h) * c->head_dim;
-            float *query = j->out + (r * c->n_heads + h) * c->cache_dim;
-            j->l->compute->kernels->dots(q, j->l->up_keys + h * c->latent * n_key, c->latent, n_key,
-                                         query);
-            memcpy(query + c->latent, q + n_key, c->n_rot * sizeof(float));
-        }
+        tr_matrix keys = tr_head_matrix(&j->l->up->keys, h);
+        const float *q = j->in + h * c->head_dim;
+        float *query = j->out + h * c->cache_dim;
+        head_rows rows = { q, n_key, from, j->n_rows, query, to };
+        if (j->l->up->has_turned_keys)
+            multiply(j->l, &keys, &rows, scratch_of(j->l, thread));
+        else
+            multiply_turned(j->l, &keys, &rows, scratch_of(j->l, thread));
+        for (size_t r = 0; r < j->n_rows; r++)
+            memcpy(query + r * to + c->latent, q + r * from + n_key, c->n_rot * sizeof *q);
     }
 }
 
@@ -56,13 +125,16 @@ static void value_heads(void *ctx, size_t thread, size_t begin, size_t end)
     const latent_job *j = ctx;
     const tr_model_config *c = j->l->config;
 
-    (void)thread;
-    for (size_t h = begin; h < end; h++)
-        for (size_t r = 0; r < j->n_rows; r++)
-            j->l->compute->kernels->dots(j->in + (r * c->n_heads + h) * c->cache_dim,
-                                         j->l->up_values + h * c->value_dim * c->latent,
-                                         c->value_dim, c->latent,
-                                         j->out + (r * c->n_heads + h) * c->value_dim);
+    for (size_t h = begin; h < end; h++) {
+        tr_matrix values = tr_head_matrix(&j->l->up->values, h);
+        head_rows rows = { .x = j->in + h * c->cache_dim,
+                           .n = c->latent,
+                           .x_stride = (size_t)c->n_heads * c->cache_dim,
+                           .n_rows = j->n_rows,
+                           .y = j->out + h * c->value_dim,
+                           .y_stride = (size_t)c->n_heads * c->value_dim };
+        multiply(j->l, &values, &rows, scratch_of(j->l, thread));
+    }
 }
 
 void tr_latent_values(const tr_latent *l, const float *heads, size_t n_rows, float *values)

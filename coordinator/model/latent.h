@@ -5,13 +5,12 @@
  *
  *   key_h = [K_h c, r]    value_h = V_h c
  *
- * Only [c, r] is kept of a position.  A score is q_h . key_h = [K_h' q_h1, q_h2] . [c, r], so K_h'
- * (its transpose) is applied to the query instead; the weighted sum of values is V_h times the
- * weighted sum of c.  Attention itself is then that of one key/value head whose queries are the
- * model's heads.
+ * Only [c, r] is kept of a position, once: it serves as key, and c as value.  A score is
+ * q_h . key_h = [K_h' q_h1, q_h2] . [c, r], so K_h' (its transpose) is applied to the query
+ * instead; the weighted sum of values is V_h times the weighted sum of c.  Attention itself is then
+ * that of one key/value head whose queries are the model's heads.
  *
- * USE     tr_latent_split(config, kv_b, up_keys, up_values);     once a layer
- *         tr_latent_queries(&l, q, n_rows, queries);
+ * USE     tr_latent_queries(&l, q, n_rows, queries);
  *         ... attention ...
  *         tr_latent_values(&l, heads, n_rows, values);
  *
@@ -19,18 +18,17 @@
 #ifndef TR_COORDINATOR_MODEL_LATENT_H
 #define TR_COORDINATOR_MODEL_LATENT_H
 
-#include "compute/matrix.h"
-#include "coordinator/model/arch.h"
+#include "coordinator/model/latent_weights.h"
 
 typedef struct {
     const tr_compute *compute;
     const tr_model_config *config;
-    const float *up_keys;   /* [n_heads][latent][head_dim - n_rot]: K_h' */
-    const float *up_values; /* [n_heads][value_dim][latent]: V_h */
+    const tr_latent_weights *up;
+    uint8_t *scratch; /* [threads][tr_latent_scratch(config)], 64-byte aligned */
 } tr_latent;
 
-/* kv_b is [n_heads][head_dim - n_rot + value_dim][latent]: K_h, then V_h. */
-void tr_latent_split(const tr_model_config *c, const float *kv_b, float *up_keys, float *up_values);
+/* Bytes of scratch that a thread needs, a multiple of 64. */
+size_t tr_latent_scratch(const tr_model_config *c);
 
 /* q [n_rows][n_heads][head_dim], the last n_rot of each head rotated; queries
  * [n_rows][n_heads][latent + n_rot]. */

@@ -3,7 +3,6 @@
 #include "coordinator/model/model.h"
 
 #include "base/memory.h"
-#include "coordinator/model/latent.h"
 #include "proto/limits.h"
 
 #include <math.h>
@@ -232,48 +231,38 @@ static tr_status check_kind(const loader *l, uint32_t i)
                    tr_gguf_path(l->g), i, has_bias ? "" : "out", l->m->config.arch);
 }
 
-static size_t up_keys_size(const tr_model_config *c)
+/* A tensor of one matrix a head, or of all heads' in one. */
+static tr_status find_heads(const loader *l, uint32_t i, const char *part, uint64_t in,
+                            uint64_t out, uint64_t n, const tr_gguf_tensor **t)
 {
-    return (size_t)c->n_heads * c->latent * (c->head_dim - c->n_rot);
-}
-
-static size_t up_values_size(const tr_model_config *c)
-{
-    return (size_t)c->n_heads * c->latent * c->value_dim;
-}
-
-/* A 3-D tensor of one matrix a head, as floats. */
-static tr_status head_matrices(loader *l, uint32_t i, const char *part, uint64_t in, uint64_t out,
-                               float **v)
-{
-    uint64_t n_heads = l->m->config.n_heads;
     char name[64];
 
     snprintf(name, sizeof name, "blk.%u.%s.weight", i, part);
-    return floats(l, name, in, out, n_heads, v);
+    tr_status st = find(l, name, in, out, n, t);
+    return st == TR_OK ? tr_weights_check(l->g, *t) : st;
 }
 
-/* Older files have both in one matrix. */
-static tr_status load_joint(loader *l, uint32_t i)
+/* The matrices of keys and values; older files have both in one tensor. */
+static tr_status load_up(loader *l, uint32_t i)
 {
     const tr_model_config *c = &l->m->config;
-    tr_layer *y = &l->m->layer[i];
-    uint64_t n_out = (uint64_t)c->n_heads * (c->head_dim - c->n_rot + c->value_dim);
-    float *joint = NULL;
+    tr_latent_weights *up = &l->m->layer[i].up;
+    uint64_t n_key = c->head_dim - c->n_rot;
+    const tr_gguf_tensor *keys = NULL, *values = NULL;
     char name[64];
 
-    snprintf(name, sizeof name, "blk.%u.attn_kv_b.weight", i);
-    tr_status st = floats(l, name, c->latent, n_out, 1, &joint);
-    if (l->used)
+    snprintf(name, sizeof name, "blk.%u.attn_k_b.weight", i);
+    bool is_joint = !tr_gguf_find(l->g, name);
+    tr_status st = is_joint ? find_heads(l, i, "attn_kv_b", c->latent,
+                                         c->n_heads * (n_key + c->value_dim), 1, &keys)
+                            : find_heads(l, i, "attn_k_b", n_key, c->latent, c->n_heads, &keys);
+    if (st == TR_OK && !is_joint)
+        st = find_heads(l, i, "attn_v_b", c->latent, c->value_dim, c->n_heads, &values);
+    if (st != TR_OK || l->used)
         return st;
-    if (st == TR_OK)
-        st = tr_memory_new(up_keys_size(c) * sizeof(float), name, (void **)&y->up_keys);
-    if (st == TR_OK)
-        st = tr_memory_new(up_values_size(c) * sizeof(float), name, (void **)&y->up_values);
-    if (st == TR_OK)
-        tr_latent_split(c, joint, y->up_keys, y->up_values);
-    vector_free(&joint, c->latent * n_out);
-    return st;
+    st = is_joint ? tr_latent_load_joint(l->compute, l->g, c, keys, up)
+                  : tr_latent_load(l->compute, l->g, keys, values, up);
+    return st == TR_OK ? loaded(l, up->keys.size + up->values.size) : st;
 }
 
 static tr_status load_latent(loader *l, uint32_t i)
@@ -281,7 +270,6 @@ static tr_status load_latent(loader *l, uint32_t i)
     const tr_model_config *c = &l->m->config;
     tr_layer *y = &l->m->layer[i];
     uint64_t q = (uint64_t)c->n_heads * c->head_dim;
-    char name[64];
     tr_status st = TR_OK;
 
     if (c->query_rank > 0) {
@@ -297,15 +285,7 @@ static tr_status load_latent(loader *l, uint32_t i)
         st = layer_matrix(l, i, "attn_kv_a_mqa", c->dim, c->latent + c->n_rot, &y->kv_low);
     if (st == TR_OK)
         st = layer_vector(l, i, "attn_kv_a_norm", c->latent, &y->latent_norm);
-    if (st != TR_OK)
-        return st;
-    snprintf(name, sizeof name, "blk.%u.attn_k_b.weight", i);
-    if (!tr_gguf_find(l->g, name))
-        return load_joint(l, i);
-    st = head_matrices(l, i, "attn_k_b", c->head_dim - c->n_rot, c->latent, &y->up_keys);
-    if (st == TR_OK)
-        st = head_matrices(l, i, "attn_v_b", c->latent, c->value_dim, &y->up_values);
-    return st;
+    return st == TR_OK ? load_up(l, i) : st;
 }
 
 /* Each a matrix of its own. */
@@ -583,8 +563,7 @@ static void layer_free(const tr_model_config *c, tr_layer *y)
     vector_free(&y->q_low_norm, c->query_rank);
     tr_weights_free(&y->kv_low);
     vector_free(&y->latent_norm, c->latent);
-    vector_free(&y->up_keys, up_keys_size(c));
-    vector_free(&y->up_values, up_values_size(c));
+    tr_latent_weights_free(&y->up);
     vector_free(&y->out_bias, c->dim);
     vector_free(&y->sinks, c->n_heads);
     vector_free(&y->ffn_norm, c->dim);

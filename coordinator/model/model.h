@@ -19,6 +19,7 @@
 
 #include "compute/matrix.h"
 #include "coordinator/model/arch.h"
+#include "coordinator/model/latent_weights.h"
 #include "experts/expert_map.h"
 
 typedef struct {
@@ -40,11 +41,11 @@ typedef struct {
     float *attn_norm_bias, *ffn_norm_bias; /* [dim] */
 
     /* If config.latent, in place of k and v; if config.query_rank, q is [..][query_rank]. */
-    tr_weights q_low;           /* [query_rank][dim] */
-    float *q_low_norm;          /* [query_rank] */
-    tr_weights kv_low;          /* [latent + n_rot][dim] */
-    float *latent_norm;         /* [latent] */
-    float *up_keys, *up_values; /* latent.h */
+    tr_weights q_low;     /* [query_rank][dim] */
+    float *q_low_norm;    /* [query_rank] */
+    tr_weights kv_low;    /* [latent + n_rot][dim] */
+    float *latent_norm;   /* [latent] */
+    tr_latent_weights up; /* from the latent to keys and values */
 
     /* What follows is empty in a dense layer. */
     tr_weights router;  /* [n_experts][dim] */

@@ -29,6 +29,7 @@ void tr_rope_frequencies(const tr_model_config *c, const float *factors, double 
 {
     for (size_t i = 0; i < c->n_rot / 2; i++) {
         inverse[i] = pow((double)c->rope_base, -2.0 * (double)i / (double)c->n_rot);
+        inverse[i] /= (double)c->rope_linear;
         if (factors)
             inverse[i] /= (double)factors[i];
         if (c->yarn_factor > 1.0f)

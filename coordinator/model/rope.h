@@ -1,9 +1,10 @@
 /* rope.h - rotary position embedding.
  *
  * Pair i of a head's n values is turned by position * base^(-2i/n) (Su et al., "RoFormer", 2021).
- * Models that were stretched to longer contexts divide these frequencies: by factors from the
- * file, or as YaRN does (Peng et al., "YaRN", 2023), which leaves the fast ones, divides the slow
- * ones, and makes queries and keys a little longer.
+ * Models that were stretched to longer contexts divide these frequencies: all by one number (Chen
+ * et al., "Position interpolation", 2023), by factors from the file, or as YaRN does (Peng et al.,
+ * "YaRN", 2023), which leaves the fast ones, divides the slow ones, and makes queries and keys a
+ * little longer.
  *
  * USE     tr_rope_frequencies(config, factors, inverse);                     once a model
  *         tr_rope_angles(position, n, inverse, magnitude, cosine, sine);     once a row

@@ -57,6 +57,10 @@ for workers in 0 2; do
   expect_error "invalid UTF-8, $workers" 4 'UTF-8' "${go[@]}" "${w[@]}" -m "$MODEL" -p $'a\xff'
   expect_error "token out of range, $workers" 4 'model has 4096 tokens' \
     "$TROUPE" run -n 4 "${w[@]}" -m "$MODEL" --ids "1 2 4096"
+  expect_error "no memory for the weights, $workers" 7 'needed here .weights .* 1048576 are' \
+    "${go[@]}" "${w[@]}" -m "$MODEL" --memory-mib 1
+  expect_error "no memory for the context, $workers" 7 '268435456 are available: lower --ctx' \
+    "$TROUPE" run "${w[@]}" -m "$MODEL" -p hello --ctx 131072 -n 131000 --memory-mib 256
   expect_error "unknown kernels, $workers" 2 'isa' "${go[@]}" "${w[@]}" -m "$MODEL" --isa sse1
 done
 

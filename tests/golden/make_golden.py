@@ -2,11 +2,11 @@
 """Convert reference results to files that plain C can read.  Run by hand when they change:
 
   make_golden.py REFERENCE_DIR DEMO_DIR MODELS_DIR [NAME.TYPE...]
-        writes vec/NAME.TYPE.{vec,ref.bin}, vec/demo.vec, or those named
+        writes vec/NAME.TYPE.{vec,ref.bin}, vec/demo.vec, vec/far/, or those named
 
 Results of models whose experts stand in groups are computed here, by the reference's own forward
-pass with groups=1: its stored ones are without, as the engines of that time had it.  MODELS_DIR is
-what make_models.py wrote.
+pass with groups=1: its stored ones are without, as the engines of that time had it; these are
+ungrouped/NAME.TYPE.  MODELS_DIR is what make_models.py wrote.
 
 A .vec line is `KEY COUNT VALUE...`; a .ref.bin holds float32 logits [positions][vocabulary] of all
 prompts.
@@ -32,6 +32,8 @@ MODELS += [model + "." + kind for model in ("mixtral", "llama", "llama3", "qwen3
                                             "deepseek2-v3", "deepseek2-mla")
            for kind in ("F32", "F16", "Q8_0")] + ["gpt-oss.MXFP4"]
 GROUPED = ("deepseek2-v3", "deepseek2-mla")
+UNGROUPED = "ungrouped/"
+MODELS += [UNGROUPED + "deepseek2-v3." + kind for kind in ("F32", "Q8_0")]
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "vec")
 
@@ -96,9 +98,10 @@ def compute_grouped(reference, path, golden, logits):
 
 
 def convert(reference, models, name):
-    with open(os.path.join(reference, "golden", name + ".json")) as f:
+    stored = os.path.join(reference, "golden", name.removeprefix(UNGROUPED))
+    with open(stored + ".json") as f:
         golden = json.load(f)
-    logits = dict(np.load(os.path.join(reference, "golden", name + ".npz")))
+    logits = dict(np.load(stored + ".npz"))
     if name.startswith(GROUPED):
         compute_grouped(reference, os.path.join(models, name + ".gguf"), golden, logits)
     with open(os.path.join(reference, "tolerances.json")) as f:
@@ -128,6 +131,21 @@ def convert(reference, models, name):
     np.concatenate(rows).tofile(os.path.join(OUT, name + ".ref.bin"))
 
 
+def convert_far(reference, models):
+    """test_far.c: its tokens behind so many positions of zeros."""
+    sys.path.insert(0, reference)
+    import ref
+
+    model = ref.Model(os.path.join(models, "gpt-oss.F32.gguf"))
+    tokens = np.array([5, 17, 99, 300, 41, 8, 77, 210, 33, 400, 12, 64])
+    os.makedirs(os.path.join(OUT, "far"), exist_ok=True)
+    for skip in 32762, 131060:
+        zeros = np.zeros((skip, model.nkv, model.hd))
+        model.past = [(zeros, zeros)] * model.nl
+        rows = model.forward(tokens, cached=True)
+        rows.astype("<f4").tofile(os.path.join(OUT, "far", "gpt-oss.F32.%d.bin" % skip))
+
+
 def convert_demo(demo):
     with open(os.path.join(demo, "golden.json"), encoding="utf-8") as f:
         golden = json.load(f)
@@ -150,8 +168,9 @@ def convert_demo(demo):
 if __name__ == "__main__":
     if len(sys.argv) < 4:
         sys.exit(__doc__)
-    os.makedirs(OUT, exist_ok=True)
+    os.makedirs(os.path.join(OUT, UNGROUPED), exist_ok=True)
     for model in sys.argv[4:] or MODELS:
         convert(sys.argv[1], sys.argv[3], model)
     if len(sys.argv) == 4:
         convert_demo(sys.argv[2])
+        convert_far(sys.argv[1], sys.argv[3])

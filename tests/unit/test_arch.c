@@ -358,6 +358,22 @@ static void yarn_leaves_what_turns_often_enough_by_the_file_s_own_measure(void *
     assert_true(fabs(inverse[2] / 0.01 - 1.0 / 32) < 1e-9);
 }
 
+static void linear_scaling_divides_positions(void **state)
+{
+    own_case with = { "llama",
+                      { { .key = "rope.scaling.type", .text = "linear" },
+                        { .key = "rope.scaling.factor", .real = 4.0f } },
+                      NULL };
+    tr_model_config c;
+    double inverse[4];
+
+    (void)state;
+    assert_int_equal(read_own(&with, &c), TR_OK);
+    assert_true(c.rope_linear == 4.0f);
+    tr_rope_frequencies(&c, NULL, inverse);
+    assert_true(inverse[0] == 0.25);
+}
+
 static void blocks_behind_are_not_layers(void **state)
 {
     static const char *const archs[] = { "deepseek2", "glm4moe" };
@@ -483,6 +499,7 @@ int main(void)
         cmocka_unit_test(shared_experts_of_ling_have_their_own_width),
         cmocka_unit_test(groups_are_read_and_one_group_is_none),
         cmocka_unit_test(yarn_leaves_what_turns_often_enough_by_the_file_s_own_measure),
+        cmocka_unit_test(linear_scaling_divides_positions),
         cmocka_unit_test(blocks_behind_are_not_layers),
         cmocka_unit_test(what_an_architecture_does_not_compute_is_refused_and_named),
     };

@@ -52,8 +52,12 @@ static void fixture_init(fixture *f, const char *isa, tr_type type, size_t kv_he
     f->compute.kernels = tr_kernels_select(tr_cpu_features(), isa);
     assert_non_null(f->compute.kernels);
     assert_int_equal(tr_pool_new(2, &f->compute.pool), TR_OK);
-    f->shape = (tr_kv_shape){ f->compute.kernels, 1, kv_heads, DIM, type };
-    assert_int_equal(tr_kv_new(&f->shape, 8, &f->kv), TR_OK);
+    f->shape = (tr_kv_shape){ .kernels = f->compute.kernels,
+                              .n_layers = 1,
+                              .n_heads = kv_heads,
+                              .head_dim = DIM,
+                              .type = type };
+    assert_int_equal(tr_kv_new(&f->shape, 8, 0, &f->kv), TR_OK);
     cache_fill(f, 0, 71);
     cache_fill(f, 1, 40);
     for (uint32_t p = 30; p < 71; p++, f->n_rows++) {

@@ -10,6 +10,15 @@
 
 enum { LAYERS = 2, HEADS = 3, DIM = 4, POSITIONS = 70 };
 
+static tr_kv_shape shape_of(size_t n_layers, size_t n_heads, size_t head_dim, tr_type type)
+{
+    return (tr_kv_shape){ .kernels = tr_kernels_select(tr_cpu_features(), NULL),
+                          .n_layers = n_layers,
+                          .n_heads = n_heads,
+                          .head_dim = head_dim,
+                          .type = type };
+}
+
 static float value(size_t layer, size_t head, size_t position, size_t i)
 {
     return (float)(layer * 1000 + head * 100 + position) + (float)i * 0.25f;
@@ -58,12 +67,11 @@ static void two_sequences_keep_their_own_rows(void **state)
 {
     (void)state;
     for (int f32 = 0; f32 < 2; f32++) {
-        tr_kv_shape shape = { tr_kernels_select(tr_cpu_features(), NULL), LAYERS, HEADS, DIM,
-                              f32 ? TR_TYPE_F32 : TR_TYPE_F16 };
+        tr_kv_shape shape = shape_of(LAYERS, HEADS, DIM, f32 ? TR_TYPE_F32 : TR_TYPE_F16);
         tr_kv_table a = { 0 };
         tr_kv_table b = { 0 };
         tr_kv *kv = NULL;
-        assert_int_equal(tr_kv_new(&shape, 2 * tr_kv_pages_for(POSITIONS), &kv), TR_OK);
+        assert_int_equal(tr_kv_new(&shape, 2 * tr_kv_pages_for(POSITIONS), 0, &kv), TR_OK);
         for (size_t n = 1; n <= POSITIONS; n++) { /* pages interleave */
             assert_int_equal(tr_kv_reserve(kv, &a, n), TR_OK);
             assert_int_equal(tr_kv_reserve(kv, &b, n), TR_OK);
@@ -80,13 +88,13 @@ static void two_sequences_keep_their_own_rows(void **state)
 
 static void a_full_pool_refuses_and_takes_nothing(void **state)
 {
-    tr_kv_shape shape = { tr_kernels_select(tr_cpu_features(), NULL), 1, 1, 2, TR_TYPE_F16 };
+    tr_kv_shape shape = shape_of(1, 1, 2, TR_TYPE_F16);
     tr_kv_table a = { 0 };
     tr_kv_table b = { 0 };
     tr_kv *kv = NULL;
 
     (void)state;
-    assert_int_equal(tr_kv_new(&shape, 3, &kv), TR_OK);
+    assert_int_equal(tr_kv_new(&shape, 3, 0, &kv), TR_OK);
     assert_int_equal(tr_kv_reserve(kv, &a, 2 * TR_KV_PAGE), TR_OK);
     assert_int_equal(tr_kv_reserve(kv, &b, TR_KV_PAGE + 1), TR_E_BUSY);
     assert_int_equal(b.n, 0);
@@ -99,11 +107,11 @@ static void a_full_pool_refuses_and_takes_nothing(void **state)
 
 static void blocks_of_eight_bits_need_heads_that_they_fill(void **state)
 {
-    tr_kv_shape shape = { tr_kernels_select(tr_cpu_features(), NULL), 1, 1, 48, TR_TYPE_Q8_0 };
+    tr_kv_shape shape = shape_of(1, 1, 48, TR_TYPE_Q8_0);
     tr_kv *kv = NULL;
 
     (void)state;
-    assert_int_equal(tr_kv_new(&shape, 3, &kv), TR_E_USAGE);
+    assert_int_equal(tr_kv_new(&shape, 3, 0, &kv), TR_E_USAGE);
     assert_null(kv);
 }
 
@@ -116,10 +124,10 @@ static void floats_of_every_type_are_near_what_was_put(void **state)
 
     (void)state;
     for (size_t t = 0; t < 3; t++) {
-        tr_kv_shape shape = { tr_kernels_select(tr_cpu_features(), NULL), 1, 1, 64, types[t] };
+        tr_kv_shape shape = shape_of(1, 1, 64, types[t]);
         tr_kv_table table = { 0 };
         tr_kv *kv = NULL;
-        assert_int_equal(tr_kv_new(&shape, 1, &kv), TR_OK);
+        assert_int_equal(tr_kv_new(&shape, 1, 0, &kv), TR_OK);
         assert_int_equal(tr_kv_reserve(kv, &table, 5), TR_OK);
         for (size_t p = 0; p < 5; p++) {
             for (size_t i = 0; i < 64; i++) {
@@ -139,12 +147,52 @@ static void floats_of_every_type_are_near_what_was_put(void **state)
     }
 }
 
+/* As latent attention has it: a page is half as large, and what comes back as values are the keys.
+ */
+static void keys_that_are_values_too_are_kept_once(void **state)
+{
+    static const tr_type types[] = { TR_TYPE_F32, TR_TYPE_F16, TR_TYPE_Q8_0 };
+    float k[2 * 32];
+
+    (void)state;
+    for (size_t t = 0; t < 3; t++) {
+        tr_kv_shape twice = shape_of(LAYERS, 2, 32, types[t]);
+        tr_kv_shape once = twice;
+        tr_kv_table a = { 0 }, b = { 0 };
+        tr_kv *kv[2] = { NULL };
+        once.values_are_keys = true;
+        assert_int_equal(2 * tr_kv_page_size(&once), tr_kv_page_size(&twice));
+        assert_int_equal(tr_kv_new(&twice, 1, 0, &kv[0]), TR_OK);
+        assert_int_equal(tr_kv_new(&once, 1, 0, &kv[1]), TR_OK);
+        assert_int_equal(tr_kv_reserve(kv[0], &a, 32), TR_OK);
+        assert_int_equal(tr_kv_reserve(kv[1], &b, 32), TR_OK);
+        for (size_t i = 0; i < (size_t)LAYERS * 32; i++) {
+            for (size_t j = 0; j < 64; j++)
+                k[j] = (float)(i * 64 + j) / 4096;
+            tr_kv_put(kv[0], &a, i / 32, i % 32, k, k);
+            tr_kv_put(kv[1], &b, i / 32, i % 32, k, NULL);
+        }
+        for (size_t i = 0; i < LAYERS * 2; i++) {
+            tr_kv_span want = tr_kv_get(kv[0], &a, i / 2, i % 2, 0);
+            tr_kv_span got = tr_kv_get(kv[1], &b, i / 2, i % 2, 0);
+            size_t size = (size_t)((const char *)want.values - (const char *)want.keys);
+            assert_memory_equal(got.keys, want.keys, size);
+            assert_memory_equal(got.values, want.values, size);
+        }
+        tr_kv_release(kv[0], &a);
+        tr_kv_release(kv[1], &b);
+        tr_kv_free(&kv[0]);
+        tr_kv_free(&kv[1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_sequences_keep_their_own_rows),
         cmocka_unit_test(blocks_of_eight_bits_need_heads_that_they_fill),
         cmocka_unit_test(floats_of_every_type_are_near_what_was_put),
+        cmocka_unit_test(keys_that_are_values_too_are_kept_once),
         cmocka_unit_test(a_full_pool_refuses_and_takes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

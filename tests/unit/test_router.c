@@ -124,6 +124,63 @@ static void experts_of_the_best_groups_alone_are_chosen(void **state)
     check_groups(TR_GATE_SOFTMAX, by_one, 0, 2);
 }
 
+/* The two groups whose two best sigmoids with bias are largest, by trying every pair of groups;
+ * then the best experts of these, again with bias. */
+static void check_random_groups(const tr_model_config *c, uint64_t seed, uint64_t round)
+{
+    float logits[16], bias[16];
+    double score[16];
+    tr_pick picks[4];
+    double best = -INFINITY;
+    uint32_t open[2] = { 0 };
+
+    for (uint32_t e = 0; e < 16; e++) {
+        logits[e] = (float)(tr_rng_unit(tr_rng_u64(seed, round, e)) * 8 - 4);
+        bias[e] = (float)(tr_rng_unit(tr_rng_u64(seed, round, 100 + e)) - 0.5);
+        score[e] = 1 / (1 + exp(-(double)logits[e])) + (double)bias[e];
+    }
+    for (uint32_t pair = 0; pair < 16; pair++) {
+        uint32_t g[2] = { pair / 4, pair % 4 };
+        double sum = 0;
+        for (int k = 0; k < 2; k++) {
+            double pair_best = -INFINITY;
+            for (uint32_t a = 0; a < 4; a++)
+                for (uint32_t b = a + 1; b < 4; b++)
+                    pair_best = fmax(pair_best, score[g[k] * 4 + a] + score[g[k] * 4 + b]);
+            sum += pair_best;
+        }
+        if (g[0] < g[1] && sum > best) {
+            best = sum;
+            memcpy(open, g, sizeof open);
+        }
+    }
+    tr_router_pick(kernels(), c, bias, logits, 0, picks);
+    for (uint32_t j = 0; j < 4; j++) {
+        uint32_t better = 0;
+        assert_true(picks[j].expert / 4 == open[0] || picks[j].expert / 4 == open[1]);
+        for (uint32_t e = 0; e < 16; e++)
+            better += (e / 4 == open[0] || e / 4 == open[1]) && score[e] > score[picks[j].expert];
+        assert_true(better < 4);
+    }
+}
+
+static void biases_count_in_the_choice_of_groups(void **state)
+{
+    tr_model_config c = { .n_experts = 16,
+                          .top_k = 4,
+                          .gate = TR_GATE_SIGMOID,
+                          .n_groups = 4,
+                          .used_groups = 2,
+                          .renormalise = true,
+                          .routed_scale = 2.5f,
+                          .residual_scale = 1.0f };
+    uint64_t seed = tr_test_seed();
+
+    (void)state;
+    for (uint64_t round = 0; round < 2000; round++)
+        check_random_groups(&c, seed, round);
+}
+
 static void sigmoids_that_are_all_nothing_weigh_nothing(void **state)
 {
     tr_model_config c = { .n_experts = 4,
@@ -199,6 +256,7 @@ int main(void)
         cmocka_unit_test(the_largest_win_with_the_right_weights),
         cmocka_unit_test(a_bias_changes_the_choice_and_not_the_weight),
         cmocka_unit_test(experts_of_the_best_groups_alone_are_chosen),
+        cmocka_unit_test(biases_count_in_the_choice_of_groups),
         cmocka_unit_test(sigmoids_that_are_all_nothing_weigh_nothing),
         cmocka_unit_test(the_lower_expert_wins_a_tie),
         cmocka_unit_test(a_broken_model_still_gives_distinct_experts_that_exist),

@@ -244,6 +244,7 @@ static void what_is_wrong_is_named_with_value_and_range(void **state)
         { { BASE, "--threads", "513" }, { "--threads", "0..512" } },
         { { BASE, "--timeout-ms", "0" }, { "--timeout-ms", "1..3600000" } },
         { { BASE, "--kv", "f8" }, { "--kv", "\"f8\"", "f16|f32" } },
+        { { BASE, "--expert-groups", "2" }, { "--expert-groups", "\"2\"", "on|off" } },
         { { BASE, "--activations", "f32", "--kv", "f16" }, { "--kv", "--activations f32" } },
         { { BASE, "--bos", "" }, { "--bos", "auto|on|off" } },
         { { BASE, "--model", "" }, { "--model", "empty" } },
@@ -359,12 +360,12 @@ static void help_take(int argc, char **argv, char *text, size_t size)
 static void help_shows_every_option_in_100_columns(void **state)
 {
     static const char *const names[] = {
-        "--model",   "--prompt",  "--file",    "--ids",        "--ids-file",  "--bos",
-        "--tokens",  "--stop",    "--ctx",     "--ignore-eos", "--batch",     "--threads",
-        "--temp",    "--top-k",   "--top-p",   "--min-p",      "--seed",      "--repeat-penalty",
-        "--kv",      "--isa",     "--json",    "--logprobs",   "--verbose",   "--quiet",
-        "--workers", "--cluster", "--dry-run", "--placement",  "--transport", "--activations",
-        "--listen",  "--experts", "--help",    "--timeout-ms", "--silence-ms"
+        "--model",   "--prompt",  "--file",    "--ids",        "--ids-file",   "--bos",
+        "--tokens",  "--stop",    "--ctx",     "--ignore-eos", "--batch",      "--threads",
+        "--temp",    "--top-k",   "--top-p",   "--min-p",      "--seed",       "--repeat-penalty",
+        "--kv",      "--isa",     "--json",    "--logprobs",   "--verbose",    "--quiet",
+        "--workers", "--cluster", "--dry-run", "--placement",  "--transport",  "--activations",
+        "--listen",  "--experts", "--help",    "--timeout-ms", "--silence-ms", "--expert-groups"
     };
     static char run[] = "run", flag[] = "--help";
     char *argv[] = { run, flag, NULL };

@@ -9,10 +9,14 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 enum { N_REQUESTS = 14, MAX_ANSWER = 48, MAX_PROMPT = 120, RUNNING = 6, N_VOCAB = 4096 };
 
 static tr_gguf *gguf;
+static size_t known_tokens = N_VOCAB; /* of gguf */
 
 static int open_model(void **state)
 {
@@ -75,7 +79,8 @@ static void fill(request *r, uint64_t seed, size_t i)
     if (i == 1 || i == 3)
         r->n_prompt = MAX_PROMPT;
     for (size_t k = 0; k < r->n_prompt; k++)
-        r->prompt[k] = (uint32_t)(tr_rng_u64(seed, i % 2 && k < 70 ? 1000 : i, 2 + k) % N_VOCAB);
+        r->prompt[k] =
+            (uint32_t)(tr_rng_u64(seed, i % 2 && k < 70 ? 1000 : i, 2 + k) % known_tokens);
     r->sampling.seed = i;
     r->sampling.temperature = i % 3 == 0 ? 0.0f : 1.0f;
 }
@@ -184,7 +189,7 @@ static tr_serving_stats serve(const variant *v, request *list)
     return stats;
 }
 
-static void answers_are_those_of_a_request_alone(void **state)
+static void check_answers(void)
 {
     static const variant variants[] = {
         { "room for all", 0, 0, false },
@@ -195,7 +200,6 @@ static void answers_are_those_of_a_request_alone(void **state)
     uint64_t seed = tr_test_seed();
     request *list = calloc(N_REQUESTS, sizeof *list);
 
-    (void)state;
     assert_non_null(list);
     for (size_t i = 0; i < N_REQUESTS; i++)
         fill(&list[i], seed, i);
@@ -223,6 +227,55 @@ static void answers_are_those_of_a_request_alone(void **state)
             assert_true(stats.prefix_hits > 0);
     }
     free(list);
+}
+
+static void answers_are_those_of_a_request_alone(void **state)
+{
+    (void)state;
+    check_answers();
+}
+
+/* A copy of a model whose window reaches over page limits. */
+static void write_windowed(const char *path, uint32_t window)
+{
+    static const char key[] = "gpt-oss.attention.sliding_window";
+    static uint8_t bytes[2 << 20];
+
+    FILE *f = fopen(TR_SOURCE_DIR "/tests/golden/models/gpt-oss.MXFP4.gguf", "rb");
+    assert_non_null(f);
+    size_t size = fread(bytes, 1, sizeof bytes, f);
+    fclose(f);
+    assert_true(size > 0 && size < sizeof bytes);
+    uint8_t *at = memmem(bytes, size, key, sizeof key - 1);
+    assert_non_null(at);
+    memcpy(at + sizeof key - 1 + sizeof(uint32_t), &window, sizeof window); /* behind its type */
+    f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, size, f), size);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Beginnings are shared, and computed again where the pages that a window needs are gone. */
+static void nor_do_windows_change_an_answer(void **state)
+{
+    static const uint32_t windows[] = { 8, 70 };
+    tr_gguf *whole = gguf;
+
+    (void)state;
+    known_tokens = 512;
+    for (size_t i = 0; i < 2; i++) {
+        char path[] = "/tmp/troupe-window-XXXXXX";
+        int fd = mkstemp(path);
+        assert_true(fd >= 0);
+        close(fd);
+        write_windowed(path, windows[i]);
+        assert_int_equal(tr_gguf_open(path, &gguf), TR_OK);
+        check_answers();
+        tr_gguf_close(&gguf);
+        assert_int_equal(unlink(path), 0);
+    }
+    gguf = whole;
+    known_tokens = N_VOCAB;
 }
 
 /* Seven pages, and sequences that begin with two each and end with four: three are let in, and some
@@ -580,6 +633,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_those_of_a_request_alone),
+        cmocka_unit_test(nor_do_windows_change_an_answer),
         cmocka_unit_test(who_is_sent_back_for_want_of_room_loses_nothing),
         cmocka_unit_test(all_that_can_be_asked_for_is_as_alone),
         cmocka_unit_test(those_who_begin_alike_read_it_once),
