@@ -366,7 +366,7 @@ static void help_shows_every_option_in_100_columns(void **state)
         "--workers", "--cluster", "--dry-run", "--placement",  "--transport", "--activations",
         "--listen",  "--experts", "--help",    "--timeout-ms", "--silence-ms"
     };
-    static char run[] = "run", flag[] = "--help";
+    static char run[] = "run", eval[] = "eval", flag[] = "--help";
     char *argv[] = { run, flag, NULL };
     char text[16384];
 
@@ -375,6 +375,13 @@ static void help_shows_every_option_in_100_columns(void **state)
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         assert_non_null(strstr(text, names[i]));
     assert_null(strstr(text, "--progress")); /* the launcher's own */
+    assert_null(strstr(text, "--skip"));     /* eval's */
+    for (const char *l = text; *l; l += strcspn(l, "\n") + 1)
+        assert_true(strcspn(l, "\n") <= 100);
+    argv[0] = eval;
+    help_take(2, argv, text, sizeof text);
+    assert_non_null(strstr(text, "--skip"));
+    assert_null(strstr(text, "--temp"));
     for (const char *l = text; *l; l += strcspn(l, "\n") + 1)
         assert_true(strcspn(l, "\n") <= 100);
 }
