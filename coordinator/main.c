@@ -45,6 +45,7 @@ static tr_status command_chaos(int argc, char **argv)
 
 static const command commands[] = {
     { "run", tr_command_run, "generate text, alone or as the coordinator of workers" },
+    { "eval", tr_command_run, "say how well a model expects a text, and what another run changed" },
     { "serve", tr_command_serve, "answer many users over HTTP, with a page for people" },
     { "bench", tr_command_bench, "measure speed beside the limits of this machine" },
     { "inspect", tr_command_inspect, "show what a model file holds" },

@@ -73,6 +73,19 @@ static sizes sizes_for(const tr_expert_map *map)
     return n;
 }
 
+static size_t arena_size(const sizes *n)
+{
+    return tr_arena_size(n->in) + 2 * tr_arena_size(n->row) + tr_arena_size(n->hidden) +
+           tr_arena_size(n->groups);
+}
+
+size_t tr_apply_bytes(const tr_expert_map *map)
+{
+    sizes n = sizes_for(map);
+
+    return arena_size(&n);
+}
+
 tr_status tr_apply_new(const tr_compute *compute, const tr_shards *shards, tr_apply **out)
 {
     const tr_expert_map *map = tr_shards_map(shards);
@@ -84,10 +97,7 @@ tr_status tr_apply_new(const tr_compute *compute, const tr_shards *shards, tr_ap
     a->shards = shards;
     a->dim = map->dim;
     sizes n = sizes_for(map);
-    tr_status st = tr_arena_init(&a->arena,
-                                 tr_arena_size(n.in) + 2 * tr_arena_size(n.row) +
-                                     tr_arena_size(n.hidden) + tr_arena_size(n.groups),
-                                 "expert scratch");
+    tr_status st = tr_arena_init(&a->arena, arena_size(&n), "expert scratch");
     if (st != TR_OK) {
         free(a);
         return st;

@@ -100,14 +100,42 @@ static tr_status reserve(tr_shards *s, size_t size, void **out)
 }
 
 /* Rows reach a matrix in the form act; only the 8-bit one suits what is laid out for it. */
+static tr_compute compute_for(const tr_compute *compute, tr_act act)
+{
+    tr_compute c = *compute;
+
+    c.exact = c.exact || act == TR_ACT_F32;
+    return c;
+}
+
+static size_t matrix_size(const tr_compute *c, const tr_gguf_tensor *t)
+{
+    return tr_align_up(tr_weights_size_for(c, t, 1), TR_ALIGN);
+}
+
+static size_t bias_size(const tr_gguf_tensor *t)
+{
+    return t ? tr_align_up(t->dim[0] * sizeof(float), TR_ALIGN) : 0;
+}
+
+uint64_t tr_shards_expert_bytes(const tr_compute *compute, const tr_expert_map *map, uint32_t layer)
+{
+    const tr_expert_tensors *t = &map->layer[layer];
+    tr_compute in = compute_for(compute, tr_expert_map_act(map, layer, compute->exact));
+    tr_compute hidden = compute_for(compute, tr_act_for(t->down->type, compute->exact));
+
+    return (uint64_t)matrix_size(&in, t->gate) + matrix_size(&in, t->up) +
+           matrix_size(&hidden, t->down) + bias_size(t->gate_bias) + bias_size(t->up_bias) +
+           bias_size(t->down_bias);
+}
+
 static tr_status load_matrix(tr_shards *s, const tr_gguf_tensor *t, uint32_t expert, tr_act act,
                              tr_matrix *out)
 {
-    tr_compute c = *s->compute;
+    tr_compute c = compute_for(s->compute, act);
     void *memory = NULL;
+    size_t size = matrix_size(&c, t);
 
-    c.exact = c.exact || act == TR_ACT_F32;
-    size_t size = tr_align_up(tr_weights_size_for(&c, t, 1), TR_ALIGN);
     tr_status st = reserve(s, size, &memory);
     if (st == TR_OK)
         st = tr_matrix_load_into(&c, s->gguf, t, expert, 1, memory, out);

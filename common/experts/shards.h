@@ -42,6 +42,10 @@ const tr_expert *tr_shards_get(const tr_shards *s, uint32_t layer, uint32_t expe
 
 const tr_expert_map *tr_shards_map(const tr_shards *s);
 
+/* Bytes that one expert of a layer has in memory, laid out for compute. */
+uint64_t tr_shards_expert_bytes(const tr_compute *compute, const tr_expert_map *map,
+                                uint32_t layer);
+
 size_t tr_shards_count(const tr_shards *s);
 uint64_t tr_shards_bytes(const tr_shards *s); /* of weights */
 

@@ -78,6 +78,18 @@ struct tr_dispatch {
     tr_dispatch_stats stats;
 };
 
+size_t tr_dispatch_bytes(const tr_expert_map *map, size_t max_rows, bool is_local)
+{
+    size_t picks = max_rows * map->top_k;
+    size_t size = tr_arena_size(picks * sizeof(float *)) + tr_arena_size(picks * sizeof(answer));
+
+    if (is_local)
+        size += tr_arena_size(picks * map->dim * sizeof(float)) +
+                tr_arena_size(max_rows * tr_act_row_size(TR_ACT_F32, map->dim)) +
+                tr_arena_size(picks * sizeof(tr_share_pick)) + tr_apply_bytes(map);
+    return size;
+}
+
 static tr_status reserve(tr_dispatch *d)
 {
     size_t picks = d->o.max_rows * d->o.map->top_k;

@@ -60,6 +60,10 @@ typedef struct {
 tr_status tr_dispatch_new(const tr_dispatch_options *o, tr_dispatch **out);
 void tr_dispatch_free(tr_dispatch **d);
 
+/* Bytes of the buffers that new takes, but for tables of a few hundred kilobytes; is_local: experts
+ * are computed here. */
+size_t tr_dispatch_bytes(const tr_expert_map *map, size_t max_rows, bool is_local);
+
 /* picks [n_rows][top_k of the layer] as the router made them; rows [n_rows] activation rows of the
  * form tr_expert_map_act gives for the layer, tr_act_row_size apart. */
 tr_status tr_dispatch_begin(tr_dispatch *d, uint32_t layer, const tr_pick *picks,

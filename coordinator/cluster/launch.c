@@ -441,7 +441,9 @@ static tr_status launch(const tr_run_options *o, const tr_cluster_config *c, int
     tr_launch_facts facts = { .is_root = geteuid() == 0,
                               .shows_progress = isatty(STDERR_FILENO) == 1,
                               .reports = !o->dry_run,
-                              .command = other ? other->command : "run",
+                              .command = other        ? other->command
+                                         : o->is_eval ? "eval"
+                                                      : "run",
                               .words = other ? other->words : NULL };
     tr_launch_line line;
     names n;

@@ -6,10 +6,14 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/commands/inspect.h"
 
+#include "base/memory.h"
 #include "compute/gguf.h"
+#include "coordinator/commands/inspect_memory.h"
 #include "coordinator/commands/json_text.h"
+#include "coordinator/commands/option.h"
 #include "coordinator/model/model.h"
 #include "coordinator/text/tokenizer.h"
+#include "proto/limits.h"
 
 #include <jansson.h>
 
@@ -19,13 +23,24 @@
 #include <string.h>
 
 static const char help[] =
-    "usage: troupe inspect FILE [--json]\n"
+    "usage: troupe inspect FILE [options]\n"
     "\n"
     "Shows what a GGUF model file holds: architecture, sizes, parameters, bytes by type,\n"
-    "tokenizer, and whether troupe can run it.\n"
+    "tokenizer, whether troupe can run it or all that is missing, and the memory that each\n"
+    "process would need.\n"
     "\n"
-    "  --json        one JSON object\n"
-    "  -h, --help    show this\n";
+    "  -w, --workers N   processes that share the experts (0: the coordinator has them)\n"
+    "  --ctx N           tokens of context (the model's, at most 8192)\n"
+    "  --kv TYPE         of the cache: f16, f32 or q8_0 (f16)\n"
+    "  --batch N         rows of a step (256)\n"
+    "  --json            one JSON object\n"
+    "  -h, --help        show this\n";
+
+typedef struct {
+    const char *path;
+    bool is_json;
+    tr_inspect_memory_options memory;
+} inspect_options;
 
 /* What the tensors add up to. */
 typedef struct {
@@ -129,21 +144,69 @@ static void set_number(json_t *o, const char *key, int64_t v)
         json_object_set_new(o, key, json_integer(v));
 }
 
-/* Whether `troupe run` would take it, or in one line why not. */
-static void set_support(json_t *o, const tr_gguf *g)
+/* A line for each type without kernels; the first tensor of it is named. */
+static void add_missing_types(json_t *missing, const tr_gguf *g)
 {
-    char reason[512];
-    tr_tokenizer *tokenizer = NULL;
+    size_t count[TR_TYPE_COUNT] = { 0 };
+    const tr_gguf_tensor *first[TR_TYPE_COUNT] = { NULL };
+    char line[512];
 
-    tr_fail_capture_begin(reason, sizeof reason);
-    tr_status st = tr_model_check(g);
-    if (st == TR_OK)
-        st = tr_tokenizer_new(g, &tokenizer);
-    tr_tokenizer_free(&tokenizer);
+    for (size_t i = 0; i < tr_gguf_n_tensors(g); i++) {
+        const tr_gguf_tensor *t = tr_gguf_tensor_at(g, i);
+        if (count[t->type]++ == 0)
+            first[t->type] = t;
+    }
+    for (uint32_t i = 0; i < TR_TYPE_COUNT; i++) {
+        if (count[i] == 0 || tr_type_get(i)->computable)
+            continue;
+        snprintf(line, sizeof line,
+                 "%zu tensors are of type %s, for which there are no kernels: "
+                 "the first is %s",
+                 count[i], tr_type_get(i)->name, first[i]->name);
+        json_array_append_new(missing, tr_json_text(tr_bytes_of(line)));
+    }
+}
+
+/* Whether `troupe run` would take it, or all that is known to be missing.  *text_bytes: what the
+ * tokenizer takes. */
+static void set_support(json_t *o, const tr_gguf *g, uint64_t *text_bytes)
+{
+    char model_reason[512], text_reason[512];
+    tr_tokenizer *tokenizer = NULL;
+    json_t *missing = json_array();
+    uint64_t before = tr_memory_resident();
+
+    tr_fail_capture_begin(text_reason, sizeof text_reason);
+    tr_status text = tr_tokenizer_new(g, &tokenizer);
     tr_fail_capture_end();
-    json_object_set_new(o, "supported", json_boolean(st == TR_OK));
-    if (st != TR_OK)
-        set_text(o, "reason", tr_bytes_of(reason));
+    *text_bytes = tr_memory_resident() - before;
+    tr_tokenizer_free(&tokenizer);
+    tr_fail_capture_begin(model_reason, sizeof model_reason);
+    tr_status model = tr_model_check(g);
+    tr_fail_capture_end();
+    json_object_set_new(o, "supported", json_boolean(model == TR_OK && text == TR_OK));
+    if (model != TR_OK)
+        json_array_append_new(missing, tr_json_text(tr_bytes_of(model_reason)));
+    if (text != TR_OK)
+        json_array_append_new(missing, tr_json_text(tr_bytes_of(text_reason)));
+    add_missing_types(missing, g);
+    if (json_array_size(missing) > 0)
+        json_object_set(o, "missing", missing);
+    json_decref(missing);
+}
+
+/* Of what can be run; a number of workers that can't is an error. */
+static tr_status set_memory(json_t *o, const tr_gguf *g, const tr_inspect_memory_options *m,
+                            uint64_t text_bytes)
+{
+    json_t *memory = NULL;
+
+    if (!json_is_true(json_object_get(o, "supported")))
+        return TR_OK;
+    tr_status st = tr_inspect_memory(g, m, text_bytes, &memory);
+    if (st == TR_OK)
+        json_object_set_new(o, "memory", memory);
+    return st;
 }
 
 static void set_sizes(json_t *o, const tr_gguf *g, tr_bytes arch)
@@ -184,8 +247,9 @@ static void set_parameters(json_t *o, const totals *t)
         set_number(o, "layers", t->n_layers);
 }
 
-static json_t *facts_of(const tr_gguf *g)
+static tr_status facts_of(const tr_gguf *g, const tr_inspect_memory_options *m, json_t **out)
 {
+    uint64_t text_bytes = 0;
     json_t *o = json_object();
     json_t *types = json_object();
     totals t = add_up(g);
@@ -197,7 +261,7 @@ static json_t *facts_of(const tr_gguf *g)
     set_number(o, "gguf_version", tr_gguf_version(g));
     set_text(o, "architecture", arch);
     set_text(o, "name", text_of(g, "general.name"));
-    set_support(o, g);
+    set_support(o, g, &text_bytes);
     set_sizes(o, g, arch);
     set_parameters(o, &t);
     for (uint32_t i = 0; i < TR_TYPE_COUNT; i++)
@@ -208,7 +272,8 @@ static json_t *facts_of(const tr_gguf *g)
     set_text(o, "tokenizer", text_of(g, "tokenizer.ggml.model"));
     set_text(o, "pretokenizer", text_of(g, "tokenizer.ggml.pre"));
     set_number(o, "vocabulary", tokens ? (int64_t)tokens->n : 0);
-    return o;
+    *out = o;
+    return set_memory(o, g, m, text_bytes);
 }
 
 /* ---- the table ------------------------------------------------------------------------ */
@@ -220,12 +285,8 @@ static int64_t get(const json_t *o, const char *key)
     return v ? (int64_t)json_integer_value(v) : -1;
 }
 
-static void row_text(const json_t *o, const char *title, const char *key)
+static void print_text(const char *title, const char *text)
 {
-    const char *text = json_string_value(json_object_get(o, key));
-
-    if (!text || !text[0])
-        return;
     printf("%-18s ", title);
     for (; *text; text++) { /* a hostile name must not steer the terminal */
         unsigned char b = (unsigned char)*text;
@@ -234,6 +295,22 @@ static void row_text(const json_t *o, const char *title, const char *key)
         text += is_c1;
     }
     putchar('\n');
+}
+
+static void row_text(const json_t *o, const char *title, const char *key)
+{
+    const char *text = json_string_value(json_object_get(o, key));
+
+    if (text && text[0])
+        print_text(title, text);
+}
+
+static void rows_missing(const json_t *o)
+{
+    const json_t *missing = json_object_get(o, "missing");
+
+    for (size_t i = 0; i < json_array_size(missing); i++)
+        print_text(i == 0 ? "missing" : "", json_string_value(json_array_get(missing, i)));
 }
 
 /* 12345678 as 12,345,678 */
@@ -290,7 +367,7 @@ static void show_table(const json_t *o)
     row_text(o, "architecture", "architecture");
     row_text(o, "name", "name");
     printf("%-18s %s\n", "runs", is_supported ? "yes" : "no");
-    row_text(o, "", "reason");
+    rows_missing(o);
     row_number(o, "layers", "layers", "");
     row_number(o, "width", "width", "");
     row_number(o, "heads", "heads", "");
@@ -312,6 +389,8 @@ static void show_table(const json_t *o)
     row_text(o, "tokenizer", "tokenizer");
     row_text(o, "pre-tokenizer", "pretokenizer");
     row_number(o, "vocabulary", "vocabulary", " tokens");
+    if (json_object_get(o, "memory"))
+        tr_inspect_memory_print(json_object_get(o, "memory"));
 }
 
 /* getopt moves on to the next word only behind the last of several letters. */
@@ -322,10 +401,40 @@ static tr_status unknown_option(const char *word)
     return tr_fail(TR_E_USAGE, "unknown option %.80s; see troupe inspect --help", word);
 }
 
-static tr_status parse(int argc, char **argv, const char **path, bool *is_json, bool *done)
+static tr_status read_option(int c, inspect_options *o, const char *word)
+{
+    tr_inspect_memory_options *m = &o->memory;
+
+    switch (c) {
+    case 'j':
+        o->is_json = true;
+        return TR_OK;
+    case 'w':
+        return tr_option_number("workers", optarg, 0, TR_MAX_WORKERS, &m->workers);
+    case 'c':
+        return tr_option_number("ctx", optarg, 1, 1 << 24, &m->ctx);
+    case 'b':
+        return tr_option_number("batch", optarg, 1, TR_MAX_ROWS, &m->batch);
+    case 'k':
+        if (!tr_type_find(optarg, &m->kv) ||
+            (m->kv != TR_TYPE_F16 && m->kv != TR_TYPE_F32 && m->kv != TR_TYPE_Q8_0))
+            return tr_fail(TR_E_USAGE, "--kv %.40s: must be f16, f32 or q8_0", optarg);
+        return TR_OK;
+    case ':':
+        return tr_fail(TR_E_USAGE, "%.80s needs a value; see troupe inspect --help", word);
+    default:
+        return unknown_option(word);
+    }
+}
+
+static tr_status parse(int argc, char **argv, inspect_options *o, bool *done)
 {
     static const struct option options[] = {
         { "json", no_argument, NULL, 'j' },
+        { "workers", required_argument, NULL, 'w' },
+        { "ctx", required_argument, NULL, 'c' },
+        { "batch", required_argument, NULL, 'b' },
+        { "kv", required_argument, NULL, 'k' },
         { "help", no_argument, NULL, 'h' },
         { NULL, 0, NULL, 0 },
     };
@@ -333,43 +442,43 @@ static tr_status parse(int argc, char **argv, const char **path, bool *is_json, 
 
     optind = 1;
     opterr = 0;
-    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":w:h", options, NULL)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
             *done = true;
             return TR_OK;
         }
-        if (c != 'j')
-            return unknown_option(argv[optind - 1]);
-        *is_json = true;
+        tr_status st = read_option(c, o, argv[optind - 1]);
+        if (st != TR_OK)
+            return st;
     }
     if (optind + 1 != argc)
         return tr_fail(TR_E_USAGE, "give one model file: troupe inspect FILE");
-    *path = argv[optind];
+    o->path = argv[optind];
     return TR_OK;
 }
 
 tr_status tr_command_inspect(int argc, char **argv)
 {
-    const char *path = NULL;
-    bool is_json = false;
+    inspect_options o = { .memory = { .batch = 256, .kv = TR_TYPE_F16 } };
     bool done = false;
     tr_gguf *g = NULL;
+    json_t *facts = NULL;
 
-    tr_status st = parse(argc, argv, &path, &is_json, &done);
+    tr_status st = parse(argc, argv, &o, &done);
     if (st != TR_OK || done)
         return st;
-    st = tr_gguf_open(path, &g);
+    st = tr_gguf_open(o.path, &g);
     if (st != TR_OK)
         return st;
-    json_t *facts = facts_of(g);
-    if (is_json) {
+    st = facts_of(g, &o.memory, &facts);
+    if (st == TR_OK && o.is_json) {
         json_dumpf(facts, stdout, JSON_INDENT(1));
         putchar('\n');
-    } else {
+    } else if (st == TR_OK) {
         show_table(facts);
     }
     json_decref(facts);
     tr_gguf_close(&g);
-    return TR_OK;
+    return st;
 }

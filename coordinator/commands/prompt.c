@@ -105,7 +105,7 @@ static tr_status put_ends(const tr_run_options *o, const tr_tokenizer *t, tr_pro
     bool has_bos = tr_tokenizer_bos(t, &bos), has_eos = tr_tokenizer_eos(t, &eos);
     bool puts_bos =
         o->bos == TR_RUN_BOS_ON || (o->bos == TR_RUN_BOS_AUTO && tr_tokenizer_adds_bos(t));
-    bool puts_eos = has_eos && tr_tokenizer_adds_eos(t);
+    bool puts_eos = has_eos && tr_tokenizer_adds_eos(t) && !o->is_eval;
 
     if (puts_bos && !has_bos)
         return tr_fail(TR_E_USAGE, "--bos on: the model has no begin token: leave it out");
@@ -130,7 +130,8 @@ static tr_status encode(const tr_run_options *o, const tr_tokenizer *t, tr_bytes
 {
     tr_prompt p = { NULL, 0 };
 
-    tr_status st = tr_tokenizer_encode(t, text, true, &p.ids, &p.n);
+    /* In a text to evaluate the names of special tokens are words like others. */
+    tr_status st = tr_tokenizer_encode(t, text, !o->is_eval, &p.ids, &p.n);
     if (st == TR_OK)
         st = put_ends(o, t, &p);
     if (st == TR_OK && p.n == 0)

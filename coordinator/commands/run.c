@@ -10,6 +10,7 @@
 #include "coordinator/cluster/launch.h"
 #include "coordinator/cluster/replacement.h"
 #include "coordinator/commands/answer.h"
+#include "coordinator/commands/eval.h"
 #include "coordinator/commands/talk.h"
 
 #include <stdio.h>
@@ -29,9 +30,10 @@ typedef struct {
     tr_chat *chat; /* NULL: one prompt */
     tr_engine *engine;
     tr_answer *answer;
+    tr_eval *eval;         /* NULL: the command is run */
     tr_fault_plan *faults; /* NULL: none */
     uint64_t seed;
-    size_t context;
+    size_t context, max_logits;
 } run;
 
 static tr_status open_transport(run *r)
@@ -69,6 +71,18 @@ static tr_sampling sampling_of(const run *r)
                           .seed = r->seed };
 }
 
+static tr_status open_eval(run *r, const tr_model_config *config)
+{
+    tr_eval_setting s = { &r->o, r->tokenizer, config, &r->prompt };
+
+    r->context = tr_eval_window(&r->o, config);
+    r->max_logits = tr_eval_max_logits(&r->o, config);
+    if (r->context > config->context)
+        tr_log(TR_LOG_WARN, "--ctx %zu: the model was trained for %u tokens", r->context,
+               config->context);
+    return tr_eval_open(&s, &r->eval);
+}
+
 static tr_status open_text(run *r)
 {
     tr_model_config config;
@@ -91,6 +105,8 @@ static tr_status open_text(run *r)
     st = tr_prompt_read(&r->o, r->tokenizer, &r->prompt);
     if (st != TR_OK)
         return st;
+    if (r->o.is_eval)
+        return open_eval(r, &config);
 
     /* A cache for what can be needed, not for all that the model could do. */
     size_t limit = r->o.ctx ? (size_t)r->o.ctx : config.context;
@@ -132,6 +148,7 @@ static tr_status open_engine(run *r)
     e.kv_type = kv_type_of(r->o.kv);
     e.max_rows = (size_t)r->o.batch;
     e.context = r->context;
+    e.max_logits = r->max_logits;
     e.transport = r->job.data;
     e.inviter = r->job.inviter;
     e.invite_dir = r->o.invite_dir;
@@ -265,6 +282,7 @@ static void close_all(run *r, tr_status st)
 {
     bool had_engine = r->engine != NULL;
 
+    tr_eval_close(&r->eval);
     tr_answer_free(&r->answer);
     tr_engine_close(&r->engine);
     tr_fault_plan_free(&r->faults);
@@ -287,10 +305,10 @@ static tr_status coordinate(run *r)
         st = open_text(r);
     if (st == TR_OK)
         st = open_engine(r);
-    if (st == TR_OK && !r->chat)
+    if (st == TR_OK && !r->chat && !r->eval)
         st = tr_answer_new(&r->o, r->tokenizer, &r->answer);
     if (st == TR_OK)
-        st = r->chat ? talk(r) : generate(r);
+        st = r->eval ? tr_eval_run(r->eval, r->engine) : r->chat ? talk(r) : generate(r);
     if (r->engine)
         tr_engine_print_faults(r->engine);
     if (st == TR_E_INTERRUPTED)
@@ -323,6 +341,7 @@ tr_status tr_command_run(int argc, char **argv)
 
     if (!r)
         return tr_fail(TR_E_MEMORY, "run: no memory");
+    r->max_logits = tr_engine_defaults().max_logits;
     tr_status st = tr_run_options_parse(argc, argv, &r->o, &done);
     if (st == TR_OK && !done) {
         tr_log_set_level(r->o.verbose ? TR_LOG_DEBUG : r->o.quiet ? TR_LOG_ERROR : TR_LOG_INFO);

@@ -27,6 +27,8 @@ typedef enum {
     KIND_HELP,
 } kind;
 
+typedef enum { FOR_BOTH, FOR_RUN, FOR_EVAL } audience; /* whose option it is */
+
 enum { NOWHERE = 0 }; /* offset 0 is model, which has no has_ flag */
 
 typedef struct {
@@ -34,6 +36,7 @@ typedef struct {
     char letter;
     bool launcher_only, hidden;
     kind kind;
+    audience who;
     size_t at, has_at;
     uint64_t low, high;         /* KIND_COUNT */
     double real_low, real_high; /* KIND_REAL */
@@ -44,46 +47,61 @@ typedef struct {
 #define HAS(field) .has_at = offsetof(tr_run_options, field)
 
 static const spec specs[] = {
-    { .kind = KIND_HEADING, .help = "Model and prompt" },
+    { .kind = KIND_HEADING, .who = FOR_RUN, .help = "Model and prompt" },
+    { .kind = KIND_HEADING, .who = FOR_EVAL, .help = "Model and text" },
     { "model", "FILE", "the model, a GGUF file", 'm', .kind = KIND_TEXT, AT(model) },
-    { "prompt", "TEXT", "the prompt; - reads it from standard input", 'p', .kind = KIND_PROMPT },
-    { "file", "FILE", "read the prompt from a file", 'f', .kind = KIND_TEXT, AT(prompt_file) },
+    { "prompt", "TEXT", "the text; - reads it from standard input", 'p', .kind = KIND_PROMPT },
+    { "file", "FILE", "read the text from a file", 'f', .kind = KIND_TEXT, AT(prompt_file) },
     { "chat", NULL, "talk: messages from standard input, answers to all said so far",
-      .kind = KIND_FLAG, AT(chat) },
+      .kind = KIND_FLAG, .who = FOR_RUN, AT(chat) },
     { "chat-template", "NAME", "with --chat: of conversations, if the file's is not recognised",
-      .kind = KIND_TEXT, AT(chat_template) },
-    { "ids", "LIST", "the prompt as token ids, such as \"1 2 3\"", .kind = KIND_IDS, AT(ids) },
+      .kind = KIND_TEXT, .who = FOR_RUN, AT(chat_template) },
+    { "ids", "LIST", "the text as token ids, such as \"1 2 3\"", .kind = KIND_IDS, AT(ids) },
     { "ids-file", "FILE", "the same from a file", .kind = KIND_TEXT, AT(ids_file) },
-    { "bos", "auto|on|off", "put the begin token before the prompt (auto: as the model says)",
+    { "bos", "auto|on|off", "put the begin token in front (auto: as the model says)",
       .kind = KIND_CHOICE, AT(bos), .choice = { "auto", "on", "off" } },
 
-    { .kind = KIND_HEADING, .help = "Generation" },
-    { "tokens", "N", "generate at most N tokens (128)", 'n', .kind = KIND_COUNT, AT(tokens),
-      .low = 0, .high = TR_RUN_MAX_TOKENS },
-    { "stop", "TEXT", "end when TEXT was generated; may be given 16 times", .kind = KIND_STOP },
-    { "ignore-eos", NULL, "go on past the end token", .kind = KIND_FLAG, AT(ignore_eos) },
+    { .kind = KIND_HEADING, .who = FOR_RUN, .help = "Generation" },
+    { "tokens", "N", "generate at most N tokens (128)", 'n', .kind = KIND_COUNT, .who = FOR_RUN,
+      AT(tokens), .low = 0, .high = TR_RUN_MAX_TOKENS },
+    { "stop", "TEXT", "end when TEXT was generated; may be given 16 times", .kind = KIND_STOP,
+      .who = FOR_RUN },
+    { "ignore-eos", NULL, "go on past the end token", .kind = KIND_FLAG, .who = FOR_RUN,
+      AT(ignore_eos) },
     { "ctx", "N", "room for N tokens of context (0: as much as the model knows)",
-      .kind = KIND_COUNT, AT(ctx), .low = 0, .high = TR_RUN_MAX_TOKENS },
-    { "batch", "N", "feed the prompt in chunks of N tokens (256)", .kind = KIND_COUNT, AT(batch),
+      .kind = KIND_COUNT, .who = FOR_RUN, AT(ctx), .low = 0, .high = TR_RUN_MAX_TOKENS },
+    { .kind = KIND_HEADING, .who = FOR_EVAL, .help = "Evaluation" },
+    { "ctx", "N", "tokens of a window (0: 512, or what the model knows if less)",
+      .kind = KIND_COUNT, .who = FOR_EVAL, AT(ctx), .low = 0, .high = TR_RUN_MAX_TOKENS },
+    { "skip", "N", "positions at a window's begin that don't count (half of it)",
+      .kind = KIND_COUNT, .who = FOR_EVAL, AT(skip), HAS(has_skip), .low = 0,
+      .high = TR_RUN_MAX_TOKENS },
+    { "save", "FILE", "write what this model expects at each position: a base", .kind = KIND_TEXT,
+      .who = FOR_EVAL, AT(save) },
+    { "top", "N", "with --save: tokens to keep of each position; 0: all (256)", .kind = KIND_COUNT,
+      .who = FOR_EVAL, AT(top), .low = 0, .high = TR_RUN_MAX_TOKENS },
+    { "kl", "FILE", "the divergence from a base that --save wrote", .kind = KIND_TEXT,
+      .who = FOR_EVAL, AT(kl) },
+    { "batch", "N", "feed a text in chunks of N tokens (256)", .kind = KIND_COUNT, AT(batch),
       .low = 1, .high = TR_MAX_ROWS },
     { "memory-mib", "N", "refuse what needs more in the coordinator (0: all there is)",
       .kind = KIND_COUNT, AT(memory_mib), .low = 0, .high = 1 << 30 },
     { "threads", "N", "threads of the coordinator (0: all cores)", .kind = KIND_COUNT, AT(threads),
       .low = 0, .high = TR_RUN_MAX_THREADS },
 
-    { .kind = KIND_HEADING, .help = "Sampling" },
-    { "temp", "X", "temperature; 0 takes the most likely token (0.8)", .kind = KIND_REAL, AT(temp),
-      .real_low = 0, .real_high = 100 },
-    { "top-k", "N", "choose among the N most likely; 0: all (40)", .kind = KIND_COUNT, AT(top_k),
-      .low = 0, .high = TR_RUN_MAX_TOKENS },
+    { .kind = KIND_HEADING, .who = FOR_RUN, .help = "Sampling" },
+    { "temp", "X", "temperature; 0 takes the most likely token (0.8)", .kind = KIND_REAL,
+      .who = FOR_RUN, AT(temp), .real_low = 0, .real_high = 100 },
+    { "top-k", "N", "choose among the N most likely; 0: all (40)", .kind = KIND_COUNT,
+      .who = FOR_RUN, AT(top_k), .low = 0, .high = TR_RUN_MAX_TOKENS },
     { "top-p", "X", "choose among those that make up probability X (0.95)", .kind = KIND_REAL,
-      AT(top_p), .real_low = 0, .real_high = 1 },
-    { "min-p", "X", "drop those below X times the most likely (0.05)", .kind = KIND_REAL, AT(min_p),
-      .real_low = 0, .real_high = 1 },
+      .who = FOR_RUN, AT(top_p), .real_low = 0, .real_high = 1 },
+    { "min-p", "X", "drop those below X times the most likely (0.05)", .kind = KIND_REAL,
+      .who = FOR_RUN, AT(min_p), .real_low = 0, .real_high = 1 },
     { "repeat-penalty", "X", "above 1: make what was said less likely (1.0)", .kind = KIND_REAL,
-      AT(repeat_penalty), .real_low = 0.01, .real_high = 100 },
+      .who = FOR_RUN, AT(repeat_penalty), .real_low = 0.01, .real_high = 100 },
     { "seed", "N", "the same seed gives the same text (random; shown at the end)",
-      .kind = KIND_COUNT, AT(seed), HAS(has_seed), .low = 0, .high = UINT64_MAX },
+      .kind = KIND_COUNT, .who = FOR_RUN, AT(seed), HAS(has_seed), .low = 0, .high = UINT64_MAX },
 
     { .kind = KIND_HEADING, .help = "Arithmetic" },
     { "activations", "auto|f32", "auto: 8-bit blocks where weights are quantised (auto)",
@@ -96,10 +114,10 @@ static const spec specs[] = {
       .kind = KIND_TEXT, AT(isa) },
 
     { .kind = KIND_HEADING, .help = "Output" },
-    { "json", NULL, "write one JSON object to standard output instead of the text",
-      .kind = KIND_FLAG, AT(json) },
+    { "json", NULL, "write one JSON object to standard output instead", .kind = KIND_FLAG,
+      AT(json) },
     { "logprobs", "N", "with --json: the N most likely tokens of each step (0)", .kind = KIND_COUNT,
-      AT(logprobs), .low = 0, .high = TR_MAX_ALTERNATIVES },
+      .who = FOR_RUN, AT(logprobs), .low = 0, .high = TR_MAX_ALTERNATIVES },
     { "verbose", NULL, "say more", .kind = KIND_FLAG, AT(verbose) },
     { "quiet", NULL, "only errors", 'q', .kind = KIND_FLAG, AT(quiet) },
     { "progress", NULL, "draw a bar while loading", .kind = KIND_FLAG, AT(progress),
@@ -149,7 +167,7 @@ static const spec specs[] = {
     { "help", NULL, "show this", 'h', .kind = KIND_HELP, .launcher_only = true },
 };
 
-enum { N_SPECS = sizeof specs / sizeof specs[0], FIRST_CODE = 256, SHOWN = 80 };
+enum { N_SPECS = sizeof specs / sizeof specs[0], FIRST_CODE = 256, IS_BARE = 1, SHOWN = 80 };
 
 static const tr_run_options defaults = {
     .tokens = 128,
@@ -158,6 +176,7 @@ static const tr_run_options defaults = {
     .top_k = 40,
     .top_p = 0.95,
     .min_p = 0.05,
+    .top = 256,
     .repeat_penalty = 1.0,
     .timeout_ms = 30000,
     .suspect_ms = 600,
@@ -366,16 +385,27 @@ typedef struct {
     char shorts[2 * N_SPECS + 3];
 } getopt_tables;
 
+static bool is_eval(char **argv)
+{
+    return strcmp(argv[0], "eval") == 0;
+}
+
+static bool is_for(const spec *s, bool eval)
+{
+    return s->who == FOR_BOTH || (s->who == FOR_EVAL) == eval;
+}
+
 /* An option's code is FIRST_CODE + its place in the table, so that it can't meet a letter. */
-static void tables_fill(getopt_tables *t)
+static void tables_fill(bool eval, getopt_tables *t)
 {
     size_t n = 0, at = 0;
 
     memset(t, 0, sizeof *t);
-    t->shorts[at++] = '+'; /* the first thing that is no option ends the walk */
+    /* The first thing that is no option ends the walk, or is told as IS_BARE. */
+    t->shorts[at++] = eval ? '-' : '+';
     t->shorts[at++] = ':'; /* and the messages are ours */
     for (size_t i = 0; i < N_SPECS; i++) {
-        if (specs[i].kind == KIND_HEADING)
+        if (specs[i].kind == KIND_HEADING || !is_for(&specs[i], eval))
             continue;
         t->longs[n++] =
             (struct option){ specs[i].name, specs[i].argument ? required_argument : no_argument,
@@ -392,7 +422,8 @@ static void tables_fill(getopt_tables *t)
 static const spec *spec_of(int code)
 {
     for (size_t i = 0; i < N_SPECS; i++)
-        if (code == FIRST_CODE + (int)i || (specs[i].letter && code == specs[i].letter))
+        if (code == FIRST_CODE + (int)i || (specs[i].letter && code == specs[i].letter) ||
+            (code == IS_BARE && specs[i].name && strcmp(specs[i].name, "file") == 0))
             return &specs[i];
     return NULL;
 }
@@ -400,15 +431,17 @@ static const spec *spec_of(int code)
 static tr_status option_refuse(int code, char **argv)
 {
     const spec *s = optopt ? spec_of(optopt) : NULL;
+    const char *command = is_eval(argv) ? "eval" : "run";
 
     if (code == ':' && s)
         return tr_fail(TR_E_USAGE, "--%s: its value is missing; give %s", s->name, s->argument);
     if (s && optopt >= FIRST_CODE)
         return tr_fail(TR_E_USAGE, "--%s: takes no value", s->name);
     if (optopt)
-        return tr_fail(TR_E_USAGE, "option -%c is unknown; troupe run --help lists all", optopt);
-    return tr_fail(TR_E_USAGE, "option %.*s is unknown or ambiguous; troupe run --help lists all",
-                   SHOWN, argv[optind - 1]);
+        return tr_fail(TR_E_USAGE, "option -%c is unknown; troupe %s --help lists all", optopt,
+                       command);
+    return tr_fail(TR_E_USAGE, "option %.*s is unknown or ambiguous; troupe %s --help lists all",
+                   SHOWN, argv[optind - 1], command);
 }
 
 void tr_run_options_each(int argc, char **argv,
@@ -419,7 +452,7 @@ void tr_run_options_each(int argc, char **argv,
     getopt_tables t;
     int code;
 
-    tables_fill(&t);
+    tables_fill(is_eval(argv), &t);
     optind = 0;
     opterr = 0;
     while ((code = getopt_long(argc, argv, t.shorts, t.longs, NULL)) != -1) {
@@ -431,6 +464,22 @@ void tr_run_options_each(int argc, char **argv,
 }
 
 /* --- what must hold between options -------------------------------------------------------- */
+
+static tr_status eval_check(const tr_run_options *o)
+{
+    uint64_t window = o->ctx ? o->ctx : TR_RUN_WINDOW;
+
+    if (o->has_skip && o->skip + 2 > window)
+        return tr_fail(TR_E_USAGE,
+                       "--skip %llu: a window of %llu tokens then has no position that counts: "
+                       "give a smaller one, or a larger --ctx",
+                       (unsigned long long)o->skip, (unsigned long long)window);
+    if (o->ctx == 1)
+        return tr_fail(TR_E_USAGE, "--ctx 1: a window needs a token and one that follows it");
+    if (o->save && o->kl && strcmp(o->save, o->kl) == 0)
+        return tr_fail(TR_E_USAGE, "--save and --kl: give two different files");
+    return TR_OK;
+}
 
 static tr_status prompt_check(const tr_run_options *o)
 {
@@ -445,11 +494,15 @@ static tr_status prompt_check(const tr_run_options *o)
     if (o->chat)
         return TR_OK;
 
+    if (n == 0 && o->is_eval)
+        return tr_fail(TR_E_USAGE, "no text: give FILE, or one of -p TEXT, --ids LIST");
     if (n == 0)
         return tr_fail(TR_E_USAGE, "no prompt: give one of -p TEXT, -f FILE, --ids LIST, --chat");
     if (n > 1)
-        return tr_fail(TR_E_USAGE, "more than one prompt: give only one of -p, -f, --ids, "
-                                   "--ids-file");
+        return tr_fail(TR_E_USAGE,
+                       "more than one %s: give only one of -p, -f, --ids, "
+                       "--ids-file",
+                       o->is_eval ? "text" : "prompt");
     return TR_OK;
 }
 
@@ -486,6 +539,8 @@ static tr_status options_check(const tr_run_options *o, bool has_kv)
     if (!o->model && !o->cluster)
         return tr_fail(TR_E_USAGE, "no model: give -m FILE");
     st = prompt_check(o);
+    if (st == TR_OK && o->is_eval)
+        st = eval_check(o);
     if (st != TR_OK)
         return st;
     if (o->verbose && o->quiet)
@@ -510,18 +565,34 @@ static void help_option(const spec *s)
     printf("  %-31s %s\n", left, s->help);
 }
 
-static void help_print(void)
+static const char help_eval[] =
+    "usage: troupe eval FILE -m MODEL [options]\n"
+    "\n"
+    "Says how well a model expects a text: its perplexity, exp of the mean of -ln p over\n"
+    "the tokens that count.  The text is cut into windows of --ctx tokens that don't\n"
+    "overlap and that each begin with an empty cache; what is left at the end is not used.\n"
+    "Where a begin token is put in front (--bos), it stands in place of the first token of\n"
+    "each window.  Position i of a window expects token i + 1; those from --skip on count,\n"
+    "the second half if not told, as in llama.cpp's perplexity tool.\n"
+    "\n"
+    "--save writes what the model expects to a file, and --kl holds another run against it:\n"
+    "another type of weights or cache, other kernels.  docs/eval.md defines both.\n";
+
+static void help_print(bool eval)
 {
-    fputs("usage: troupe run -m FILE (-p TEXT | -f FILE | --ids LIST) [options]\n"
-          "\n"
-          "Generates text from a Mixture-of-Experts model.  The text goes to standard\n"
-          "output as it is made, everything else to standard error.  Alone it hosts all\n"
-          "experts itself; -w and --cluster launch workers with mpirun; under mpirun it is\n"
-          "the coordinator:\n"
-          "\n"
-          "  mpirun -n 1 troupe run -m FILE -p TEXT : -n 3 troupe-worker\n",
+    fputs(eval ? help_eval
+               : "usage: troupe run -m FILE (-p TEXT | -f FILE | --ids LIST) [options]\n"
+                 "\n"
+                 "Generates text from a Mixture-of-Experts model.  The text goes to standard\n"
+                 "output as it is made, everything else to standard error.  Alone it hosts all\n"
+                 "experts itself; -w and --cluster launch workers with mpirun; under mpirun it is\n"
+                 "the coordinator:\n"
+                 "\n"
+                 "  mpirun -n 1 troupe run -m FILE -p TEXT : -n 3 troupe-worker\n",
           stdout);
     for (size_t i = 0; i < N_SPECS; i++) {
+        if (!is_for(&specs[i], eval))
+            continue;
         if (specs[i].kind == KIND_HEADING)
             printf("\n%s\n", specs[i].help);
         else if (!specs[i].hidden)
@@ -539,7 +610,8 @@ tr_status tr_run_options_parse(int argc, char **argv, tr_run_options *out, bool 
     bool has_kv = false;
     int code;
 
-    tables_fill(&t);
+    o.is_eval = is_eval(argv);
+    tables_fill(o.is_eval, &t);
     optind = 0; /* GNU: start over, whoever used getopt before */
     opterr = 0;
     while ((code = getopt_long(argc, argv, t.shorts, t.longs, NULL)) != -1) {
@@ -548,18 +620,21 @@ tr_status tr_run_options_parse(int argc, char **argv, tr_run_options *out, bool 
         if (!s)
             return option_refuse(code, argv);
         if (s->kind == KIND_HELP) {
-            help_print();
+            help_print(o.is_eval);
             *done = true;
             return TR_OK;
         }
-        tr_status st = option_set(s, optarg, &o);
+        tr_status st =
+            code == IS_BARE && o.prompt_file
+                ? tr_fail(TR_E_USAGE, "\"%.*s\": more than one text: give only one", SHOWN, optarg)
+                : option_set(s, optarg, &o);
         if (st != TR_OK)
             return st;
         has_kv = has_kv || strcmp(s->name, "kv") == 0;
     }
     if (optind < argc)
-        return tr_fail(TR_E_USAGE, "\"%.*s\" is no option; a prompt goes behind -p", SHOWN,
-                       argv[optind]);
+        return tr_fail(TR_E_USAGE, "\"%.*s\" is no option; a %s goes behind -p", SHOWN,
+                       argv[optind], o.is_eval ? "text" : "prompt");
     tr_status st = options_check(&o, has_kv);
     if (st != TR_OK)
         return st;

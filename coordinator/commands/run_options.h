@@ -1,12 +1,13 @@
-/* run_options.h - what the user asked of `troupe run`.
+/* run_options.h - what the user asked of `troupe run` or `troupe eval`.
  *
  * One table describes every option: its name, type, range, default and help.  The parser, the
  * help text and the list that a launcher hands on all read that table, so none of them can
- * forget an option.
+ * forget an option.  eval shares the options of model, text, arithmetic and cluster; where it takes
+ * FILE without an option's name, that is --file.
  *
  * USE     tr_run_options o;
  *         bool done;
- *         st = tr_run_options_parse(argc, argv, &o, &done);     argv[0] is "run"
+ *         st = tr_run_options_parse(argc, argv, &o, &done);     argv[0] is "run" or "eval"
  *         if (st != TR_OK || done)
  *             return st;                                        done: --help was printed
  *
@@ -31,6 +32,7 @@ enum {
     TR_RUN_MAX_STOP_SIZE = 256,  /* bytes of one stop string */
     TR_RUN_MAX_TOKENS = 1 << 24, /* of a prompt, an answer, a context */
     TR_RUN_MAX_THREADS = TR_POOL_MAX_THREADS,
+    TR_RUN_WINDOW = 512, /* tokens of a window of eval */
 };
 
 typedef enum { TR_RUN_ACTIVATIONS_AUTO, TR_RUN_ACTIVATIONS_F32 } tr_run_activations;
@@ -62,6 +64,14 @@ typedef struct tr_run_options {
     size_t n_stops;
     uint32_t bos; /* tr_run_bos */
     bool ignore_eos;
+
+    /* Evaluation. */
+    bool is_eval;     /* the command is eval: ctx is the window, 0: TR_RUN_WINDOW or the model's */
+    uint64_t skip;    /* positions at a window's begin that don't count, only if has_skip */
+    bool has_skip;    /* else half of the window */
+    uint64_t top;     /* tokens of each position that a base file keeps; 0: all */
+    const char *save; /* a base file to write, or NULL */
+    const char *kl;   /* a base file to compare with, or NULL */
 
     /* Sampling. */
     double temp, top_p, min_p, repeat_penalty;

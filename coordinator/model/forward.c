@@ -29,6 +29,9 @@
 
 struct tr_forward {
     tr_forward_options o;
+    const tr_model_config *config; /* the model's */
+    const tr_kv_shape *kv_shape;   /* of o.kv */
+    size_t threads;
     size_t dim, q_dim, kv_dim, half; /* half: the pairs of a head that are rotated */
     size_t heads_dim, given_dim;     /* what attention works on, what it gives: n_heads times */
     size_t n_rows;                   /* of the batch in flight */
@@ -74,9 +77,8 @@ static void *take(tr_forward *f, size_t *need, size_t size)
 
 static void lay_out(tr_forward *f, size_t *need)
 {
-    const tr_model_config *c = &f->o.model->config;
+    const tr_model_config *c = f->config;
     size_t rows = f->o.max_rows;
-    size_t threads = tr_pool_threads(f->o.compute->pool);
 
     *need = 0;
     f->x = take(f, need, rows * f->dim * sizeof(float));
@@ -105,10 +107,35 @@ static void lay_out(tr_forward *f, size_t *need)
     f->cosine = take(f, need, rows * f->half * sizeof(float));
     f->sine = take(f, need, rows * f->half * sizeof(float));
     f->inverse = take(f, need, f->half * sizeof(double));
-    f->scratch = take(f, need,
-                      threads * sizeof(float) *
-                          tr_attention_scratch(tr_kv_get_shape(f->o.kv), f->score_stride));
+    f->scratch = take(
+        f, need, f->threads * sizeof(float) * tr_attention_scratch(f->kv_shape, f->score_stride));
     f->block_begin = take(f, need, rows * sizeof(uint32_t));
+}
+
+/* Sizes that follow from the model's and the maxima; f->o has the latter. */
+static void derive_sizes(tr_forward *f, const tr_model_config *c)
+{
+    f->config = c;
+    f->dim = c->dim;
+    f->q_dim = (size_t)c->n_heads * c->head_dim;
+    f->kv_dim = (size_t)c->cache_heads * c->cache_dim;
+    f->heads_dim = (size_t)c->n_heads * c->cache_dim;
+    f->given_dim = (size_t)c->n_heads * c->value_dim;
+    f->half = c->n_rot / 2;
+    f->score_stride = tr_align_up(f->o.max_context + c->has_sinks, TR_ALIGN / sizeof(float));
+}
+
+size_t tr_forward_bytes(const tr_model_config *c, const tr_kv_shape *kv, size_t threads,
+                        size_t max_rows, size_t max_context)
+{
+    tr_forward f = { .o = { .max_rows = max_rows, .max_context = max_context },
+                     .kv_shape = kv,
+                     .threads = threads };
+    size_t size;
+
+    derive_sizes(&f, c);
+    lay_out(&f, &size);
+    return size;
 }
 
 tr_status tr_forward_new(const tr_forward_options *o, tr_forward **out)
@@ -120,13 +147,9 @@ tr_status tr_forward_new(const tr_forward_options *o, tr_forward **out)
     if (!f)
         return tr_fail(TR_E_MEMORY, "forward: no memory");
     f->o = *o;
-    f->dim = c->dim;
-    f->q_dim = (size_t)c->n_heads * c->head_dim;
-    f->kv_dim = (size_t)c->cache_heads * c->cache_dim;
-    f->heads_dim = (size_t)c->n_heads * c->cache_dim;
-    f->given_dim = (size_t)c->n_heads * c->value_dim;
-    f->half = c->n_rot / 2;
-    f->score_stride = tr_align_up(o->max_context + c->has_sinks, TR_ALIGN / sizeof(float));
+    f->kv_shape = tr_kv_get_shape(o->kv);
+    f->threads = tr_pool_threads(o->compute->pool);
+    derive_sizes(f, c);
     lay_out(f, &size);
     tr_status st = tr_arena_init(&f->arena, size, "step buffers (a smaller --batch needs less)");
     if (st != TR_OK) {

@@ -62,6 +62,10 @@ typedef struct {
 tr_status tr_forward_new(const tr_forward_options *o, tr_forward **out);
 void tr_forward_free(tr_forward **f);
 
+/* Bytes of the buffers that new would take for a model that is not loaded, with so many threads. */
+size_t tr_forward_bytes(const tr_model_config *c, const tr_kv_shape *kv, size_t threads,
+                        size_t max_rows, size_t max_context);
+
 /* logits is [number of rows that want them][n_vocab], in row order. */
 tr_status tr_forward_step(tr_forward *f, const tr_batch *batch, float *logits);
 

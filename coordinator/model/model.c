@@ -16,7 +16,8 @@ typedef struct {
     tr_model *m;
     tr_status (*progress)(void *ctx, uint64_t bytes);
     void *ctx;
-    uint8_t *used; /* [n_tensors] for a check: only note what would be loaded */
+    uint8_t *used; /* [n_tensors] for a check: only note what would be loaded, and count it if there
+                    * is a compute */
 } loader;
 
 /* The tensor, if its shape is in x out x n (out 1: a vector). */
@@ -46,13 +47,20 @@ static tr_status loaded(loader *l, uint64_t bytes)
     return l->progress ? l->progress(l->ctx, l->m->bytes) : TR_OK;
 }
 
+/* As loaded, but nothing was. */
+static tr_status checked(loader *l, const tr_gguf_tensor *t, uint64_t bytes)
+{
+    l->m->bytes += bytes;
+    return tr_weights_check(l->g, t);
+}
+
 static tr_status matrix(loader *l, const char *name, uint64_t in, uint64_t out, tr_weights *w)
 {
     const tr_gguf_tensor *t = NULL;
 
     tr_status st = find(l, name, in, out, 1, &t);
     if (st == TR_OK && l->used)
-        return tr_weights_check(l->g, t);
+        return checked(l, t, l->compute ? tr_weights_size_for(l->compute, t, 1) : 0);
     if (st == TR_OK)
         st = tr_weights_load_for(l->compute, l->g, t, 0, 1, w);
     if (st == TR_OK)
@@ -68,7 +76,7 @@ static tr_status floats(loader *l, const char *name, uint64_t in, uint64_t out, 
 
     tr_status st = find(l, name, in, out, n, &t);
     if (st == TR_OK && l->used)
-        return tr_weights_check(l->g, t);
+        return checked(l, t, in * out * n * sizeof(float));
     if (st == TR_OK)
         st = tr_vector_load(l->g, t, v);
     if (st == TR_OK)
@@ -511,10 +519,17 @@ static tr_status check_unused(const loader *l)
 
 tr_status tr_model_check(const tr_gguf *g)
 {
+    uint64_t ignored;
+
+    return tr_model_measure(g, NULL, &ignored);
+}
+
+tr_status tr_model_measure(const tr_gguf *g, const tr_compute *compute, uint64_t *bytes)
+{
     size_t n = tr_gguf_n_tensors(g);
     tr_model *m = calloc(1, sizeof *m);
     uint8_t *used = calloc(n ? n : 1, 1);
-    loader l = { g, NULL, m, NULL, NULL, used };
+    loader l = { g, compute, m, NULL, NULL, used };
     tr_status st =
         m && used ? read_and_load(&l) : tr_fail(TR_E_MEMORY, "model: no memory for a check");
 
@@ -524,6 +539,8 @@ tr_status tr_model_check(const tr_gguf *g)
         st = check_behind(&l);
     if (st == TR_OK)
         st = check_unused(&l);
+    if (st == TR_OK)
+        *bytes = m->bytes;
     tr_model_close(&m);
     free(used);
     return st;

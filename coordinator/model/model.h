@@ -85,6 +85,9 @@ void tr_model_close(tr_model **m);
  * use, since leaving one out silently computes another model. */
 tr_status tr_model_check(const tr_gguf *g);
 
+/* The same, and the bytes that the dense weights would take in memory, laid out for compute. */
+tr_status tr_model_measure(const tr_gguf *g, const tr_compute *compute, uint64_t *bytes);
+
 /* Bytes of all tensors of the file that are not experts of its map, nor of blocks behind its
  * layers, which nobody loads. */
 uint64_t tr_model_dense_bytes(const tr_gguf *g, const tr_expert_map *map);

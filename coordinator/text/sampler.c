@@ -230,6 +230,11 @@ static double log_sum(const float *logits, size_t n, double max)
     return max + tr_ln(sum);
 }
 
+double tr_log_total(const float *logits, size_t n_vocab)
+{
+    return log_sum(logits, n_vocab, (double)logits[largest(logits, n_vocab)]);
+}
+
 double tr_log_prob(const float *logits, size_t n_vocab, uint32_t id)
 {
     TR_CHECK(id < n_vocab);

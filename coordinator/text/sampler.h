@@ -68,6 +68,10 @@ uint32_t tr_sample(const tr_sampling *s, float *logits /* [n_vocab] */, size_t n
 /* The natural logarithm of the softmax of logits at id. */
 double tr_log_prob(const float *logits, size_t n_vocab, uint32_t id);
 
+/* The natural logarithm of the sum of exp(logit): log-probabilities are logits less this.  The
+ * largest logit is finite; a NaN counts as minus infinity. */
+double tr_log_total(const float *logits, size_t n_vocab);
+
 typedef struct {
     uint32_t id;
     double log_prob;

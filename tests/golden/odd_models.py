@@ -232,6 +232,27 @@ def check_counts(troupe, path, g):
     return "%s is %s, not %s" % (wrong[0], facts[wrong[0]], want[wrong[0]]) if wrong else None
 
 
+def check_missing(troupe, path, g):
+    """What is wrong with what inspect says of a model that lacks several things, or None."""
+    ggufio.TYPES.setdefault("IQ2_XXS", (16, 256, 66))
+    kv = {**g.kv, "general.architecture": "newest", "tokenizer.ggml.model": "newer"}
+    more = [["blk.%d.new.weight" % i, (2, 256), "IQ2_XXS", bytes(132)] for i in range(3)]
+    ggufio.write_gguf(path, kv, [tuple(t) for t in tensors(g) + more])
+    code, out, _ = run(troupe, "inspect", "--json", path)
+    facts = json.loads(out)
+    missing = facts.get("missing", [])
+    words = (("newest",), ("newer",), ("3 tensors", "IQ2_XXS", "blk.0.new.weight"))
+    if code != 0 or facts["supported"] or "memory" in facts or len(missing) != 3:
+        return "missing are %s" % missing
+    for line, want in zip(missing, words):
+        if not all(word in line for word in want):
+            return "'%s' does not say %s" % (line, want)
+    code, out, _ = run(troupe, "inspect", path)
+    if not all(line.encode() in out for line in missing):
+        return "the table leaves some out: %s" % out.decode()
+    return None
+
+
 def main(troupe, models):
     n = bad = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -243,6 +264,11 @@ def main(troupe, models):
                 n += 1
                 bad += wrong is not None
                 print("inspect:", wrong or "counts what is run")
+            if i == 0:
+                wrong = check_missing(troupe, path, g)
+                n += 1
+                bad += wrong is not None
+                print("inspect:", wrong or "says all that is missing")
             for name, kv, parts in cases(g) if i == 0 else own_cases(g):
                 ggufio.write_gguf(path, kv, [tuple(t) for t in parts])
                 wrong = check(troupe, name, path)

@@ -367,7 +367,7 @@ static void help_shows_every_option_in_100_columns(void **state)
         "--workers", "--cluster", "--dry-run", "--placement",  "--transport",  "--activations",
         "--listen",  "--experts", "--help",    "--timeout-ms", "--silence-ms", "--expert-groups"
     };
-    static char run[] = "run", flag[] = "--help";
+    static char run[] = "run", eval[] = "eval", flag[] = "--help";
     char *argv[] = { run, flag, NULL };
     char text[16384];
 
@@ -376,6 +376,13 @@ static void help_shows_every_option_in_100_columns(void **state)
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         assert_non_null(strstr(text, names[i]));
     assert_null(strstr(text, "--progress")); /* the launcher's own */
+    assert_null(strstr(text, "--skip"));     /* eval's */
+    for (const char *l = text; *l; l += strcspn(l, "\n") + 1)
+        assert_true(strcspn(l, "\n") <= 100);
+    argv[0] = eval;
+    help_take(2, argv, text, sizeof text);
+    assert_non_null(strstr(text, "--skip"));
+    assert_null(strstr(text, "--temp"));
     for (const char *l = text; *l; l += strcspn(l, "\n") + 1)
         assert_true(strcspn(l, "\n") <= 100);
 }
@@ -413,9 +420,59 @@ static void walking_gives_every_option_by_its_long_name(void **state)
     assert_int_equal(s.launcher_only, 1);
 }
 
+/* The bare text is handed on as --file; --ctx and --skip are eval's. */
+static void eval_shares_the_options_of_run(void **state)
+{
+    static char words[][16] = { "eval", "text", "-m", "x", "-w2", "--sk=3", "--ctx", "9" };
+    char *argv[9] = { 0 };
+    tr_run_options o;
+    bool done;
+    seen s = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < 8; i++)
+        argv[i] = words[i];
+    assert_int_equal(tr_run_options_parse(8, argv, &o, &done), TR_OK);
+    assert_true(o.is_eval && o.has_skip);
+    assert_string_equal(o.prompt_file, "text");
+    assert_int_equal(o.skip, 3);
+    assert_int_equal(o.ctx, 9);
+    tr_run_options_each(8, argv, see, &s);
+    assert_string_equal(s.text, "file=text model=x workers=2 skip=3 ctx=9");
+}
+
+static void what_eval_can_not_do_is_refused(void **state)
+{
+    static const struct {
+        const char *argv[8];
+        const char *word;
+    } bad[] = {
+        { { "eval", "-m", "x" }, "no text" },
+        { { "eval", "a", "b", "-m", "x" }, "\"b\": more than one text" },
+        { { "eval", "a", "-m", "x", "-p", "b" }, "more than one text" },
+        { { "eval", "a", "-m", "x", "--temp", "0" }, "unknown" },
+        { { "eval", "a", "-m", "x", "--skip", "511" }, "no position that counts" },
+        { { "eval", "a", "-m", "x", "--ctx", "1" }, "--ctx 1" },
+        { { "eval", "a", "-m", "x", "--save=b", "--kl=b" }, "two different files" },
+        { { "run", "-p", "a", "-m", "x", "--skip", "1" }, "unknown" },
+    };
+    tr_run_options o;
+    char line[512];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(parse(bad[i].argv, &o, line, sizeof line), TR_E_USAGE);
+        if (!strstr(line, bad[i].word))
+            print_message("  %s: %s\n", bad[i].word, line);
+        assert_non_null(strstr(line, bad[i].word));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(eval_shares_the_options_of_run),
+        cmocka_unit_test(what_eval_can_not_do_is_refused),
         cmocka_unit_test(defaults_are_what_the_help_promises),
         cmocka_unit_test(every_option_reaches_its_field),
         cmocka_unit_test(every_transport_has_its_name),
