@@ -4,8 +4,8 @@
 
 #include "coordinator/cluster/dispatch.h"
 #include "coordinator/cluster/placement.h"
+#include "coordinator/engine/need.h"
 #include "coordinator/model/forward.h"
-#include "coordinator/model/kv.h"
 #include "experts/apply.h"
 
 uint64_t tr_memory_need_sum(const tr_memory_need *n)
@@ -42,16 +42,22 @@ static void add_messages(const tr_memory_need_options *o, const tr_expert_map *m
         need[w].messages = out + back / o->n_workers;
 }
 
-static void add_coordinator(const tr_memory_need_options *o, const tr_model_config *c,
-                            const tr_expert_map *map, tr_memory_need *need)
+static void add_coordinator(const tr_memory_need_options *o, const tr_gguf *g,
+                            const tr_model_config *c, const tr_expert_map *map,
+                            tr_memory_need *need)
 {
-    tr_kv_shape kv = { .kernels = o->kernels,
-                       .n_layers = c->n_layers,
-                       .n_heads = c->cache_heads,
-                       .head_dim = c->cache_dim,
-                       .type = o->exact ? TR_TYPE_F32 : o->kv_type };
+    tr_engine_options e = { .gguf = g,
+                            .exact = o->exact,
+                            .kv_type = o->kv_type,
+                            .threads = o->threads,
+                            .context = o->context,
+                            .n_sequences = 1,
+                            .max_rows = o->max_rows,
+                            .n_workers = o->n_workers };
+    tr_kv_shape kv = tr_need_kv_shape(c, o->exact ? TR_TYPE_F32 : o->kv_type);
 
-    need->cache = (uint64_t)tr_kv_pages_for(o->context) * tr_kv_page_size(&kv);
+    kv.kernels = o->kernels;
+    need->cache = tr_need_of(&e, c, map).cache;
     need->buffers = tr_forward_bytes(c, &kv, o->threads, o->max_rows, o->context) +
                     tr_dispatch_bytes(map, o->max_rows, o->n_workers == 0) +
                     c->n_vocab * sizeof(float);
@@ -80,7 +86,7 @@ tr_status tr_memory_need_read(const tr_gguf *g, const tr_memory_need_options *o,
         need[0].weights = dense;
         add_experts(&compute, &map, &placement, need);
         add_messages(o, &map, need);
-        add_coordinator(o, &config, &map, &need[0]);
+        add_coordinator(o, g, &config, &map, &need[0]);
     }
     tr_placement_fini(&placement);
     tr_expert_map_fini(&map);

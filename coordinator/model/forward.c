@@ -93,7 +93,7 @@ static void lay_out(tr_forward *f, size_t *need)
         f->q_low = take(f, need, rows * c->query_rank * sizeof(float));
         f->queries = take(f, need, rows * f->heads_dim * sizeof(float));
         f->values = take(f, need, rows * f->given_dim * sizeof(float));
-        f->latent_scratch = take(f, need, threads * tr_latent_scratch(c));
+        f->latent_scratch = take(f, need, f->threads * tr_latent_scratch(c));
     }
     f->added = take(f, need, rows * f->dim * sizeof(float));
     if (c->shared_ffn > 0) {
