@@ -68,7 +68,7 @@ def encoded(name, x, kind):
     """name, type, shape, bytes of one tensor, or of an F8 matrix and its scales."""
     if isinstance(x, Raw):
         return [(name, x.dtype, x.x.shape, x.x.tobytes())]
-    if kind == "F8" and x.ndim == 2 and "proj" in name:
+    if kind == "F8" and name.endswith(("down_proj.weight", "kv_b_proj.weight")):
         codes, scale = f8_encode(x)
         return [(name, "F8_E4M3", codes.shape, codes.tobytes()),
                 (name + "_scale_inv", "F32", scale.shape, scale.tobytes())]
