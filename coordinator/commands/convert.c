@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "coordinator/commands/option.h"
 #include "coordinator/convert/convert.h"
+#include "coordinator/convert/family.h"
 
 #include <getopt.h>
 #include <math.h>
@@ -41,13 +42,16 @@ static const char help[] =
     "  --threads N           (0: all cores)\n"
     "  -h, --help            show this\n"
     "\n"
-    "Known are model_type deepseek_v2, deepseek_v3, glm4_moe, gpt_oss, granitemoe, llama, "
-    "mistral,\n"
-    "mixtral, olmoe, qwen2_moe, qwen3 and qwen3_moe; weights in F32, F16, BF16, F8_E4M3 with "
-    "block\n"
-    "scales, and MXFP4 (which stays MXFP4 unless it becomes F32, F16 or BF16). Vectors and "
-    "routers\n"
-    "become F32.\n";
+    "Weights in F32, F16, BF16, F8_E4M3 with block scales, and MXFP4 (which stays MXFP4 unless it\n"
+    "becomes F32, F16 or BF16). Vectors and routers become F32. Known model_types:\n";
+
+static void print_help(void)
+{
+    fputs(help, stdout);
+    for (size_t i = 0; tr_family_at(i); i++)
+        printf("%s%s", i % 8 ? ", " : i ? ",\n  " : "  ", tr_family_at(i)->model_type);
+    fputs("\n", stdout);
+}
 
 static tr_status read_option(int c, options *o, const char *word)
 {
@@ -89,7 +93,7 @@ static tr_status parse(int argc, char **argv, options *o, bool *done)
     opterr = 0;
     while ((c = getopt_long(argc, argv, ":h", long_options, NULL)) != -1) {
         if (c == 'h') {
-            fputs(help, stdout);
+            print_help();
             *done = true;
             return TR_OK;
         }

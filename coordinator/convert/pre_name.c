@@ -184,3 +184,8 @@ tr_status tr_pre_name_find(const tr_json_file *f, const char **name)
         *name = found;
     return st;
 }
+
+const char *tr_pre_name_at(size_t i)
+{
+    return i < sizeof known / sizeof known[0] ? known[i].name : NULL;
+}

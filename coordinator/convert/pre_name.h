@@ -13,4 +13,7 @@
  * shows the expression. */
 tr_status tr_pre_name_find(const tr_json_file *f, const char **name);
 
+/* The i-th name that can be found, or NULL after the last. */
+const char *tr_pre_name_at(size_t i);
+
 #endif

@@ -103,9 +103,11 @@ static tr_status find_scale(const maker *k, const tr_source *s, tr_recipe *r, si
     snprintf(name, sizeof name, "%s_scale_inv", t->name);
     memcpy(r->scale_block, block, sizeof r->scale_block);
     tr_status st = find(k, name, dim, 2, &r->scale[i]);
-    if (st == TR_OK && r->scale[i]->tensor->type != TR_ST_F32)
-        st = tr_fail(TR_E_UNSUPPORTED, "%s: tensor %s is of type %s, but scales must be F32",
-                     tr_safetensors_path(r->scale[i]->file), name, r->scale[i]->tensor->type_name);
+    if (st == TR_OK && r->scale[i]->tensor->type != TR_ST_F32 &&
+        r->scale[i]->tensor->type != TR_ST_BF16)
+        st =
+            tr_fail(TR_E_UNSUPPORTED, "%s: tensor %s is of type %s, but scales must be F32 or BF16",
+                    tr_safetensors_path(r->scale[i]->file), name, r->scale[i]->tensor->type_name);
     return st;
 }
 

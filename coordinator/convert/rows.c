@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/convert/rows.h"
 
+#include "compute/kernels.h"
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -106,14 +108,15 @@ static size_t source_row_size(const tr_recipe *p)
     }
 }
 
-static void put_f8(const tr_recipe *p, const uint8_t *codes, const float *scales, uint64_t row,
-                   uint8_t *to)
+static void put_f8(const tr_row_reader *r, const uint8_t *codes, uint64_t row, uint8_t *to)
 {
+    const tr_recipe *p = r->recipe;
+    const float *scales = (const float *)(const void *)r->scales;
     size_t per_row = (p->row_len + p->scale_block[1] - 1) / p->scale_block[1];
     const float *of_row = scales + row / p->scale_block[0] * per_row;
 
     for (size_t i = 0; i < p->row_len; i++) {
-        float v = tr_f8_e4m3(codes[i]) * of_row[i / p->scale_block[1]];
+        float v = r->f8[codes[i]] * of_row[i / p->scale_block[1]];
         memcpy(to + i * sizeof v, &v, sizeof v);
     }
 }
@@ -134,6 +137,11 @@ static void put_mxfp4(const tr_recipe *p, const uint8_t *codes, const uint8_t *s
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
+static size_t n_scales(const tr_source *s)
+{
+    return (size_t)(s->tensor->dim[0] * s->tensor->dim[1]);
+}
+
 tr_status tr_row_reader_init(tr_row_reader *r, const tr_recipe *recipe, size_t n)
 {
     size_t size = 0;
@@ -145,8 +153,10 @@ tr_status tr_row_reader_init(tr_row_reader *r, const tr_recipe *recipe, size_t n
     bool fits = tr_mul_size(room, source_row_size(recipe), &size);
     r->stretch = fits ? malloc(size) : NULL;
     size_t scales = recipe->from == TR_TYPE_MXFP4 ? room * (recipe->row_len / BLOCK)
-                    : recipe->scale[0]            ? (size_t)recipe->scale[0]->tensor->size
+                    : recipe->scale[0]            ? n_scales(recipe->scale[0]) * sizeof(float)
                                                   : 1;
+    for (size_t i = 0; i < 256; i++)
+        r->f8[i] = tr_f8_e4m3((uint8_t)i);
     r->scales = malloc(scales);
     if (r->stretch && r->scales)
         return TR_OK;
@@ -161,6 +171,22 @@ void tr_row_reader_fini(tr_row_reader *r)
     *r = (tr_row_reader){ .recipe = NULL };
 }
 
+/* They are F32 or BF16; the latter come to lie behind where their floats go. */
+static tr_status read_f8_scales(const tr_source *s, float *scales)
+{
+    size_t n = n_scales(s);
+    uint16_t *half = (uint16_t *)(void *)scales + n;
+
+    if (s->tensor->type == TR_ST_F32)
+        return tr_safetensors_read(s->file, s->tensor, 0, n * sizeof *scales, scales);
+    tr_status st = tr_safetensors_read(s->file, s->tensor, 0, n * sizeof *half, half);
+    for (size_t i = 0; i < n && st == TR_OK; i++) {
+        uint16_t one = half[i];
+        tr_dequantise_row(TR_TYPE_BF16, &one, 1, &scales[i]);
+    }
+    return st;
+}
+
 static tr_status read_scales(tr_row_reader *r, size_t source, uint64_t low, uint64_t high)
 {
     const tr_recipe *p = r->recipe;
@@ -173,7 +199,7 @@ static tr_status read_scales(tr_row_reader *r, size_t source, uint64_t low, uint
     if (!s || r->scales_of == source + 1)
         return TR_OK;
     r->scales_of = source + 1;
-    return tr_safetensors_read(s->file, s->tensor, 0, (size_t)s->tensor->size, r->scales);
+    return read_f8_scales(s, (float *)(void *)r->scales);
 }
 
 /* Rows q..q+n of what a source gives, all of one group. */
@@ -197,7 +223,7 @@ static tr_status read_group(tr_row_reader *r, size_t source, uint64_t q, size_t 
         if (p->from == TR_TYPE_MXFP4)
             put_mxfp4(p, in, r->scales + (row - low) * (p->row_len / BLOCK), out);
         else if (s->tensor->type == TR_ST_F8_E4M3)
-            put_f8(p, in, (const float *)(const void *)r->scales, row, out);
+            put_f8(r, in, row, out);
         else
             memcpy(out, in, row_size);
     }

@@ -23,8 +23,9 @@
 typedef struct {
     const tr_recipe *recipe;
     uint8_t *stretch; /* rows of a source as they lie there */
-    uint8_t *scales;  /* MXFP4: of that stretch; F8: of the whole source */
+    uint8_t *scales;  /* MXFP4: of that stretch; F8: of the whole source, floats */
     size_t scales_of; /* F8: index of that source + 1 */
+    float f8[256];    /* the value of each code */
 } tr_row_reader;
 
 tr_status tr_row_reader_init(tr_row_reader *r, const tr_recipe *recipe, size_t n);

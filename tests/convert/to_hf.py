@@ -46,7 +46,8 @@ def f8_encode(x):
         for j in range(scale.shape[1]):
             at = (slice(i * F8_BLOCK, (i + 1) * F8_BLOCK), slice(j * F8_BLOCK, (j + 1) * F8_BLOCK))
             b = x[at]
-            scale[i, j] = np.float32(np.abs(b).max() / 448 or 1)
+            fit = np.float32(np.abs(b).max() / 448 or 1)
+            scale[i, j] = (bf16(fit).astype(np.uint32) << 16).view(np.float32)
             near = np.abs(np.abs(b)[..., None] / scale[i, j] - values[order]).argmin(-1)
             codes[at] = order[near] | (b < 0) * np.uint8(128)
     return codes, scale
@@ -70,8 +71,11 @@ def encoded(name, x, kind):
         return [(name, x.dtype, x.x.shape, x.x.tobytes())]
     if kind == "F8" and name.endswith(("down_proj.weight", "kv_b_proj.weight")):
         codes, scale = f8_encode(x)
-        return [(name, "F8_E4M3", codes.shape, codes.tobytes()),
-                (name + "_scale_inv", "F32", scale.shape, scale.tobytes())]
+        if "kv_b" in name:  # some directories have scales in BF16
+            kept = ("BF16", scale.shape, bf16(scale).tobytes())
+        else:
+            kept = ("F32", scale.shape, scale.tobytes())
+        return [(name, "F8_E4M3", codes.shape, codes.tobytes()), (name + "_scale_inv", *kept)]
     if kind == "F16":
         return [(name, "F16", x.shape, np.ascontiguousarray(x, np.float16).tobytes())]
     if kind in ("BF16", "F8"):
