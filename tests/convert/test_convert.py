@@ -3,7 +3,7 @@
 models back: the same metadata, the same bytes of every tensor, the same text. What is damaged is
 refused in one line that names it, and an interrupted conversion goes on to the same bytes.
 
-  test_convert.py TROUPE MODELS DEMO     MODELS: the folder of the reference models
+  test_convert.py TROUPE MODELS [DEMO]   MODELS: the folder of the reference models
 
 SPDX-License-Identifier: Apache-2.0"""
 import json
@@ -23,9 +23,10 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from to_hf import f8_decode, f8_encode, ggufio, to_hf  # noqa: E402
 
-if len(sys.argv) != 4:
+if len(sys.argv) not in (3, 4):
     sys.exit(__doc__)
-TROUPE, MODELS, DEMO = (os.path.abspath(p) for p in sys.argv[1:])
+TROUPE, MODELS = (os.path.abspath(p) for p in sys.argv[1:3])
+DEMO = os.path.abspath(sys.argv[3]) if len(sys.argv) == 4 else None
 WORK = tempfile.mkdtemp()
 failures = []
 
@@ -336,7 +337,7 @@ def wrong():
 
 def main():
     try:
-        for part in (families, types, float8, interrupted, demo, wrong):
+        for part in (families, types, float8, interrupted, wrong) + ((demo,) if DEMO else ()):
             begin = time.time()
             part()
             print("%s: %.1f s" % (part.__name__, time.time() - begin))
