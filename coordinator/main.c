@@ -8,6 +8,7 @@
 #include "coordinator/cluster/launch.h"
 #include "coordinator/commands/bench.h"
 #include "coordinator/commands/chaos.h"
+#include "coordinator/commands/convert.h"
 #include "coordinator/commands/inspect.h"
 #include "coordinator/commands/quantize.h"
 #include "coordinator/commands/remote_shell.h"
@@ -49,6 +50,7 @@ static const command commands[] = {
     { "serve", tr_command_serve, "answer many users over HTTP, with a page for people" },
     { "bench", tr_command_bench, "measure speed beside the limits of this machine" },
     { "inspect", tr_command_inspect, "show what a model file holds" },
+    { "convert", tr_command_convert, "write a Hugging Face directory as a model file" },
     { "quantize", tr_command_quantize, "write a model file with other types of weights" },
     { "synth", tr_command_synth, "write a model of a known shape with random weights" },
     { "chaos", command_chaos, "test a cluster under thousands of faults, simulated or real" },

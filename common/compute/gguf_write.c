@@ -49,15 +49,20 @@ static tr_status refuse_special(const char *path)
 
 tr_status tr_gguf_writer_new(const char *path, tr_gguf_writer **out)
 {
-    tr_status st = refuse_special(path);
+    tr_status st = path ? refuse_special(path) : TR_OK;
     if (st != TR_OK)
         return st;
     tr_gguf_writer *w = calloc(1, sizeof *w);
-    if (w && (w->path = strdup(path)) && asprintf(&w->part, "%s.part", path) < 0)
+    if (w && (w->path = strdup(path ? path : "header")) &&
+        asprintf(&w->part, "%s.part", w->path) < 0)
         w->part = NULL;
     if (!w || !w->path || !w->part) {
         tr_gguf_writer_abandon(&w);
-        return tr_fail(TR_E_MEMORY, "%s: no memory", path);
+        return tr_fail(TR_E_MEMORY, "%s: no memory", path ? path : "header");
+    }
+    if (!path) {
+        *out = w;
+        return TR_OK;
     }
     w->file = fopen(w->part, "we");
     if (!w->file) {
@@ -169,6 +174,14 @@ void tr_gguf_put_i32s(tr_gguf_writer *w, const char *key, const int32_t *v, size
     put(w, &w->entries, v, n * sizeof *v);
 }
 
+void tr_gguf_put_f32s(tr_gguf_writer *w, const char *key, const float *v, size_t n)
+{
+    put_key(w, key, TR_GGUF_ARRAY);
+    put_u32(w, &w->entries, TR_GGUF_F32);
+    put_u64(w, &w->entries, n);
+    put(w, &w->entries, v, n * sizeof *v);
+}
+
 void tr_gguf_put_tensor(tr_gguf_writer *w, const char *name, tr_type type, const uint64_t *dim,
                         uint32_t n_dims)
 {
@@ -217,16 +230,47 @@ static tr_status pad(tr_gguf_writer *w, uint64_t at)
     return write_all(w, zeros, (size_t)(tr_align_up(at, ALIGNMENT) - at));
 }
 
-tr_status tr_gguf_writer_begin_data(tr_gguf_writer *w)
+/* What stands in front of entries and tensors. */
+enum { START = 2 * sizeof(uint32_t) + 2 * sizeof(uint64_t) };
+
+static void write_start(const tr_gguf_writer *w, uint8_t *to)
 {
     const uint32_t start[] = { MAGIC, VERSION };
     const uint64_t counts[] = { w->n_tensors, w->n_entries };
 
+    memcpy(to, start, sizeof start);
+    memcpy(to + sizeof start, counts, sizeof counts);
+}
+
+tr_status tr_gguf_writer_header(const tr_gguf_writer *w, uint8_t **header, size_t *size)
+{
+    size_t used = START + w->entries.size + w->tensors.size;
+    size_t all = tr_align_up(used, ALIGNMENT);
+
+    if (w->st != TR_OK)
+        return w->st;
+    uint8_t *to = calloc(1, all);
+    if (!to)
+        return tr_fail(TR_E_MEMORY, "%s: no memory for the header", w->path);
+    write_start(w, to);
+    if (w->entries.size > 0)
+        memcpy(to + START, w->entries.data, w->entries.size);
+    if (w->tensors.size > 0)
+        memcpy(to + START + w->entries.size, w->tensors.data, w->tensors.size);
+    *header = to;
+    *size = all;
+    return TR_OK;
+}
+
+tr_status tr_gguf_writer_begin_data(tr_gguf_writer *w)
+{
+    uint8_t start[START];
+
+    write_start(w, start);
     write_all(w, start, sizeof start);
-    write_all(w, counts, sizeof counts);
     write_all(w, w->entries.data, w->entries.size);
     write_all(w, w->tensors.data, w->tensors.size);
-    return pad(w, sizeof start + sizeof counts + w->entries.size + w->tensors.size);
+    return pad(w, sizeof start + w->entries.size + w->tensors.size);
 }
 
 tr_status tr_gguf_writer_data(tr_gguf_writer *w, tr_bytes bytes)

@@ -9,11 +9,17 @@
  *         st = tr_gguf_writer_finish(&w);                          checked, then in place
  *         tr_gguf_writer_abandon(&w);                              instead: nothing is left
  *
+ * Or the header alone, for who writes the data otherwise:
+ *
+ *         st = tr_gguf_writer_new(NULL, &w);  ...                  metadata, tensors as above
+ *         st = tr_gguf_writer_header(w, &header, &size);           a new block, padding included
+ *         tr_gguf_writer_abandon(&w);
+ *
  * The file grows as PATH.part and is renamed when it is complete, so a path never holds half a
  * model.  Padding between tensors is written where it belongs.
  *
- * FAILS   TR_E_IO, TR_E_MEMORY.  Errors of the put functions are kept and come out of begin_data,
- *         once.  Declaring and writing other sizes than promised is a bug and aborts.
+ * FAILS   TR_E_IO, TR_E_MEMORY.  Errors of the put functions are kept and come out of begin_data
+ *         or header, once.  Declaring and writing other sizes than promised is a bug and aborts.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_COMPUTE_GGUF_WRITE_H
@@ -31,6 +37,7 @@ void tr_gguf_put_bool(tr_gguf_writer *w, const char *key, bool v);
 void tr_gguf_put_string(tr_gguf_writer *w, const char *key, tr_bytes v);
 void tr_gguf_put_strings(tr_gguf_writer *w, const char *key, const tr_bytes *v, size_t n);
 void tr_gguf_put_i32s(tr_gguf_writer *w, const char *key, const int32_t *v, size_t n);
+void tr_gguf_put_f32s(tr_gguf_writer *w, const char *key, const float *v, size_t n);
 
 /* An entry of another file, as it is there. */
 void tr_gguf_put_entry(tr_gguf_writer *w, const tr_gguf_entry *e);
@@ -39,6 +46,7 @@ void tr_gguf_put_entry(tr_gguf_writer *w, const tr_gguf_entry *e);
 void tr_gguf_put_tensor(tr_gguf_writer *w, const char *name, tr_type type, const uint64_t *dim,
                         uint32_t n_dims);
 
+tr_status tr_gguf_writer_header(const tr_gguf_writer *w, uint8_t **header, size_t *size);
 tr_status tr_gguf_writer_begin_data(tr_gguf_writer *w);
 tr_status tr_gguf_writer_data(tr_gguf_writer *w, tr_bytes bytes);
 tr_status tr_gguf_writer_finish(tr_gguf_writer **w);

@@ -31,6 +31,19 @@ tr_status tr_option_type(const char *what, const char *text, tr_type *out)
     return TR_OK;
 }
 
+tr_status tr_option_type_rule(char *text, tr_type_rule *rules, size_t max, size_t *n_rules)
+{
+    char *equals = strrchr(text, '=');
+
+    if (!equals || equals == text)
+        return tr_fail(TR_E_USAGE, "--tensor \"%.80s\": give GLOB=TYPE", text);
+    if (*n_rules == max)
+        return tr_fail(TR_E_USAGE, "--tensor: at most %zu", max);
+    *equals = '\0';
+    rules[*n_rules].pattern = text;
+    return tr_option_type("--tensor", equals + 1, &rules[(*n_rules)++].type);
+}
+
 tr_status tr_option_transport(const char *text, bool *by_zmq)
 {
     *by_zmq = strcmp(text, "zmq") == 0;

@@ -10,14 +10,13 @@
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 enum { MAX_RULES = 64 };
 
 typedef struct {
     tr_requantise r;
-    tr_requantise_rule rule[MAX_RULES];
+    tr_type_rule rule[MAX_RULES];
     bool has_dense;
     uint64_t threads;
 } quantize;
@@ -38,27 +37,14 @@ static const char help[] =
     "Vectors, routers and learned positions stay as they are. K types need rows of a multiple\n"
     "of 256 values, others of 32; other rows get the nearest type that fits, and a line says so.\n";
 
-static tr_status read_rule(quantize *q, char *text)
-{
-    char *equals = strrchr(text, '=');
-
-    if (!equals || equals == text)
-        return tr_fail(TR_E_USAGE, "--tensor \"%.80s\": give GLOB=TYPE", text);
-    if (q->r.n_rules == MAX_RULES)
-        return tr_fail(TR_E_USAGE, "--tensor: at most %d", MAX_RULES);
-    *equals = '\0';
-    q->rule[q->r.n_rules].pattern = text;
-    return tr_option_type("--tensor", equals + 1, &q->rule[q->r.n_rules++].type);
-}
-
 static tr_status read_option(int c, quantize *q, const char *word)
 {
     switch (c) {
     case 'd':
         q->has_dense = true;
-        return tr_option_type("--dense", optarg, &q->r.dense);
+        return tr_option_type("--dense", optarg, &q->r.types.dense);
     case 'r':
-        return read_rule(q, optarg);
+        return tr_option_type_rule(optarg, q->rule, MAX_RULES, &q->r.types.n_rules);
     case 'f':
         q->r.force = true;
         return TR_OK;
@@ -96,9 +82,9 @@ static tr_status parse(int argc, char **argv, quantize *q, bool *done)
         return tr_fail(TR_E_USAGE, "give IN.gguf OUT.gguf TYPE; see troupe quantize --help");
     q->r.in = argv[optind];
     q->r.out = argv[optind + 1];
-    tr_status st = tr_option_type("TYPE", argv[optind + 2], &q->r.experts);
+    tr_status st = tr_option_type("TYPE", argv[optind + 2], &q->r.types.experts);
     if (st == TR_OK && !q->has_dense)
-        q->r.dense = q->r.experts;
+        q->r.types.dense = q->r.types.experts;
     return st;
 }
 
@@ -128,7 +114,7 @@ tr_status tr_command_quantize(int argc, char **argv)
     if (st != TR_OK || done)
         return st;
     tr_interrupt_watch();
-    q.r.rules = q.rule;
+    q.r.types.rules = q.rule;
     q.r.progress = isatty(STDERR_FILENO) != 0;
     st = tr_pool_new(q.threads ? (size_t)q.threads : tr_pool_default_threads(), &q.r.pool);
     if (st == TR_OK)

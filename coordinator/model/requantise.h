@@ -1,10 +1,7 @@
 /* requantise.h - a model file written again with its matrices in other types.
  *
- * What becomes of a tensor: a rule whose pattern (fnmatch) is its name decides, the last such rule
- * first; else experts (ffn_*_exps.weight) get `experts`, other matrices `dense`.  Vectors, the
- * router, learned positions and tensors of unknown purpose stay as they are.  A row that is no
- * whole number of the type's blocks falls to a type whose blocks it fills, with a line that says
- * so.
+ * What becomes of a tensor, type_rules.h says; a row that does not fill the type's blocks falls to
+ * another type with a line that says so.
  *
  * Tensors stream through a few megabytes, rows over all threads.  Metadata is copied but for the
  * keys that name the file's type.
@@ -19,18 +16,11 @@
 
 #include "base/status.h"
 #include "compute/pool.h"
-#include "compute/types.h"
-
-typedef struct {
-    const char *pattern;
-    tr_type type;
-} tr_requantise_rule;
+#include "coordinator/model/type_rules.h"
 
 typedef struct {
     const char *in, *out;
-    tr_type experts, dense;
-    const tr_requantise_rule *rules;
-    size_t n_rules;
+    tr_type_rules types;
     tr_pool *pool;
     bool force;    /* quantise what is quantised */
     bool progress; /* draw a bar on stderr */

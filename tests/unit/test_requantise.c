@@ -40,7 +40,7 @@ static int teardown(void **state)
 static tr_requantise to_type(tr_type type)
 {
     return (tr_requantise){
-        .in = in_path, .out = out_path, .experts = type, .dense = type, .pool = pool
+        .in = in_path, .out = out_path, .types = { .experts = type, .dense = type }, .pool = pool
     };
 }
 
@@ -95,15 +95,15 @@ static tr_type type_of(const char *name)
 
 static void rules_decide_the_last_one_first(void **state)
 {
-    const tr_requantise_rule rules[] = { { "blk.0.*", TR_TYPE_F16 },
-                                         { "blk.0.attn_k.weight", TR_TYPE_BF16 } };
+    const tr_type_rule rules[] = { { "blk.0.*", TR_TYPE_F16 },
+                                   { "blk.0.attn_k.weight", TR_TYPE_BF16 } };
     tr_requantise r = to_type(TR_TYPE_Q4_0);
     tr_requantise_result result;
 
     (void)state;
-    r.dense = TR_TYPE_Q8_0;
-    r.rules = rules;
-    r.n_rules = 2;
+    r.types.dense = TR_TYPE_Q8_0;
+    r.types.rules = rules;
+    r.types.n_rules = 2;
     assert_int_equal(tr_requantise_run(&r, &result), TR_OK);
     assert_int_equal(type_of("blk.0.attn_k.weight"), TR_TYPE_BF16);
     assert_int_equal(type_of("blk.0.attn_q.weight"), TR_TYPE_F16);
@@ -125,7 +125,7 @@ static void what_is_quantised_is_not_quantised_again_unless_told(void **state)
     snprintf(again, sizeof again, "%s.again", out_path);
     r.in = out_path;
     r.out = again;
-    r.experts = TR_TYPE_Q4_0;
+    r.types.experts = TR_TYPE_Q4_0;
     assert_int_equal(tr_requantise_run(&r, &result), TR_E_UNSUPPORTED);
     assert_int_not_equal(access(again, F_OK), 0);
     r.force = true;
