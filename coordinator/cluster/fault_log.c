@@ -195,9 +195,11 @@ static void event_print(const tr_fault_log *log, const event *e)
         snprintf(noticed, sizeof noticed, "noticed after %.1f ms: %s",
                  (double)(e->noticed - e->injected) / (double)TR_MS, e->what);
     takers_print(e, takers, sizeof takers);
-    tr_log(TR_LOG_INFO, "fault: %.3f s: %s of worker %u%s; %s; %u shares again%s; stalled %.1f ms",
+    tr_log(TR_LOG_INFO,
+           "fault: %.3f s: %s of %sworker %u%s; %s; %u shares again%s; stalled %.1f ms",
            (double)(e->injected - log->begun) / (double)TR_SECOND, tr_fault_kind_name(r->kind),
-           e->worker, when, noticed, e->n_sent_again, takers, (double)e->stalled / (double)TR_MS);
+           r->message == TR_FAULT_OF_SHARE ? "a share for " : "", e->worker, when, noticed,
+           e->n_sent_again, takers, (double)e->stalled / (double)TR_MS);
 }
 
 void tr_fault_log_print(const tr_fault_log *log)

@@ -10,7 +10,8 @@
 #include <string.h>
 
 typedef struct {
-    char *fault, *worker, *at, *pass, *layer, *read, *after_ms, *probability, *seed, *times, *ms;
+    char *fault, *worker, *at, *pass, *layer, *read, *after_ms, *probability, *seed, *times, *ms,
+        *message;
 } yaml_fault;
 
 typedef struct {
@@ -34,6 +35,7 @@ static const cyaml_schema_field_t fault_fields[] = {
     TEXT(seed),
     TEXT(times),
     TEXT(ms),
+    TEXT(message),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t fault_entry = {
@@ -168,7 +170,22 @@ static tr_status numbers_get(const char *file, const yaml_fault *y, size_t n, tr
 
 static bool needs_ms(tr_fault_kind kind)
 {
-    return kind == TR_FAULT_MUTE || kind == TR_FAULT_DELAY || kind == TR_FAULT_SLOW_DISK;
+    return kind == TR_FAULT_MUTE || kind == TR_FAULT_DELAY || kind == TR_FAULT_SLOW_DISK ||
+           kind == TR_FAULT_CUT;
+}
+
+static tr_status message_get(tr_yaml_place p, const char *text, tr_fault_rule *r)
+{
+    const char *choice[TR_FAULT_N_MESSAGES + 1] = { NULL };
+    uint32_t message = r->message;
+
+    for (int m = 0; m < TR_FAULT_N_MESSAGES; m++)
+        choice[m] = tr_fault_message_name((tr_fault_message)m);
+    tr_status st = tr_yaml_choice(p, text, choice, &message);
+    r->message = (tr_fault_message)message;
+    if (st == TR_OK && text && !tr_fault_is_of_messages(r->kind))
+        st = tr_yaml_refuse(p, text, "none: it is for delay, drop, duplicate and corrupt");
+    return st;
 }
 
 static tr_status fault_get(const char *file, const yaml_fault *y, size_t n, uint32_t *worker,
@@ -182,6 +199,8 @@ static tr_status fault_get(const char *file, const yaml_fault *y, size_t n, uint
         st = moment_get((tr_yaml_place){ file, "faults", "at", n }, y, r);
     if (st == TR_OK)
         st = conditions_check(file, y, n, r);
+    if (st == TR_OK)
+        st = message_get((tr_yaml_place){ file, "faults", "message", n }, y->message, r);
     if (st == TR_OK)
         st = numbers_get(file, y, n, r);
     if (st == TR_OK && needs_ms(r->kind) && r->ms == 0)

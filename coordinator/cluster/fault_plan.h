@@ -12,6 +12,7 @@
  *         read: 12             # with at read: from this piece of weights on
  *         times: 1             # how often
  *         ms: 200              # how long
+ *         message: answer      # or share: which is delayed, lost, doubled or damaged
  *
  * USE     st = tr_fault_plan_load(path, &plan);
  *         tr_fault_plan_free(&plan);

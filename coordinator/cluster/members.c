@@ -179,6 +179,7 @@ static void take_back(tr_members *m, uint32_t peer)
     char name[2 * TR_MAX_NAME];
 
     w->is_late = false;
+    w->heard = tr_now(); /* by an answer, say */
     name_of(m, peer, name, sizeof name);
     tr_log(TR_LOG_WARN, "%s is back after %.2f s", name,
            (double)(tr_now() - w->changed) / (double)TR_SECOND);

@@ -36,6 +36,13 @@ carry_out stop zmq 'stop of worker 1 at pass [0-9]+; noticed after .*(silent|lat
 carry_out wrong-answers mpi 'not-a-number of worker 1 at pass [4-9]; noticed .*not finite' \
   'corrupt of worker 2 at pass [0-9]+; noticed .*checksum' 'duplicate of worker 1' \
   'delay of worker 2' 'drop of worker 1 at pass [0-9]+; noticed after .*late'
+carry_out link zmq 'cut of worker 1 at pass [89]; noticed after .*silent' \
+  'drop of a share for worker 2 at pass [0-9]+; noticed after .*late' \
+  'duplicate of a share for worker 3' \
+  'corrupt of a share for worker 3 at pass [0-9]+; noticed after .*late'
+grep -a -q 'worker 1 .* is back after' "$WORK/err" || fail "link: worker 1 is not back"
+grep -a -q 'worker 3: warning: frame dropped: .*checksum' "$WORK/err" ||
+  fail "link: worker 3 takes a damaged share"
 carry_out disk mpi 'slow-disk of worker 1' 'read-error of worker 2 at read 5; noticed .*gave up' \
   'no-memory of worker 3 at read [0-9]+; noticed .*gave up'
 

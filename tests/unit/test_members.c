@@ -626,6 +626,26 @@ static void a_worker_that_is_late_is_taken_back_for_an_answer_only(void **state)
     assert_int_equal(j.worker[0].st, TR_OK);
 }
 
+/* An answer is a sign of life, even before the next heartbeat comes. */
+static void who_is_taken_back_for_an_answer_is_not_silent(void **state)
+{
+    job j;
+
+    (void)state;
+    prepare(&j, 1);
+    j.options.suspect_timeout = 200 * TR_MS;
+    j.worker[0].conduct = FALL_SILENT;
+    assert_int_equal(open_members(&j), TR_OK);
+    assert_int_equal(assign_nothing(&j), TR_OK);
+    assert_int_equal(await_ready(&j), TR_OK);
+    pump_until(&j, TR_MEMBER_SUSPECT);
+    tr_time heard = tr_members_get(j.members, 1)->heard;
+    tr_members_trust(j.members, 1);
+    assert_int_equal(tr_members_get(j.members, 1)->state, TR_MEMBER_READY);
+    assert_true(tr_members_get(j.members, 1)->heard >= heard + 200 * TR_MS);
+    finish(&j);
+}
+
 /* Nobody can be called silent by who did not listen itself. */
 static void an_absent_coordinator_blames_nobody(void **state)
 {
@@ -716,6 +736,7 @@ int main(void)
         cmocka_unit_test(a_worker_that_falls_silent_is_named),
         cmocka_unit_test(a_worker_that_pauses_is_suspected_and_taken_back),
         cmocka_unit_test(a_worker_that_is_late_is_taken_back_for_an_answer_only),
+        cmocka_unit_test(who_is_taken_back_for_an_answer_is_not_silent),
         cmocka_unit_test(an_absent_coordinator_blames_nobody),
         cmocka_unit_test(a_loading_worker_leaves_when_the_job_is_over),
         cmocka_unit_test(what_does_not_belong_is_dropped),
