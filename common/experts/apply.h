@@ -46,6 +46,9 @@ typedef struct {
 tr_status tr_apply_new(const tr_compute *compute, const tr_shards *shards, tr_apply **out);
 void tr_apply_free(tr_apply **a);
 
+/* Experts of the same map, from now on. */
+void tr_apply_use(tr_apply *a, const tr_shards *shards);
+
 /* answers is [n_picks][dim].  tick (may be NULL) is called between chunks, so that a long share
  * does not silence its process. */
 tr_status tr_apply_share(tr_apply *a, const tr_apply_share_in *share, float *answers,

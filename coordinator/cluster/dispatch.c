@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "coordinator/cluster/borrow.h"
 #include "coordinator/cluster/combine.h"
 #include "coordinator/cluster/retry.h"
 #include "proto/frame.h"
@@ -73,7 +74,7 @@ static void forget_answers(tr_dispatch *d)
 {
     for (size_t i = 0; d->answers && i < d->plan.n_shares; i++) {
         tr_msg_free(&d->answers[i].message);
-        d->answers[i].rows = d->answers[i].refused = NULL;
+        d->answers[i] = (tr_awaited){ 0 };
     }
 }
 
@@ -169,12 +170,7 @@ tr_status tr_dispatch_send(tr_dispatch *d, size_t i, tr_time patience)
     const tr_share *s = &d->plan.share[i];
     tr_awaited *a = &d->answers[i];
 
-    *a = (tr_awaited){ .share = d->next_share++,
-                       .epoch = d->o.placement->epoch,
-                       .is_sent = true,
-                       .message = a->message,
-                       .refused = a->refused,
-                       .refused_by = a->refused_by };
+    *a = (tr_awaited){ .share = d->next_share++, .epoch = d->o.placement->epoch, .is_sent = true };
     if (d->o.recovery && !tr_recovery_is_calm(d->o.recovery))
         for (size_t k = 0; k < s->n_picks; k++)
             tr_recovery_asked(d->o.recovery, d->layer, tr_dispatch_expert(d, s, k));
@@ -230,13 +226,17 @@ tr_status tr_dispatch_begin(tr_dispatch *d, uint32_t layer, const tr_pick *picks
 
 /* ---- shares that this process computes ----------------------------------------------------- */
 
-/* What it was given by recovery is loaded when it is needed. */
-static tr_status load_adopted(tr_dispatch *d, const tr_share *s)
+/* What it was given by recovery is loaded when it is needed; of a share that it computes again as
+ * much as there is memory for. */
+static tr_status load_adopted(tr_dispatch *d, const tr_share *s, bool is_again)
 {
     tr_status st = TR_OK;
 
-    for (size_t i = 0; i < s->n_picks && st == TR_OK; i++)
-        st = tr_shards_load(d->o.local, d->layer, tr_dispatch_expert(d, s, i));
+    for (size_t i = 0; i < s->n_picks && st == TR_OK; i++) {
+        uint32_t e = tr_dispatch_expert(d, s, i);
+        if (!is_again || tr_recovery_take_here(d->o.recovery, d->layer, e))
+            st = tr_shards_load(d->o.local, d->layer, e);
+    }
     return st;
 }
 
@@ -247,7 +247,7 @@ static tr_status run_local(tr_dispatch *d, size_t i)
 
     TR_CHECK(d->apply != NULL);
     tr_time begin = tr_now();
-    tr_status st = load_adopted(d, s);
+    tr_status st = load_adopted(d, s, d->answers[i].refused != NULL);
     if (st != TR_OK)
         return st;
     fill(d, s, (uint32_t *)(void *)d->local_picks, d->local_in);
@@ -260,7 +260,7 @@ static tr_status run_local(tr_dispatch *d, size_t i)
         .rows = d->local_in,
         .row_size = d->row_size,
     };
-    st = tr_apply_share(d->apply, &in, rows, NULL, NULL);
+    st = tr_borrow_apply(d->apply, d->o.local, &in, rows);
     d->answers[i].rows = rows;
     d->peer_busy[0] += (uint64_t)(tr_now() - begin);
     bool stands;

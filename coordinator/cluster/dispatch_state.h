@@ -21,8 +21,8 @@ typedef struct {
     const float *rows; /* [n_picks][dim]; NULL while awaited */
     tr_msg *message;   /* that rows or refused lie in; NULL for the local share */
     bool is_sent;
-    bool is_moved;        /* refused: the coordinator computes it */
-    const float *refused; /* numbers that are not finite: the model's, or its holder's fault? */
+    const float *refused; /* numbers that are not finite: the model's, or the fault of who sent
+                           * them?  This process computes the share again; NULL: none were */
     tr_peer refused_by;
     tr_time late; /* when its holder is suspected */
 } tr_awaited;

@@ -177,8 +177,8 @@ tr_status tr_retry_error(tr_dispatch *d, tr_peer from, const tr_share *s, const 
     return tr_retry_lose(d, from, why);
 }
 
-/* The same share was computed again: whose were the numbers that were refused?  The same bytes are
- * the model's own. */
+/* The share was computed here as well: whose were the numbers that were refused?  The same bytes
+ * are the model's own. */
 static tr_status judge_refused(tr_dispatch *d, tr_awaited *a, const float *rows, size_t n)
 {
     if (!a->refused)
@@ -206,45 +206,35 @@ static bool is_finite(const float *x, size_t n)
     return sum >> 31 == 0;
 }
 
-/* Memory for experts of a share, though it is not the coordinator's. */
-static bool can_compute_here(tr_dispatch *d, const tr_share *s)
+/* Numbers that are not finite are the model's own only if this process, which the text is defined
+ * by, computes them too.  Another worker may be wrong in the same way, and the same one will be. */
+static void refuse_answer(tr_dispatch *d, size_t i, const float *rows, tr_msg **m)
 {
-    for (size_t i = 0; i < s->n_picks; i++)
-        if (!tr_recovery_take_here(d->o.recovery, d->layer, tr_dispatch_expert(d, s, i)))
-            return false;
-    return true;
-}
+    tr_share *s = &d->plan.share[i];
+    tr_awaited *a = &d->answers[i];
 
-/* Numbers that are not finite are computed once more, here or, if there is no memory for that, by
- * the same worker: what comes twice stands. */
-static tr_status refuse_answer(tr_dispatch *d, tr_awaited *a, const tr_share *s, const float *rows,
-                               tr_msg **m)
-{
     d->stats.answers_refused++;
     d->troubled = d->troubled ? d->troubled : tr_now();
+    d->resent++;
     tr_fault_log_noticed(d->o.faults, s->peer, "its numbers are not finite");
+    tr_fault_log_sent_again(d->o.faults, 0);
     a->refused = rows;
     a->refused_by = s->peer;
-    tr_msg_free(&a->message);
     a->message = *m;
     *m = NULL;
-    a->is_moved = can_compute_here(d, s);
-    a->is_sent = a->is_moved;
-    return TR_OK;
+    s->peer = 0; /* what else the worker sends for it answers nothing */
 }
 
 tr_status tr_retry_judge(tr_dispatch *d, size_t i, const float *rows, tr_msg **m, bool *stands)
 {
     const tr_share *s = &d->plan.share[i];
-    tr_awaited *a = &d->answers[i];
     size_t n = s->n_picks * d->o.map->dim;
-    bool is_repeated = a->refused && memcmp(a->refused, rows, n * sizeof *rows) == 0;
 
-    *stands = s->peer == 0 || !d->o.recovery || is_repeated || is_finite(rows, n);
+    *stands = s->peer == 0 || !d->o.recovery || is_finite(rows, n);
     if (*stands)
-        return judge_refused(d, a, rows, n);
-    tr_status st = a->refused ? strike(d, s->peer, "answers numbers that are not finite") : TR_OK;
-    return st == TR_OK ? refuse_answer(d, a, s, rows, m) : st;
+        return judge_refused(d, &d->answers[i], rows, n);
+    refuse_answer(d, i, rows, m);
+    return TR_OK;
 }
 
 /* ---- who computes it instead --------------------------------------------------------------- */
@@ -254,8 +244,7 @@ static bool needs_another(const tr_dispatch *d, size_t i)
     tr_peer peer = d->plan.share[i].peer;
     const tr_awaited *a = &d->answers[i];
 
-    return !a->rows && peer != 0 &&
-           (!a->is_sent || a->is_moved || !tr_members_answers(d->o.members, peer));
+    return !a->rows && peer != 0 && (!a->is_sent || !tr_members_answers(d->o.members, peer));
 }
 
 /* A substitute may have to load first. */
@@ -265,19 +254,14 @@ static tr_status send_again(tr_dispatch *d, size_t i)
     return tr_dispatch_send(d, i, d->o.share_timeout / 4);
 }
 
-/* To those that placement names now.  Another computes something else than what was refused. */
+/* To those that placement names now. */
 static void split(tr_dispatch *d, size_t i)
 {
     size_t before = d->plan.n_shares;
-    tr_peer peer = d->plan.share[i].peer;
 
     tr_plan_split(&d->plan, i, d->picks, d->o.placement, d->layer);
     for (size_t k = before; k < d->plan.n_shares; k++)
         d->answers[k] = (tr_awaited){ 0 };
-    if (d->plan.share[i].peer == peer && d->plan.n_shares == before)
-        return;
-    d->answers[i].refused = NULL;
-    tr_msg_free(&d->answers[i].message);
 }
 
 /* Send what unusable holders owe to those that have their experts now. */
@@ -299,10 +283,7 @@ static tr_status recover(tr_dispatch *d)
             continue;
         size_t before = d->plan.n_shares;
         tr_peer peer = d->plan.share[i].peer;
-        if (d->answers[i].is_moved)
-            d->plan.share[i].peer = 0;
-        else
-            split(d, i);
+        split(d, i);
         d->resent++;
         if (d->plan.share[i].peer != peer || d->plan.n_shares > before)
             d->deadline = tr_deadline_after(tr_now(), d->o.share_timeout);

@@ -3,9 +3,9 @@
  *
  * Three things can be wrong with a holder.  It is gone: its members say so, or sending fails.  It
  * is late: after ten times what as many rows took lately it is suspected, and asked for an echo
- * every second until it answers.  Its answer is bad: a frame that can't be read makes it suspect; a
- * number that is not finite is computed once more, here or, without memory for that, by itself, and
- * what comes twice stands.  Three bad answers within ten minutes make it lost.
+ * every second until it answers.  Its answer is bad: a frame that can't be read makes it suspect;
+ * one with a number that is not finite is not used, and this process computes the share itself.
+ * Three bad answers within ten minutes make it lost.
  *
  * Whatever the reason, its shares are then cut by the placement that recovery has changed, and go
  * out again.
@@ -46,7 +46,8 @@ tr_status tr_retry_refuse(tr_dispatch *d, tr_peer from, const char *reason);
 tr_status tr_retry_error(tr_dispatch *d, tr_peer from, const tr_share *s, const tr_frame_view *v);
 
 /* Whether the rows that came for share i, [n_picks][dim], may be used; this process's own always
- * may.  If not, *m, the message that they lie in, is taken: they are compared with the next. */
+ * may, and say whether those that it refused were wrong.  If not, *m, the message that they lie in,
+ * is taken, and the share is this process's. */
 tr_status tr_retry_judge(tr_dispatch *d, size_t i, const float *rows, tr_msg **m, bool *stands);
 
 /* Ask those who were late for an echo, once a second. */

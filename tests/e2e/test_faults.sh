@@ -46,6 +46,18 @@ grep -a -q 'worker 3: warning: frame dropped: .*checksum' "$WORK/err" ||
 carry_out disk mpi 'slow-disk of worker 1' 'read-error of worker 2 at read 5; noticed .*gave up' \
   'no-memory of worker 3 at read [0-9]+; noticed .*gave up'
 
+# Workers that are wrong in the same way, twice, and a coordinator that has room for hardly any expert.
+printf 'faults:\n  - {fault: not-a-number, worker: all, pass: 4, times: 2}\n' >"$WORK/plan.yaml"
+run "twice wrong" "$TROUPE" run -w 2 --faults "$WORK/plan.yaml" "${options[@]}" \
+  --coordinator-memory-mib 1
+[ "$status" = 0 ] || fail "twice wrong: exit status $status: $(cat "$WORK/err")"
+cmp -s "$WORK/wanted" "$WORK/out" || fail "twice wrong: another text"
+for worker in 1 2; do
+  grep -a -q "worker $worker computed layer .* wrongly" "$WORK/err" ||
+    fail "twice wrong: worker $worker is not blamed: $(cat "$WORK/err")"
+done
+expect_nothing_left "twice wrong"
+
 # Numbers that are not finite, but the model's own: they are no fault of any worker.
 /usr/bin/python3 -B "$(dirname "$0")/infinite_model.py" "$MODEL" "$WORK/infinite.gguf"
 infinite=(-m "$WORK/infinite.gguf" --ids "1 2 3 4" -n 40 --ignore-eos --temp 0)
