@@ -245,6 +245,17 @@ tr_status tr_fault_plan_load(const char *path, tr_fault_plan **out)
     return st;
 }
 
+tr_status tr_fault_plan_open(const char *path, uint32_t n_workers, tr_fault_plan **out)
+{
+    *out = NULL;
+    if (!path)
+        return TR_OK;
+    if (n_workers == 0)
+        return tr_fail(TR_E_USAGE, "--faults: it is workers that fail, and there are none: give "
+                                   "-w N");
+    return tr_fault_plan_load(path, out);
+}
+
 void tr_fault_plan_free(tr_fault_plan **p)
 {
     free(*p);

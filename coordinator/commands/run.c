@@ -237,16 +237,6 @@ static tr_status generate(run *r)
     return st;
 }
 
-static tr_status open_faults(run *r)
-{
-    if (!r->o.faults)
-        return TR_OK;
-    if (r->n_workers == 0)
-        return tr_fail(TR_E_USAGE, "--faults: it is workers that fail, and there are none: give "
-                                   "-w N");
-    return tr_fault_plan_load(r->o.faults, &r->faults);
-}
-
 static tr_status talk(run *r)
 {
     tr_talk_options t = { .engine = r->engine,
@@ -280,7 +270,7 @@ static tr_status coordinate(run *r)
     if (st == TR_OK)
         st = choose_seed(r);
     if (st == TR_OK)
-        st = open_faults(r);
+        st = tr_fault_plan_open(r->o.faults, r->n_workers, &r->faults);
     if (st == TR_OK)
         st = open_text(r);
     if (st == TR_OK)

@@ -37,6 +37,7 @@ typedef struct {
     size_t n_experts;
     uint64_t join_ms, suspect_ms, silence_ms, share_ms;
     const char *replacement;                            /* NULL: auto */
+    const char *faults;                                 /* a plan's file; NULL: none */
     uint64_t worker_memory_mib, coordinator_memory_mib; /* for experts */
 } tr_serve_options;
 

@@ -73,6 +73,22 @@ for memory in 0 1; do
   expect_nothing_left "infinite"
 done
 
+# A server carries plans out, too, and reports when it ends.
+start_server served -w 3 --faults "$plans/kill-one.yaml"
+/usr/bin/python3 - "$url" >"$WORK/out" <<'PY' || fail "served: no answer"
+import json, sys, urllib.request
+body = json.dumps({"prompt": "ROMEO:", "max_tokens": 40, "temperature": 0}).encode()
+answer = json.load(urllib.request.urlopen(sys.argv[1] + "/v1/completions", body, timeout=60))
+print(answer["choices"][0]["text"])
+PY
+stop_server served
+cp "$WORK/out" "$WORK/served"
+run "served, alone" "$TROUPE" run -m "$MODEL" -p "ROMEO:" -n 40 --temp 0
+[ "$(cat "$WORK/served")" = "$(cat "$WORK/out")" ] ||
+  fail "served: another text: $(cat "$WORK/served") not $(cat "$WORK/out")"
+grep -a -q -E "^troupe: fault: [0-9.]+ s: kill of worker 2 at pass 1[0-9]; noticed" \
+  "$WORK/served.err" || fail "served: no report: $(cat "$WORK/served.err")"
+
 # A plan that can't be carried out is said before anything starts.
 refuse() {
   run "$1" "$TROUPE" run "${options[@]}" --faults "$WORK/plan.yaml" "${@:3}"
@@ -85,4 +101,6 @@ refuse "an unknown fault" 'faults\[1\].fault "murder": give kill, stop' -w 2
 printf 'faults:\n  - fault: kill\n    worker: 3\n' >"$WORK/plan.yaml"
 refuse "a worker that there is not" 'entry 1 is for worker 3, but there are 2' -w 2
 refuse "no workers" 'there are none: give -w N'
+expect_error "a server without workers" 2 'there are none: give -w N' "$TROUPE" serve -m "$MODEL" \
+  --port 0 --faults "$WORK/plan.yaml"
 finish
