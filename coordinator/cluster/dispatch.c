@@ -108,7 +108,7 @@ static void fill(const tr_dispatch *d, const tr_share *s, uint32_t *pick_words, 
 /* ---- shares out -------------------------------------------------------------------------- */
 
 /* TR_E_BUSY: somebody else must do it. */
-static tr_status send_patiently(tr_dispatch *d, tr_peer to, tr_msg **m, tr_time late)
+static tr_status send_patiently(tr_dispatch *d, tr_peer to, tr_msg **m, const tr_awaited *a)
 {
     tr_time begin = tr_now();
 
@@ -117,7 +117,8 @@ static tr_status send_patiently(tr_dispatch *d, tr_peer to, tr_msg **m, tr_time 
         if (st != TR_E_BUSY)
             return st;
         tr_time now = tr_now();
-        if (d->o.recovery && now > late) {
+        tr_retry_excuse(d, now);
+        if (d->o.recovery && now > a->late) {
             tr_members_suspect(d->o.members, to, "takes no shares for %.1f s",
                                (double)(now - begin) / (double)TR_SECOND);
             return TR_E_BUSY;
@@ -160,7 +161,7 @@ static tr_status send_share(tr_dispatch *d, const tr_share *s, tr_awaited *a)
     tr_frame_begin(m->data, &h, 0);
     fill(d, s, (uint32_t *)(void *)tr_frame_picks(m->data), tr_frame_rows(m->data));
     tr_frame_seal(m->data);
-    st = send_patiently(d, s->peer, &m, a->late);
+    st = send_patiently(d, s->peer, &m, a);
     tr_msg_free(&m);
     return st;
 }
@@ -170,7 +171,10 @@ tr_status tr_dispatch_send(tr_dispatch *d, size_t i, tr_time patience)
     const tr_share *s = &d->plan.share[i];
     tr_awaited *a = &d->answers[i];
 
-    *a = (tr_awaited){ .share = d->next_share++, .epoch = d->o.placement->epoch, .is_sent = true };
+    *a = (tr_awaited){ .share = d->next_share++,
+                       .epoch = d->o.placement->epoch,
+                       .is_sent = true,
+                       .sent = a->sent ? a->sent : tr_now() };
     if (d->o.recovery && !tr_recovery_is_calm(d->o.recovery))
         for (size_t k = 0; k < s->n_picks; k++)
             tr_recovery_asked(d->o.recovery, d->layer, tr_dispatch_expert(d, s, k));
@@ -208,7 +212,7 @@ tr_status tr_dispatch_begin(tr_dispatch *d, uint32_t layer, const tr_pick *picks
     d->rows = rows;
     d->n_rows = n_rows;
     d->longest = 0;
-    d->begun = tr_now();
+    d->begun = d->looked = tr_now();
     d->deadline = tr_deadline_after(d->begun, d->o.share_timeout);
     d->troubled = 0;
     d->resent = 0;
@@ -366,6 +370,7 @@ static tr_status look_around(tr_dispatch *d)
                                     : TR_OK;
     tr_time now = tr_now();
 
+    tr_retry_excuse(d, now);
     if (st == TR_OK && now >= d->deadline)
         return tr_retry_give_up(d);
     if (st == TR_OK)

@@ -24,6 +24,7 @@ typedef struct {
     const float *refused; /* numbers that are not finite: the model's, or the fault of who sent
                            * them?  This process computes the share again; NULL: none were */
     tr_peer refused_by;
+    tr_time sent; /* when somebody was first asked for it */
     tr_time late; /* when its holder is suspected */
 } tr_awaited;
 
@@ -44,7 +45,8 @@ struct tr_dispatch {
     bool is_begun;
     uint64_t longest; /* nanoseconds that one answer took to compute */
     tr_time begun, deadline, probed;
-    tr_time troubled; /* when the first share came to grief; 0: none did */
+    tr_time looked;   /* at what has come, lately */
+    tr_time troubled; /* when the first share that came to grief had gone out; 0: none did */
     uint64_t resent;
 
     tr_time slowest[TR_ROW_CLASSES]; /* round trips of late, by the logarithm of n_rows */

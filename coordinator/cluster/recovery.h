@@ -48,7 +48,9 @@ typedef struct {
     uint64_t lost, suspected, returned, replaced; /* workers */
     uint64_t experts_moved;                       /* that got another holder */
     uint64_t shares_resent;
-    tr_time stalled, longest_stall; /* of layers in which something was sent again */
+    /* of layers in which something was sent again, from when that had gone out first: it includes
+     * the time until anybody noticed */
+    tr_time stalled, longest_stall;
 } tr_recovery_stats;
 
 tr_status tr_recovery_new(const tr_recovery_options *o, tr_recovery **out);
@@ -76,7 +78,7 @@ void tr_recovery_is_full(tr_recovery *r, uint32_t peer);
 /* After TR_E_BUSY: "experts of worker 2 need 123 MiB, and no process has that much left". */
 void tr_recovery_short(const tr_recovery *r, char *out, size_t size);
 
-/* For dispatch: n shares went out again, and the layer took so much longer. */
+/* For dispatch: n shares went out again, and the layer waited so long for them in all. */
 void tr_recovery_count(tr_recovery *r, uint64_t shares_resent, tr_time stalled);
 
 tr_recovery_stats tr_recovery_get_stats(const tr_recovery *r);

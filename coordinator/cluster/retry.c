@@ -14,6 +14,9 @@ enum { LATE_FACTOR = 10 };
 static const tr_time late_floor = TR_SECOND;
 static const tr_time first_patience = 5 * TR_SECOND; /* nothing is known yet */
 
+/* Who waits looks every millisecond: after so long without a look it did not wait. */
+static const tr_time absence = 250 * TR_MS;
+
 /* Between two questions to those who were late. */
 static const tr_time probe_period = TR_SECOND;
 
@@ -77,6 +80,27 @@ tr_status tr_retry_probe(tr_dispatch *d, tr_time now)
             st = TR_OK;
     }
     return st;
+}
+
+static void put_off(tr_time *t, tr_time by)
+{
+    if (*t != 0)
+        *t = tr_deadline_after(*t, by);
+}
+
+void tr_retry_excuse(tr_dispatch *d, tr_time now)
+{
+    tr_time away = now - d->looked;
+
+    d->looked = now;
+    if (away < absence)
+        return;
+    put_off(&d->deadline, away);
+    put_off(&d->troubled, away);
+    for (size_t i = 0; i < d->plan.n_shares; i++) {
+        put_off(&d->answers[i].late, away);
+        put_off(&d->answers[i].sent, away);
+    }
 }
 
 /* A holder that said that it has to load an expert first: a disk may take its time, but not any. */
@@ -206,6 +230,13 @@ static bool is_finite(const float *x, size_t n)
     return sum >> 31 == 0;
 }
 
+/* The layer waits for a share since that went out. */
+static void note_trouble(tr_dispatch *d, const tr_awaited *a)
+{
+    if (d->troubled == 0 || a->sent < d->troubled)
+        d->troubled = a->sent;
+}
+
 /* Numbers that are not finite are the model's own only if this process, which the text is defined
  * by, computes them too.  Another worker may be wrong in the same way, and the same one will be. */
 static void refuse_answer(tr_dispatch *d, size_t i, const float *rows, tr_msg **m)
@@ -214,7 +245,7 @@ static void refuse_answer(tr_dispatch *d, size_t i, const float *rows, tr_msg **
     tr_awaited *a = &d->answers[i];
 
     d->stats.answers_refused++;
-    d->troubled = d->troubled ? d->troubled : tr_now();
+    note_trouble(d, a);
     d->resent++;
     tr_fault_log_noticed(d->o.faults, s->peer, "its numbers are not finite");
     tr_fault_log_sent_again(d->o.faults, 0);
@@ -261,7 +292,7 @@ static void split(tr_dispatch *d, size_t i)
 
     tr_plan_split(&d->plan, i, d->picks, d->o.placement, d->layer);
     for (size_t k = before; k < d->plan.n_shares; k++)
-        d->answers[k] = (tr_awaited){ 0 };
+        d->answers[k] = (tr_awaited){ .sent = d->answers[i].sent };
 }
 
 /* Send what unusable holders owe to those that have their experts now. */
@@ -274,7 +305,9 @@ static tr_status recover(tr_dispatch *d)
         is_needed = is_needed || needs_another(d, i);
     if (!is_needed)
         return TR_OK;
-    d->troubled = d->troubled ? d->troubled : tr_now();
+    for (size_t i = 0; i < n; i++)
+        if (needs_another(d, i))
+            note_trouble(d, &d->answers[i]);
     tr_status st = tr_recovery_look(d->o.recovery);
     if (st == TR_E_BUSY) /* until a worker is back, or the deadline */
         return TR_OK;

@@ -15,6 +15,7 @@
  *         st = tr_retry_refuse(d, from, reason);           a frame that can't be read
  *         st = tr_retry_error(d, from, s, &view);          a worker says that it can't
  *         st = tr_retry_judge(d, i, rows, &m, &stands);    an answer, before it is used
+ *         tr_retry_excuse(d, now);                         before anybody is called late
  *         st = tr_retry_look(d, now);                      between two messages: send again
  *         st = tr_retry_give_up(d);                        past the deadline: why
  *         tr_retry_learn(d);                               a layer without trouble
@@ -53,6 +54,10 @@ tr_status tr_retry_judge(tr_dispatch *d, size_t i, const float *rows, tr_msg **m
 /* Ask those who were late for an echo, once a second. */
 tr_status tr_retry_probe(tr_dispatch *d, tr_time now);
 bool tr_retry_is_anyone_late(const tr_dispatch *d);
+
+/* Time in which this process did not look, because it was stopped or busy, is nobody's fault: what
+ * is due is due so much later. */
+void tr_retry_excuse(tr_dispatch *d, tr_time now);
 
 /* Suspect who is late, and send what unusable holders owe to those that have their experts now. */
 tr_status tr_retry_look(tr_dispatch *d, tr_time now);

@@ -31,8 +31,11 @@ carry_out kill-one zmq "kill of worker 2 at pass 1[0-9]; noticed after .*ended; 
 carry_out kill-all-but-one mpi 'kill of worker 1 at read 5; noticed after .*ended' \
   'kill of worker 2 at pass 2[0-9]; noticed after .*ended' \
   'kill of worker 3 at pass 2[0-9]; noticed after .*ended'
-carry_out stop zmq 'stop of worker 1 at pass [0-9]+; noticed after .*(silent|late)' \
-  'stop of worker 2 at pass [0-9]+; noticed after .*(silent|late)'
+# A worker that hangs is noticed after 600 ms, and so long at least somebody waits for its share.
+stalled='[1-9][0-9]* shares again to .*; stalled [0-9]{3,}\.'
+carry_out stop zmq \
+  "stop of worker 1 at pass [0-9]+; noticed after .*(silent|late).*; $stalled" \
+  "stop of worker 2 at pass [0-9]+; noticed after .*(silent|late).*; $stalled"
 carry_out wrong-answers mpi 'not-a-number of worker 1 at pass [4-9]; noticed .*not finite' \
   'corrupt of worker 2 at pass [0-9]+; noticed .*checksum' 'duplicate of worker 1' \
   'delay of worker 2' 'drop of worker 1 at pass [0-9]+; noticed after .*late'

@@ -188,6 +188,9 @@ static void a_share_that_is_lost_is_sent_again_to_the_same_worker(void **state)
     trial.coordinator_memory = 1;
     trial.has_schedule = true;
     trial.n_schedule = 1;
+    tr_trial_result r = survive(t, trial, faults, 1);
+    assert_true(r.recovery.longest_stall >= TR_SECOND);
+    tr_trial_result_fini(&r);
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
         trial.schedule = &faults[i];
         assert_int_equal(verdict_of(t, &trial), TR_VERDICT_EQUAL);
@@ -224,6 +227,8 @@ static void a_worker_that_takes_no_shares_holds_nobody_up(void **state)
 
     (void)state;
     assert_int_equal(r.recovery.suspected, 2);
+    /* Nobody is called late sooner, and who waited waited for that too. */
+    assert_true(r.recovery.longest_stall >= TR_SECOND);
     tr_trial_result_fini(&r);
     tr_trials_free(&t);
 }
