@@ -248,7 +248,7 @@ static void refuse_answer(tr_dispatch *d, size_t i, const float *rows, tr_msg **
     note_trouble(d, a);
     d->resent++;
     tr_fault_log_noticed(d->o.faults, s->peer, "its numbers are not finite");
-    tr_fault_log_sent_again(d->o.faults, 0);
+    tr_fault_log_sent_again(d->o.faults, s->peer, 0);
     a->refused = rows;
     a->refused_by = s->peer;
     a->message = *m;
@@ -279,9 +279,9 @@ static bool needs_another(const tr_dispatch *d, size_t i)
 }
 
 /* A substitute may have to load first. */
-static tr_status send_again(tr_dispatch *d, size_t i)
+static tr_status send_again(tr_dispatch *d, size_t i, tr_peer from)
 {
-    tr_fault_log_sent_again(d->o.faults, d->plan.share[i].peer);
+    tr_fault_log_sent_again(d->o.faults, from, d->plan.share[i].peer);
     return tr_dispatch_send(d, i, d->o.share_timeout / 4);
 }
 
@@ -320,9 +320,9 @@ static tr_status recover(tr_dispatch *d)
         d->resent++;
         if (d->plan.share[i].peer != peer || d->plan.n_shares > before)
             d->deadline = tr_deadline_after(tr_now(), d->o.share_timeout);
-        st = send_again(d, i);
+        st = send_again(d, i, peer);
         for (size_t k = before; k < d->plan.n_shares && st == TR_OK; k++)
-            st = send_again(d, k);
+            st = send_again(d, k, peer);
     }
     return st;
 }

@@ -7,6 +7,8 @@
 #include "proto/wire.h"
 #include "worker/faults.h"
 
+#include <unistd.h>
+
 static tr_status parse(const char *text, tr_fault_plan **out, char reason[256])
 {
     tr_fail_capture_begin(reason, 256);
@@ -121,6 +123,71 @@ static void every_process_is_told_what_is_left_for_it(void **state)
     tr_fault_log_injected(log, 2, 0, 7);
     assert_int_equal(tr_fault_log_rules(log, 2, rules), 0);
     assert_int_equal(tr_fault_log_rules(NULL, 2, rules), 0);
+    tr_fault_log_free(&log);
+    tr_fault_plan_free(&p);
+}
+
+/* What a report says, one string. */
+static char *report_of(const tr_fault_log *log)
+{
+    static char text[8192];
+    FILE *f = tmpfile();
+
+    assert_non_null(f);
+    fflush(stderr);
+    int kept = dup(STDERR_FILENO);
+    assert_true(kept >= 0 && dup2(fileno(f), STDERR_FILENO) >= 0);
+    tr_fault_log_print(log);
+    fflush(stderr);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    rewind(f);
+    text[fread(text, 1, sizeof text - 1, f)] = '\0';
+    fclose(f);
+    return text;
+}
+
+static void has(const char *text, const char *part)
+{
+    if (!strstr(text, part))
+        fail_msg("no \"%s\" in\n%s", part, text);
+}
+
+static void a_report_forgets_no_fault_and_books_each_to_its_worker(void **state)
+{
+    tr_fault_plan *p = plan_of("faults:\n"
+                               "  - {fault: delay, worker: 1, ms: 1, times: 1000}\n"
+                               "  - {fault: kill, worker: 2, pass: 70}\n"
+                               "  - {fault: not-a-number, worker: 1}\n"
+                               "  - {fault: duplicate, worker: 1}\n");
+    tr_fault_rule rules[TR_MAX_FAULTS];
+    tr_fault_log *log = NULL;
+
+    (void)state;
+    assert_int_equal(tr_fault_log_new(p, 3, &log), TR_OK);
+    assert_int_equal(tr_fault_log_rules(log, 1, rules), 3);
+    assert_int_equal(tr_fault_log_rules(log, 2, rules), 1);
+    for (uint32_t i = 0; i < 300; i++)
+        tr_fault_log_injected(log, 1, 0, i);
+    tr_fault_log_injected(log, 2, 0, 70);
+    tr_fault_log_injected(log, 1, 0, 300); /* of another, between the death and its notice */
+    tr_fault_log_noticed(log, 2, "died");
+    tr_fault_log_sent_again(log, 2, 3);
+    tr_fault_log_stalled(log, 184 * TR_MS);
+    tr_fault_log_noticed(log, 1, "not finite"); /* before the word about it */
+    tr_fault_log_sent_again(log, 1, 0);
+    tr_fault_log_injected(log, 1, 1, 71);
+    tr_fault_log_injected(log, 1, 2, 71);
+    tr_fault_log_stalled(log, 30 * TR_MS);
+    const char *text = report_of(log);
+    has(text, "faults: 304 happened, of a plan with 4");
+    has(text, "kill of worker 2 at pass 70; noticed after");
+    has(text, "died; 1 shares again to worker 3; stalled 184.0 ms");
+    has(text, "delay, entry 1: 297 times more");
+    has(text,
+        "not-a-number of worker 1 at pass 71; noticed after 0.0 ms: not finite; 1 shares again "
+        "to the coordinator; stalled 30.0 ms");
+    has(text, "duplicate of worker 1 at pass 71; not noticed; 0 shares again; stalled 0.0 ms");
     tr_fault_log_free(&log);
     tr_fault_plan_free(&p);
 }
@@ -272,6 +339,7 @@ int main(void)
         cmocka_unit_test(a_plan_is_read_with_its_defaults),
         cmocka_unit_test(what_is_wrong_with_a_plan_is_said),
         cmocka_unit_test(every_process_is_told_what_is_left_for_it),
+        cmocka_unit_test(a_report_forgets_no_fault_and_books_each_to_its_worker),
         cmocka_unit_test(faults_cross_the_wire),
         cmocka_unit_test(an_answer_meets_what_its_pass_and_layer_have),
         cmocka_unit_test(what_is_sent_on_a_cut_link_waits_for_its_end),
