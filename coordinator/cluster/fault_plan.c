@@ -116,10 +116,10 @@ static tr_status probability_get(tr_yaml_place p, const char *text, uint32_t *pe
     if (!text)
         return TR_OK;
     double v = strtod(text, &end);
-    double millions = v * TR_FAULT_ALWAYS + 0.5;
-    if (end == text || *end != '\0' || !(millions >= 1 && v <= 1))
+    double millions = v * TR_FAULT_ALWAYS;
+    if (end == text || *end != '\0' || !(millions > 1 - 1e-9 && v <= 1)) /* 0.000001 is inexact */
         return tr_yaml_refuse(p, text, "a number from 0.000001 to 1");
-    *per_million = (uint32_t)millions;
+    *per_million = (uint32_t)(millions + 0.5);
     return TR_OK;
 }
 
@@ -174,6 +174,19 @@ static bool needs_ms(tr_fault_kind kind)
            kind == TR_FAULT_CUT;
 }
 
+/* What has no effect was meant for something else. */
+static tr_status effects_check(const char *file, const yaml_fault *y, size_t n,
+                               const tr_fault_rule *r)
+{
+    if (y->ms && !needs_ms(r->kind) && r->kind != TR_FAULT_STOP)
+        return tr_yaml_refuse((tr_yaml_place){ file, "faults", "ms", n }, y->ms,
+                              "none: it is for stop, mute, cut, delay and slow-disk");
+    if (y->seed && !y->probability)
+        return tr_yaml_refuse((tr_yaml_place){ file, "faults", "seed", n }, y->seed,
+                              "a probability too, or no seed");
+    return TR_OK;
+}
+
 static tr_status message_get(tr_yaml_place p, const char *text, tr_fault_rule *r)
 {
     const char *choice[TR_FAULT_N_MESSAGES + 1] = { NULL };
@@ -203,6 +216,8 @@ static tr_status fault_get(const char *file, const yaml_fault *y, size_t n, uint
         st = message_get((tr_yaml_place){ file, "faults", "message", n }, y->message, r);
     if (st == TR_OK)
         st = numbers_get(file, y, n, r);
+    if (st == TR_OK)
+        st = effects_check(file, y, n, r);
     if (st == TR_OK && needs_ms(r->kind) && r->ms == 0)
         st =
             tr_yaml_refuse((tr_yaml_place){ file, "faults", "ms", n }, "", "how long, such as 200");

@@ -342,6 +342,15 @@ static void on_message(tr_members *m, uint32_t peer, tr_control *c)
     }
 }
 
+/* Others do its work by now. */
+static void turn_away(tr_members *m, uint32_t peer)
+{
+    const tr_control over = { .kind = TR_CONTROL_SHUTDOWN, .shutdown = { true, true } };
+
+    m->n_dropped++;
+    send(m, peer, &over);
+}
+
 static void on_event(tr_members *m, const tr_link_event *e)
 {
     char reason[512];
@@ -355,12 +364,6 @@ static void on_event(tr_members *m, const tr_link_event *e)
         return;
     }
     w->heard = tr_now();
-    if (w->state == TR_MEMBER_LOST) {
-        const tr_control over = { .kind = TR_CONTROL_SHUTDOWN, .shutdown = { true, true } };
-        m->n_dropped++;
-        send(m, e->peer, &over); /* others do its work by now */
-        return;
-    }
     if (w->state == TR_MEMBER_SUSPECT && !w->is_late)
         take_back(m, e->peer);
     tr_fail_capture_begin(reason, sizeof reason);
@@ -371,7 +374,10 @@ static void on_event(tr_members *m, const tr_link_event *e)
         tr_log(TR_LOG_WARN, "worker %u: message dropped: %s", e->peer, reason);
         return;
     }
-    on_message(m, e->peer, &c);
+    if (w->state != TR_MEMBER_LOST || c.kind == TR_CONTROL_INJECTED)
+        on_message(m, e->peer, &c); /* its last word may be what it died of */
+    else
+        turn_away(m, e->peer);
     tr_control_fini(&c);
 }
 

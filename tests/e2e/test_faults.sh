@@ -92,6 +92,15 @@ run "served, alone" "$TROUPE" run -m "$MODEL" -p "ROMEO:" -n 40 --temp 0
 grep -a -q -E "^troupe: fault: [0-9.]+ s: kill of worker 2 at pass 1[0-9]; noticed" \
   "$WORK/served.err" || fail "served: no report: $(cat "$WORK/served.err")"
 
+# A plan that ends the run while it loads is reported all the same.
+printf 'faults:\n  - {fault: kill, worker: all, read: 3}\n' >"$WORK/plan.yaml"
+run "dead on loading" "$TROUPE" run -w 2 --faults "$WORK/plan.yaml" "${options[@]}" \
+  --replacement none --coordinator-memory-mib 1 --timeout-ms 2000
+[ "$status" = 5 ] || fail "dead on loading: exit status $status: $(cat "$WORK/err")"
+[ "$(grep -a -c '^troupe: fault: .*kill of worker [12] at read 3; noticed' "$WORK/err")" = 2 ] ||
+  fail "dead on loading: $(cat "$WORK/err")"
+expect_nothing_left "dead on loading"
+
 # A plan that can't be carried out is said before anything starts.
 refuse() {
   run "$1" "$TROUPE" run "${options[@]}" --faults "$WORK/plan.yaml" "${@:3}"

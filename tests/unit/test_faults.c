@@ -58,6 +58,9 @@ static void a_plan_is_read_with_its_defaults(void **state)
     r = &p->fault[5].rule;
     assert_true(r->kind == TR_FAULT_CUT && r->moment == TR_FAULT_AT_TIME && r->ms == 3000);
     tr_fault_plan_free(&p);
+    p = plan_of("faults:\n  - {fault: drop, worker: 1, probability: 0.000001}\n");
+    assert_int_equal(p->fault[0].rule.per_million, 1);
+    tr_fault_plan_free(&p);
 }
 
 static void what_is_wrong_with_a_plan_is_said(void **state)
@@ -75,6 +78,9 @@ static void what_is_wrong_with_a_plan_is_said(void **state)
         { "fault: kill\n    worker: 1\n    probability: 2", "faults[1].probability \"2\"" },
         { "fault: kill\n    worker: 1\n    probability: nan", "probability \"nan\"" },
         { "fault: kill\n    worker: 1\n    times: 0", "faults[1].times \"0\"" },
+        { "fault: drop\n    worker: 1\n    probability: 0.0000005", "probability \"0.0000005\"" },
+        { "fault: kill\n    worker: 3\n    pass: 5\n    ms: 77", "faults[1].ms \"77\": give none" },
+        { "fault: drop\n    worker: 3\n    seed: 3", "faults[1].seed \"3\": give a probability" },
         { "fault: cut\n    worker: 1", "faults[1].ms \"\": give how long" },
         { "fault: drop\n    worker: 1\n    message: hello",
           "faults[1].message \"hello\": give answer or share" },
