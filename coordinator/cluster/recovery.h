@@ -66,14 +66,17 @@ void tr_recovery_release(tr_recovery *r);
 /* Every expert is with its home. */
 bool tr_recovery_is_calm(const tr_recovery *r);
 
-/* A share that names the expert goes to its holder, which may have to load it. */
+/* A share that names the expert goes to its holder, which loads it if it is not there. */
 void tr_recovery_asked(tr_recovery *r, uint32_t layer, uint32_t expert);
 
-/* The coordinator is to compute with an expert: false if it has no memory left for it. */
+/* The coordinator loads an expert now: false if it has no memory left for it. */
 bool tr_recovery_take_here(tr_recovery *r, uint32_t layer, uint32_t expert);
 
 /* peer could not load what it was given in addition: for a minute it gets no more, others do it. */
 void tr_recovery_is_full(tr_recovery *r, uint32_t peer);
+
+/* Bytes of experts that peer may still take, beside those that it has or that are kept for it. */
+uint64_t tr_recovery_room(const tr_recovery *r, uint32_t peer);
 
 /* After TR_E_BUSY: "experts of worker 2 need 123 MiB, and no process has that much left". */
 void tr_recovery_short(const tr_recovery *r, char *out, size_t size);
