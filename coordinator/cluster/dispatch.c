@@ -180,6 +180,7 @@ tr_status tr_dispatch_send(tr_dispatch *d, size_t i, tr_time patience)
             tr_recovery_asked(d->o.recovery, d->layer, tr_dispatch_expert(d, s, k));
     if (s->peer == 0)
         return TR_OK;
+    a->n_to_load = tr_retry_count_foreign(d, s);
     a->late = tr_deadline_after(tr_now(), patience);
     tr_status st = send_share(d, s, a);
     if (st == TR_E_PEER_LOST)

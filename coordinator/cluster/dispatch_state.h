@@ -24,8 +24,10 @@ typedef struct {
     const float *refused; /* numbers that are not finite: the model's, or the fault of who sent
                            * them?  This process computes the share again; NULL: none were */
     tr_peer refused_by;
-    tr_time sent; /* when somebody was first asked for it */
-    tr_time late; /* when its holder is suspected */
+    tr_time sent;       /* when somebody was first asked for it */
+    tr_time late;       /* when its holder is suspected */
+    tr_time fetched;    /* when its holder last said that it loads an expert for it */
+    uint32_t n_to_load; /* how often it may still say so: experts whose home it is not */
 } tr_awaited;
 
 struct tr_dispatch {

@@ -322,7 +322,7 @@ static void on_message(tr_members *m, uint32_t peer, tr_control *c)
     } else if (c->kind == TR_CONTROL_PROGRESS && is_loading) {
         w->loaded = c->progress.done;
         w->to_load = c->progress.total;
-    } else if (c->kind == TR_CONTROL_PROGRESS && w->state < TR_MEMBER_LOST) {
+    } else if (c->kind == TR_CONTROL_PROGRESS && w->has_more && w->state < TR_MEMBER_LOST) {
         w->fetching = tr_now();
     } else if (c->kind == TR_CONTROL_READY && is_loading) {
         if (w->state == TR_MEMBER_LOADING)
@@ -521,6 +521,7 @@ tr_status tr_members_assign(tr_members *m, uint32_t peer, const tr_assignment *a
         tr_members_enter(m, peer, TR_MEMBER_LOADING);
         send_faults(m, peer);
     } else {
+        w->has_more = true;
         w->is_adopting = w->is_adopting || !a->lazy;
     }
     tr_status st = send(m, peer, &c);

@@ -103,13 +103,28 @@ void tr_retry_excuse(tr_dispatch *d, tr_time now)
     }
 }
 
-/* A holder that said that it has to load an expert first: a disk may take its time, but not any. */
+uint32_t tr_retry_count_foreign(const tr_dispatch *d, const tr_share *s)
+{
+    uint32_t n = 0;
+
+    for (size_t i = 0; i < s->n_picks; i++) {
+        uint32_t e = tr_dispatch_expert(d, s, i);
+        bool is_new = i == 0 || e != tr_dispatch_expert(d, s, i - 1);
+        n += is_new && tr_placement_home(d->o.placement, d->layer, e) != s->peer;
+    }
+    return n;
+}
+
+/* A holder that said that it has to load an expert first: a disk may take its time, but not any,
+ * and it can't load more than the share names. */
 static void wait_for_disk(tr_dispatch *d, tr_awaited *a, tr_time since)
 {
-    if (since == 0 || a->late == TR_FOREVER)
+    if (since == 0 || since == a->fetched || a->n_to_load == 0 || a->late == TR_FOREVER)
         return;
     tr_time late = tr_deadline_after(since, d->o.share_timeout / 4);
     tr_time deadline = tr_deadline_after(since, d->o.share_timeout);
+    a->fetched = since;
+    a->n_to_load--;
     a->late = a->late > late ? a->late : late;
     d->deadline = d->deadline > deadline ? d->deadline : deadline;
 }

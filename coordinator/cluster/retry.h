@@ -35,6 +35,9 @@
 /* How long such a layer may take: what is normal for so many rows, many times over. */
 tr_time tr_retry_patience(const tr_dispatch *d);
 
+/* Experts of a share whose home its holder is not: it may have to load them first. */
+uint32_t tr_retry_count_foreign(const tr_dispatch *d, const tr_share *s);
+
 /* The layer has taken its time, and nothing went wrong: the slowest of late is kept. */
 void tr_retry_learn(tr_dispatch *d);
 
