@@ -14,7 +14,7 @@
 
 /* How often a pump really looks, and how long a loading worker may be silent: one expert comes from
  * a slow disk in one piece. */
-static const tr_time look_period = 500 * TR_US;
+static const tr_time look_period = 5 * TR_MS;
 static const tr_time loading_silence = 120 * TR_SECOND;
 
 /* After so long without another a worker's refused answers are forgotten. */

@@ -21,6 +21,8 @@ carry_out() {
     grep -a -q -E "^troupe: fault: [0-9.]+ s: $pattern" "$WORK/err" ||
       fail "$name: no line '$pattern': $(cat "$WORK/err")"
   done
+  grep -a -q 'faults: the output is equal to that of the coordinator alone, all 200' "$WORK/err" ||
+    fail "$name: not compared: $(cat "$WORK/err")"
   expect_nothing_left "$name"
   echo "  $name: $(grep -a -c '^troupe: fault: ' "$WORK/err") lines"
 }
@@ -46,6 +48,11 @@ carry_out link zmq 'cut of worker 1 at pass [89]; noticed after .*silent' \
 grep -a -q 'worker 1 .* is back after' "$WORK/err" || fail "link: worker 1 is not back"
 grep -a -q 'worker 3: warning: frame dropped: .*checksum' "$WORK/err" ||
   fail "link: worker 3 takes a damaged share"
+run "no room" "$TROUPE" run -w 2 --faults "$plans/kill-one.yaml" "${options[@]}" \
+  --coordinator-memory-mib 1
+[ "$status" = 0 ] || fail "no room: exit status $status: $(cat "$WORK/err")"
+grep -a -q 'faults: the output is not compared: .* all experts and has 1' "$WORK/err" ||
+  fail "no room: $(cat "$WORK/err")"
 carry_out disk mpi 'slow-disk of worker 1' 'read-error of worker 2 at read 5; noticed .*gave up' \
   'no-memory of worker 3 at read [0-9]+; noticed .*gave up'
 
