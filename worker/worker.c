@@ -22,6 +22,9 @@ static const tr_time idle_period = 20 * TR_MS;
 /* How long a share for experts that were not assigned waits for the assignment. */
 static const tr_time assignment_patience = TR_SECOND;
 
+/* How long a worker whose data connection ended waits for the word that it should end. */
+static const tr_time word_patience = 200 * TR_MS;
+
 /* How long a worker that was told to end by a signal waits for the coordinator to let it go. */
 static const tr_time interrupt_patience = 30 * TR_SECOND;
 
@@ -458,6 +461,19 @@ static bool has_waited_after_signal(worker *w)
     return tr_now() - w->interrupted > interrupt_patience;
 }
 
+/* The end of its data connection may be the coordinator's will, and the word about it on its way.
+ */
+static bool is_told_to_end(worker *w)
+{
+    tr_time until = tr_now() + word_patience;
+
+    while (!w->is_over && w->pumped == TR_OK && tr_now() < until) {
+        tick(w);
+        tr_sleep(TR_MS);
+    }
+    return w->is_over;
+}
+
 static tr_status serve(worker *w)
 {
     while (!w->is_over) {
@@ -475,7 +491,9 @@ static tr_status serve(worker *w)
         } else if (st == TR_E_DEADLINE) {
             st = w->is_adopting ? adopt_next(w) : TR_OK;
         } else if (st == TR_E_PEER_LOST) {
-            return tr_fail(st, "the coordinator is gone");
+            if (!is_told_to_end(w))
+                return tr_fail(st, "the coordinator is gone");
+            st = TR_OK;
         }
         tick(w);
         if (st == TR_OK)

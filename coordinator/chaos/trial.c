@@ -369,8 +369,9 @@ static bool has_happened(const tr_trial_result *r, tr_sim_what what)
 }
 
 /* Could those who are left have had room?  Blocks that were refused make a worker full, which
- * nobody sees from here; substitutes keep what they took for one who came back; and the room for
- * an expert may be there in several pieces. */
+ * nobody sees from here; substitutes keep what they took for one who came back, and the
+ * coordinator what it loaded to judge a worker's numbers; and the room for an expert may be there
+ * in several pieces. */
 static bool was_short(const tr_trials *t, const tr_trial *trial, const outcome *o,
                       const tr_trial_result *r)
 {
@@ -378,7 +379,9 @@ static bool was_short(const tr_trials *t, const tr_trial *trial, const outcome *
         return false;
     if (!o->is_open || has_happened(r, TR_SIM_NO_BLOCK) || has_happened(r, TR_SIM_SHORT_OF_MEMORY))
         return true;
-    uint64_t room = trial->coordinator_memory + o->n_ready * trial->worker_memory;
+    bool has_judged = has_happened(r, TR_SIM_NOT_A_NUMBER) || has_happened(r, TR_SIM_WRONG);
+    uint64_t here = has_judged ? 0 : trial->coordinator_memory;
+    uint64_t room = here + o->n_ready * trial->worker_memory;
     uint64_t pieces = o->n_ready + 1;
     uint64_t kept = o->recovery.returned > 0 ? o->recovery.experts_moved : 0;
     return room < t->expert_bytes + (pieces + kept) * t->largest_expert;

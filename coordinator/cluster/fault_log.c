@@ -162,7 +162,9 @@ void tr_fault_log_noticed(tr_fault_log *log, uint32_t worker, const char *what)
         *n = (notice){ 0 };
         return;
     }
-    *n = (notice){ .time = tr_now() };
+    tr_time now = tr_now();
+    bool is_another = n->time != 0 && now - n->time < word_delay; /* no word of either has come */
+    *n = (notice){ .time = now, .cost = is_another ? n->cost : (cost){ 0 } };
     snprintf(n->what, sizeof n->what, "%s", what);
 }
 

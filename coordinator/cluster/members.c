@@ -99,6 +99,7 @@ static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format,
 {
     tr_member *w = &m->member[peer - 1];
     bool is_needed = w->state == TR_MEMBER_JOINING && !w->is_replacement;
+    const tr_control over = { .kind = TR_CONTROL_SHUTDOWN, .shutdown = { true, true } };
     char name[2 * TR_MAX_NAME];
 
     if (w->state == TR_MEMBER_LOST || w->state == TR_MEMBER_LEFT)
@@ -107,6 +108,8 @@ static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format,
     vsnprintf(w->why, sizeof w->why, format, args);
     tr_fault_log_noticed(m->o.faults, peer, w->why);
     w->is_adopting = false;
+    if (w->is_accepted) /* if it lives, it need not wonder where the coordinator is */
+        send(m, peer, &over);
     tr_members_enter(m, peer, TR_MEMBER_LOST);
     drop(m, peer);
     if (tr_interrupted()) { /* the signal that ends us ended it first */

@@ -56,8 +56,10 @@ grep -a -q 'faults: the output is not compared: .* all experts and has 1' "$WORK
 carry_out disk mpi 'slow-disk of worker 1' 'read-error of worker 2 at read 5; noticed .*gave up' \
   'no-memory of worker 3 at read [0-9]+; noticed .*gave up'
 
-# Workers that are wrong in the same way, twice, and a coordinator that has room for hardly any expert.
-printf 'faults:\n  - {fault: not-a-number, worker: all, pass: 4, times: 2}\n' >"$WORK/plan.yaml"
+# Workers that are wrong in the same way, and a coordinator that has room for hardly any expert.
+# Who is wrong three times is given up, and told so.
+printf 'faults:\n  - {fault: not-a-number, worker: %s, pass: 4, times: %s}\n' 1 3 2 2 |
+  sed '3d' >"$WORK/plan.yaml"
 run "twice wrong" "$TROUPE" run -w 2 --faults "$WORK/plan.yaml" "${options[@]}" \
   --coordinator-memory-mib 1
 [ "$status" = 0 ] || fail "twice wrong: exit status $status: $(cat "$WORK/err")"
@@ -66,6 +68,9 @@ for worker in 1 2; do
   grep -a -q "worker $worker computed layer .* wrongly" "$WORK/err" ||
     fail "twice wrong: worker $worker is not blamed: $(cat "$WORK/err")"
 done
+grep -a -q 'worker 1 .* answered numbers that are not finite, again and again' "$WORK/err" ||
+  fail "twice wrong: worker 1 is not given up: $(cat "$WORK/err")"
+grep -a "coordinator is gone" "$WORK/err" && fail "twice wrong: it is there"
 expect_nothing_left "twice wrong"
 
 # Numbers that are not finite, but the model's own: they are no fault of any worker.
