@@ -22,6 +22,7 @@ static const struct {
     [TR_FAULT_SLOW_DISK] = { "slow-disk", READ },
     [TR_FAULT_READ_ERROR] = { "read-error", READ },
     [TR_FAULT_NO_MEMORY] = { "no-memory", READ },
+    [TR_FAULT_CUT] = { "cut", TIME | SHARE | READ },
 };
 
 const char *tr_fault_kind_name(tr_fault_kind kind)
@@ -36,6 +37,16 @@ const char *tr_fault_moment_name(tr_fault_moment moment)
     return name[moment];
 }
 
+const char *tr_fault_message_name(tr_fault_message message)
+{
+    return message == TR_FAULT_OF_SHARE ? "share" : "answer";
+}
+
+bool tr_fault_is_of_messages(tr_fault_kind kind)
+{
+    return kind >= TR_FAULT_DELAY && kind <= TR_FAULT_CORRUPT;
+}
+
 bool tr_fault_fits(tr_fault_kind kind, tr_fault_moment moment)
 {
     return (kinds[kind].moments & (1u << moment)) != 0;
@@ -46,5 +57,7 @@ bool tr_fault_rule_is_sound(const tr_fault_rule *r)
     return r->kind < TR_FAULT_N_KINDS && r->moment < TR_FAULT_N_MOMENTS &&
            tr_fault_fits(r->kind, r->moment) && r->after_ms <= TR_FAULT_MAX_MS &&
            r->ms <= TR_FAULT_MAX_MS && r->per_million >= 1 && r->per_million <= TR_FAULT_ALWAYS &&
-           r->times >= 1 && (r->layer < TR_MAX_LAYERS || r->layer == TR_FAULT_ANY_LAYER);
+           r->times >= 1 && r->message < TR_FAULT_N_MESSAGES &&
+           (r->message == TR_FAULT_OF_ANSWER || tr_fault_is_of_messages(r->kind)) &&
+           (r->layer < TR_MAX_LAYERS || r->layer == TR_FAULT_ANY_LAYER);
 }

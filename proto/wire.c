@@ -261,6 +261,7 @@ static tr_status unpack_faults(const Troupe__Control__Faults *p, tr_control *out
             .seed = f->seed,
             .times = f->times,
             .ms = f->ms,
+            .message = (tr_fault_message)f->message,
         };
         if (!tr_fault_rule_is_sound(r))
             return bad("faults", "a fault");
@@ -556,6 +557,7 @@ static tr_status pack_faults(const tr_control *m, uint8_t *buffer, size_t size, 
         fault[i].seed = r->seed;
         fault[i].times = r->times;
         fault[i].ms = r->ms;
+        fault[i].message = (uint32_t)r->message;
     }
     p.n_faults = m->faults.n;
     p.faults = list;

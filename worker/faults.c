@@ -35,8 +35,9 @@ static bool happens(tr_faults *f, uint32_t i, tr_fault_moment moment, uint32_t n
 /* What any process can suffer at any time. */
 static void suffer(tr_faults *f, const tr_fault_rule *r)
 {
-    if (r->kind == TR_FAULT_MUTE) {
+    if (r->kind == TR_FAULT_MUTE || r->kind == TR_FAULT_CUT) {
         f->muted_until = tr_deadline_after(tr_now(), (tr_time)r->ms * TR_MS);
+        f->cut_until = r->kind == TR_FAULT_CUT ? f->muted_until : f->cut_until;
         return;
     }
     tr_sleep(message_patience);
@@ -50,7 +51,7 @@ static void suffer(tr_faults *f, const tr_fault_rule *r)
 
 static bool is_of_process(tr_fault_kind kind)
 {
-    return kind <= TR_FAULT_MUTE;
+    return kind <= TR_FAULT_MUTE || kind == TR_FAULT_CUT;
 }
 
 static tr_status before_read(void *ctx, size_t size)
@@ -111,9 +112,9 @@ void tr_faults_at_time(tr_faults *f)
             suffer(f, &f->rule[i]);
 }
 
-tr_answer_fate tr_faults_at_share(tr_faults *f, uint32_t pass, uint32_t layer)
+tr_share_fate tr_faults_at_share(tr_faults *f, uint32_t pass, uint32_t layer)
 {
-    tr_answer_fate fate = { 0 };
+    tr_share_fate fate = { 0 };
 
     for (uint32_t i = 0; i < f->n; i++) {
         const tr_fault_rule *r = &f->rule[i];
@@ -121,11 +122,12 @@ tr_answer_fate tr_faults_at_share(tr_faults *f, uint32_t pass, uint32_t layer)
             continue;
         if (is_of_process(r->kind))
             suffer(f, r);
-        fate.is_dropped |= r->kind == TR_FAULT_DROP;
-        fate.is_sent_twice |= r->kind == TR_FAULT_DUPLICATE;
-        fate.is_corrupted |= r->kind == TR_FAULT_CORRUPT;
-        fate.is_not_a_number |= r->kind == TR_FAULT_NAN;
-        fate.delay += r->kind == TR_FAULT_DELAY ? (tr_time)r->ms * TR_MS : 0;
+        tr_message_fate *m = r->message == TR_FAULT_OF_SHARE ? &fate.share : &fate.answer;
+        m->is_dropped |= r->kind == TR_FAULT_DROP;
+        m->is_sent_twice |= r->kind == TR_FAULT_DUPLICATE;
+        m->is_corrupted |= r->kind == TR_FAULT_CORRUPT;
+        m->is_not_a_number |= r->kind == TR_FAULT_NAN;
+        m->delay += r->kind == TR_FAULT_DELAY ? (tr_time)r->ms * TR_MS : 0;
     }
     return fate;
 }
@@ -133,4 +135,12 @@ tr_answer_fate tr_faults_at_share(tr_faults *f, uint32_t pass, uint32_t layer)
 bool tr_faults_are_muted(const tr_faults *f)
 {
     return f->muted_until != 0 && tr_now() < f->muted_until;
+}
+
+void tr_faults_await_link(const tr_faults *f)
+{
+    tr_time now = f->cut_until == 0 ? 0 : tr_now();
+
+    if (now < f->cut_until)
+        tr_sleep(f->cut_until - now);
 }

@@ -2,7 +2,8 @@
  *
  * USE     tr_faults_init(&f, rules, n, worker, tell, ctx);     n 0: nothing ever happens
  *         tr_faults_at_time(&f);                               between messages
- *         fate = tr_faults_at_share(&f, pass, layer);          before a share is computed
+ *         fate = tr_faults_at_share(&f, pass, layer);          when a share has come
+ *         tr_faults_await_link(&f);                            before anything is sent or taken
  *         if (tr_faults_are_muted(&f)) ...                     nothing on the control plane now
  *         tr_faults_fini(&f);
  *
@@ -28,24 +29,32 @@ typedef struct {
     uint64_t n_moments[TR_MAX_FAULTS]; /* at which its conditions held */
     uint32_t worker;
     uint32_t n_reads;
-    tr_time begun, muted_until;
+    tr_time begun, muted_until, cut_until;
     void (*tell)(void *ctx, uint32_t number, uint32_t nth);
     void *ctx;
     tr_fault_source source;
 } tr_faults;
 
-/* What becomes of an answer. */
+/* What becomes of a message. */
 typedef struct {
-    bool is_dropped, is_sent_twice, is_corrupted, is_not_a_number;
+    bool is_dropped, is_sent_twice, is_corrupted;
+    bool is_not_a_number; /* of answers only */
     tr_time delay;
-} tr_answer_fate;
+} tr_message_fate;
+
+typedef struct {
+    tr_message_fate share, answer;
+} tr_share_fate;
 
 void tr_faults_init(tr_faults *f, const tr_fault_rule *rules, uint32_t n, uint32_t worker,
                     void (*tell)(void *ctx, uint32_t number, uint32_t nth), void *ctx);
 void tr_faults_fini(tr_faults *f);
 
 void tr_faults_at_time(tr_faults *f);
-tr_answer_fate tr_faults_at_share(tr_faults *f, uint32_t pass, uint32_t layer);
+tr_share_fate tr_faults_at_share(tr_faults *f, uint32_t pass, uint32_t layer);
 bool tr_faults_are_muted(const tr_faults *f);
+
+/* While the link is cut nothing gets through on either plane: sleep as long. */
+void tr_faults_await_link(const tr_faults *f);
 
 #endif

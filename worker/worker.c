@@ -22,6 +22,9 @@ static const tr_time idle_period = 20 * TR_MS;
 /* How long a share for experts that were not assigned waits for the assignment. */
 static const tr_time assignment_patience = TR_SECOND;
 
+/* How long a worker whose data connection ended waits for the word that it should end. */
+static const tr_time word_patience = 200 * TR_MS;
+
 /* How long a worker that was told to end by a signal waits for the coordinator to let it go. */
 static const tr_time interrupt_patience = 30 * TR_SECOND;
 
@@ -66,6 +69,7 @@ static tr_status load_experts(worker *w)
 
     while (st == TR_OK && !w->is_over && tr_hosting_is_behind(w->hosting)) {
         st = tr_hosting_load_next(w->hosting);
+        tr_faults_await_link(&w->faults);
         if (st == TR_OK)
             st = tr_join_progress(w->join, loaded_bytes(w), total, &w->is_over);
         if (st == TR_OK && tr_interrupted())
@@ -78,6 +82,7 @@ static tr_status say_ready(worker *w)
 {
     const tr_shards *s = tr_hosting_shards(w->hosting);
 
+    tr_faults_await_link(&w->faults);
     return tr_join_ready(w->join, (uint32_t)tr_shards_count(s), tr_shards_bytes(s));
 }
 
@@ -208,6 +213,7 @@ static void await_assignment_of(worker *w, const tr_frame_view *v)
 
 static tr_status send_patiently(worker *w, tr_msg **m)
 {
+    tr_faults_await_link(&w->faults);
     for (;;) {
         tr_status st = tr_transport_send(w->transport, 0, m);
         if (st != TR_E_BUSY)
@@ -236,7 +242,7 @@ static tr_status send_copy(worker *w, const tr_msg *m)
 }
 
 /* What the fault plan makes of an answer. */
-static tr_status send_answer(worker *w, tr_msg **m, const tr_answer_fate *fate)
+static tr_status send_answer(worker *w, tr_msg **m, const tr_message_fate *fate)
 {
     uint8_t *rows = tr_frame_rows((*m)->data);
 
@@ -337,24 +343,21 @@ static void say_fetching(void *ctx)
 {
     worker *w = ctx;
 
+    tr_faults_await_link(&w->faults);
     if (w->pumped == TR_OK)
         w->pumped =
             tr_join_fetch(w->join, loaded_bytes(w), tr_hosting_bytes(w->hosting), &w->is_over);
 }
 
-static tr_status answer_share(worker *w, const tr_frame_view *v)
+static tr_status answer_share(worker *w, const tr_frame_view *v, const tr_message_fate *fate)
 {
     char reason[512];
     tr_msg *m = NULL;
-    tr_answer_fate fate = { 0 };
 
     tr_status st = tr_transport_reserve(w->transport, 0,
                                         tr_frame_answer_size(v->header.n_picks, w->map.dim), &m);
     if (st != TR_OK)
         return st;
-    if (w->faults.n > 0)
-        fate = tr_faults_at_share(&w->faults, (uint32_t)((v->header.step - 1) / w->steps_per_pass),
-                                  v->header.layer);
     await_assignment_of(w, v);
     tr_fail_capture_begin(reason, sizeof reason);
     st = check_share(w, &v->header);
@@ -365,7 +368,7 @@ static tr_status answer_share(worker *w, const tr_frame_view *v)
         st = compute(w, v, m);
     tr_fail_capture_end();
     if (st == TR_OK)
-        st = send_answer(w, &m, &fate);
+        st = send_answer(w, &m, fate);
     else
         st = send_error(w, &v->header, reason);
     tr_msg_free(&m);
@@ -396,23 +399,48 @@ static tr_status send_echo(worker *w, const tr_frame_view *v)
 }
 
 /* A frame that can't be read is counted and dropped: the coordinator's deadline says the rest. */
-static tr_status handle(worker *w, tr_msg *m)
+static bool open_frame(worker *w, const tr_msg *m, tr_frame_view *v)
 {
     char reason[512];
-    tr_frame_view v;
 
     tr_fail_capture_begin(reason, sizeof reason);
-    tr_status st = tr_frame_open((tr_bytes){ m->data, m->size }, &w->limits, &v);
+    tr_status st = tr_frame_open((tr_bytes){ m->data, m->size }, &w->limits, v);
     tr_fail_capture_end();
-    if (st != TR_OK) {
-        w->stats.frames_dropped++;
-        tr_log(TR_LOG_WARN, "frame dropped: %s", reason);
+    if (st == TR_OK)
+        return true;
+    w->stats.frames_dropped++;
+    tr_log(TR_LOG_WARN, "frame dropped: %s", reason);
+    return false;
+}
+
+/* What the fault plan makes of a share, and of its answer. */
+static tr_status take_share(worker *w, tr_msg *m, tr_frame_view *v)
+{
+    tr_share_fate fate = { 0 };
+
+    if (w->faults.n > 0)
+        fate = tr_faults_at_share(&w->faults, (uint32_t)((v->header.step - 1) / w->steps_per_pass),
+                                  v->header.layer);
+    if (fate.share.delay > 0)
+        tr_sleep(fate.share.delay);
+    if (fate.share.is_corrupted)
+        tr_frame_rows(m->data)[0] ^= 1;
+    if (fate.share.is_dropped || (fate.share.is_corrupted && !open_frame(w, m, v)))
         return TR_OK;
-    }
+    tr_status st = fate.share.is_sent_twice ? answer_share(w, v, &fate.answer) : TR_OK;
+    return st == TR_OK ? answer_share(w, v, &fate.answer) : st;
+}
+
+static tr_status handle(worker *w, tr_msg *m)
+{
+    tr_frame_view v;
+
+    if (!open_frame(w, m, &v))
+        return TR_OK;
     if (v.header.kind == TR_FRAME_STOP)
         w->is_over = true;
     else if (v.header.kind == TR_FRAME_SHARE)
-        return answer_share(w, &v);
+        return take_share(w, m, &v);
     else if (v.header.kind == TR_FRAME_ECHO)
         return send_echo(w, &v);
     else
@@ -433,12 +461,26 @@ static bool has_waited_after_signal(worker *w)
     return tr_now() - w->interrupted > interrupt_patience;
 }
 
+/* The end of its data connection may be the coordinator's will, and the word about it on its way.
+ */
+static bool is_told_to_end(worker *w)
+{
+    tr_time until = tr_now() + word_patience;
+
+    while (!w->is_over && w->pumped == TR_OK && tr_now() < until) {
+        tick(w);
+        tr_sleep(TR_MS);
+    }
+    return w->is_over;
+}
+
 static tr_status serve(worker *w)
 {
     while (!w->is_over) {
         tr_peer from;
         tr_msg *m = NULL;
 
+        tr_faults_await_link(&w->faults);
         if (has_waited_after_signal(w))
             return TR_E_INTERRUPTED;
         tr_time patience = w->is_adopting ? 0 : idle_period;
@@ -449,7 +491,9 @@ static tr_status serve(worker *w)
         } else if (st == TR_E_DEADLINE) {
             st = w->is_adopting ? adopt_next(w) : TR_OK;
         } else if (st == TR_E_PEER_LOST) {
-            return tr_fail(st, "the coordinator is gone");
+            if (!is_told_to_end(w))
+                return tr_fail(st, "the coordinator is gone");
+            st = TR_OK;
         }
         tick(w);
         if (st == TR_OK)

@@ -120,6 +120,11 @@ void tr_apply_free(tr_apply **a)
     *a = NULL;
 }
 
+void tr_apply_use(tr_apply *a, const tr_shards *shards)
+{
+    a->shards = shards;
+}
+
 /* Rows of a group side by side, so that a kernel walks them with one stride. */
 static void gather(void *ctx, size_t thread, size_t begin, size_t end)
 {

@@ -54,6 +54,9 @@ void tr_apply_free(tr_apply **a);
 /* Bytes of the scratch that new takes. */
 size_t tr_apply_bytes(const tr_expert_map *map);
 
+/* Experts of the same map, from now on. */
+void tr_apply_use(tr_apply *a, const tr_shards *shards);
+
 /* answers is [n_picks][dim].  tick (may be NULL) is called between chunks, so that a long share
  * does not silence its process. */
 tr_status tr_apply_share(tr_apply *a, const tr_apply_share_in *share, float *answers,

@@ -53,6 +53,11 @@ tr_status tr_shards_new(const tr_compute *compute, const tr_gguf *g, const tr_ex
     return TR_OK;
 }
 
+tr_status tr_shards_new_like(const tr_shards *s, tr_shards **out)
+{
+    return tr_shards_new(s->compute, s->gguf, s->map, out);
+}
+
 static void slab_free(slab *b)
 {
     tr_memory_free(&b->memory, b->size);

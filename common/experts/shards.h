@@ -35,6 +35,9 @@ tr_status tr_shards_new(const tr_compute *compute, const tr_gguf *g, const tr_ex
                         tr_shards **out);
 void tr_shards_free(tr_shards **s);
 
+/* Others of the same file and map, which hold nothing yet. */
+tr_status tr_shards_new_like(const tr_shards *s, tr_shards **out);
+
 /* Loading what is held already does nothing.  layer and expert must exist in the map. */
 tr_status tr_shards_load(tr_shards *s, uint32_t layer, uint32_t expert);
 

@@ -46,6 +46,7 @@ typedef struct {
 
     /* of data messages; but late: of both planes */
     tr_sim_rate late, lost, twice, corrupt;
+    tr_sim_rate not_a_number; /* of those to the coordinator */
     tr_time late_max;
     uint64_t spared; /* data messages of each direction, from the first: MPI loses no invitation */
 
@@ -53,11 +54,11 @@ typedef struct {
     tr_sim_rate no_block;
 
     /* of workers, some time from onset to horizon */
-    tr_sim_rate killed, vanished, hung, slow_disk, short_of_memory;
+    tr_sim_rate killed, vanished, hung, slow_disk, short_of_memory, wrong;
     /* of ways between the coordinator and a worker, in the same time */
     tr_sim_rate cut, unlinked, stuck;
     tr_time onset, horizon;
-    tr_time hang_max, cut_max; /* one in four lasts for ever */
+    tr_time hang_max, cut_max; /* one in four lasts for ever; wrong: hang_max */
     tr_time read_max;          /* that a slow disk takes for a read */
     uint64_t short_block;      /* who is short of memory gets no block above this */
 } tr_sim_rules;
@@ -70,7 +71,8 @@ typedef enum {
     TR_SIM_LATE, /* by duration; those behind it wait */
     TR_SIM_LOST,
     TR_SIM_TWICE,
-    TR_SIM_CORRUPT, /* a bit of byte number `byte`, modulo its size, is flipped */
+    TR_SIM_CORRUPT,      /* a bit of byte number `byte`, modulo its size, is flipped */
+    TR_SIM_NOT_A_NUMBER, /* number `byte` of an answer is none, under a right checksum */
     /* a block of memory that process `from` asks for, its nth */
     TR_SIM_NO_BLOCK,
     /* a process */
@@ -79,6 +81,7 @@ typedef enum {
     TR_SIM_HANG,            /* for duration */
     TR_SIM_SLOW_DISK,       /* every read takes duration from then on */
     TR_SIM_SHORT_OF_MEMORY, /* blocks of more than `byte` bytes are not to be had from then on */
+    TR_SIM_WRONG,           /* for duration: number `byte` of every answer that it sends is none */
     /* the way between two */
     TR_SIM_CUT,    /* for duration: what is sent arrives after it */
     TR_SIM_UNLINK, /* the control connection ends, and what is on its way is lost */
@@ -109,6 +112,9 @@ typedef struct {
     tr_peer n_workers;
     size_t max_size; /* of a data message */
     tr_sim_rules rules;
+    /* Number `which`, modulo how many there are, of a data message becomes none, under a right
+     * checksum; a message without numbers stays as it is.  NULL: all do. */
+    void (*spoil)(uint8_t *message, size_t size, uint64_t which);
     const tr_sim_fault
         *schedule; /* [n_schedule], borrowed; instead of drawn faults if has_schedule */
     size_t n_schedule;

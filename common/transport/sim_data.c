@@ -65,6 +65,19 @@ static void put_copy_on_the_way(tr_world_process *p, tr_peer to, const tr_msg *m
     put_on_the_way(p, to, copy, delay);
 }
 
+/* Its numbers, before its bytes: the checksum is right. */
+static void spoil(tr_world_process *p, tr_msg *m, const tr_world_fate *fate)
+{
+    const tr_sim_options *o = &p->sim->o;
+
+    if (!o->spoil)
+        return;
+    if (p->wrong_until > p->sim->now)
+        o->spoil(m->data, m->size, p->wrong_number);
+    if (fate->is_not_a_number)
+        o->spoil(m->data, m->size, fate->number);
+}
+
 static void send_slab(tr_world_process *p, tr_peer to, tr_slab *slab)
 {
     tr_sim *s = p->sim;
@@ -76,6 +89,7 @@ static void send_slab(tr_world_process *p, tr_peer to, tr_slab *slab)
         return;
     }
     way->n_on_the_way++;
+    spoil(p, &slab->msg, &fate);
     if (fate.is_corrupt)
         slab->msg.data[fate.byte % slab->msg.size] ^= (uint8_t)(1u << fate.byte % 8);
     if (fate.is_twice)

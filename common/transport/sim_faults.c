@@ -72,7 +72,7 @@ const tr_sim_event *tr_sim_record(const tr_sim *s, size_t *n)
 
 static bool is_of_message(tr_sim_what what)
 {
-    return what <= TR_SIM_CORRUPT;
+    return what <= TR_SIM_NOT_A_NUMBER;
 }
 
 /* Of a process or a way, at a time or before a message. */
@@ -89,10 +89,14 @@ static void apply_to_message(tr_world_fate *fate, const tr_sim_fault *f)
         fate->is_lost = true;
     else if (f->what == TR_SIM_TWICE)
         fate->is_twice = true;
-    else
+    else if (f->what == TR_SIM_CORRUPT)
         fate->is_corrupt = true;
+    else
+        fate->is_not_a_number = true;
     if (f->what == TR_SIM_CORRUPT)
         fate->byte = f->byte;
+    if (f->what == TR_SIM_NOT_A_NUMBER)
+        fate->number = f->byte;
 }
 
 static tr_sim_rate rate_of(const tr_sim_rules *r, tr_sim_what what)
@@ -106,6 +110,8 @@ static tr_sim_rate rate_of(const tr_sim_rules *r, tr_sim_what what)
         return r->twice;
     case TR_SIM_CORRUPT:
         return r->corrupt;
+    case TR_SIM_NOT_A_NUMBER:
+        return r->not_a_number;
     case TR_SIM_NO_BLOCK:
         return r->no_block;
     case TR_SIM_KILL:
@@ -118,6 +124,8 @@ static tr_sim_rate rate_of(const tr_sim_rules *r, tr_sim_what what)
         return r->slow_disk;
     case TR_SIM_SHORT_OF_MEMORY:
         return r->short_of_memory;
+    case TR_SIM_WRONG:
+        return r->wrong;
     case TR_SIM_CUT:
         return r->cut;
     case TR_SIM_UNLINK:
@@ -137,14 +145,16 @@ static bool is_drawn(const tr_sim *s, tr_sim_fault *f)
         return false;
     if (f->what == TR_SIM_LATE)
         f->duration = between(0, s->o.rules.late_max, r / 1000);
-    if (f->what == TR_SIM_CORRUPT)
+    if (f->what == TR_SIM_CORRUPT || f->what == TR_SIM_NOT_A_NUMBER || f->what == TR_SIM_WRONG)
         f->byte = draw(s, DRAW_BYTE, f->from, f->to, f->is_control, f->nth);
     return true;
 }
 
 static void draw_message(tr_sim *s, tr_world_fate *fate, const tr_sim_fault *place)
 {
-    tr_sim_what last = place->is_control ? TR_SIM_LATE : TR_SIM_CORRUPT; /* TCP is reliable */
+    tr_sim_what last = place->is_control ? TR_SIM_LATE /* TCP is reliable */
+                       : place->to != 0  ? TR_SIM_CORRUPT
+                                         : TR_SIM_NOT_A_NUMBER;
 
     if (!place->is_control && place->nth < s->o.rules.spared)
         return;
@@ -200,13 +210,14 @@ static tr_time longest(const tr_sim_rules *r, tr_sim_what what)
 {
     if (what == TR_SIM_SLOW_DISK)
         return r->read_max;
-    return what == TR_SIM_HANG ? r->hang_max : r->cut_max;
+    return what == TR_SIM_HANG || what == TR_SIM_WRONG ? r->hang_max : r->cut_max;
 }
 
 static void draw_fault_of(tr_sim *s, tr_peer worker, tr_sim_what what)
 {
     bool is_way = what >= TR_SIM_CUT;
-    bool can_be_for_ever = what == TR_SIM_HANG || what == TR_SIM_CUT || what == TR_SIM_STICK;
+    bool can_be_for_ever =
+        what == TR_SIM_HANG || what == TR_SIM_WRONG || what == TR_SIM_CUT || what == TR_SIM_STICK;
     tr_sim_fault f = { .what = what, .from = is_way ? 0 : worker, .to = is_way ? worker : 0 };
 
     if (!is_drawn(s, &f))
@@ -247,23 +258,27 @@ static void die(tr_world_process *p, bool is_noticed)
     p->ghost = p->sim->now;
 }
 
+static void lengthen(tr_time *until, tr_time by)
+{
+    *until = by > *until ? by : *until;
+}
+
 static void happen_to_process(tr_world_process *p, const tr_sim_fault *f)
 {
     tr_time until = tr_deadline_after(p->sim->now, f->duration);
 
     if (f->what == TR_SIM_KILL || f->what == TR_SIM_VANISH)
         die(p, f->what == TR_SIM_KILL);
-    else if (f->what == TR_SIM_HANG && until > p->hung_until)
-        p->hung_until = until;
+    else if (f->what == TR_SIM_HANG)
+        lengthen(&p->hung_until, until);
     else if (f->what == TR_SIM_SLOW_DISK)
         p->read_time = f->duration;
     else if (f->what == TR_SIM_SHORT_OF_MEMORY)
         p->memory_limit = f->byte;
-}
-
-static void lengthen(tr_time *until, tr_time by)
-{
-    *until = by > *until ? by : *until;
+    else if (f->what == TR_SIM_WRONG) {
+        lengthen(&p->wrong_until, until);
+        p->wrong_number = f->byte;
+    }
 }
 
 /* Both directions. */
@@ -356,7 +371,8 @@ void tr_world_faults_of_process(tr_world_process *p)
 
 static void describe_message(const tr_sim_fault *f, char *out, size_t size)
 {
-    static const char *const what[] = { "comes late by", "is lost", "comes twice", "is corrupted" };
+    static const char *const what[] = { "comes late by", "is lost", "comes twice", "is corrupted",
+                                        "has a number that is none" };
     const char *plane = f->is_control ? "control" : "data";
     char more[48] = "";
 
@@ -387,6 +403,8 @@ static void describe_rest(const tr_sim_fault *f, char *out, size_t size)
     else if (f->what == TR_SIM_SHORT_OF_MEMORY)
         snprintf(out, size, "process %u gets no block of memory above %llu bytes", f->from,
                  (unsigned long long)f->byte);
+    else if (f->what == TR_SIM_WRONG)
+        snprintf(out, size, "process %u answers a number that is none %s", f->from, how_long);
     else if (f->what == TR_SIM_CUT)
         snprintf(out, size, "the way between %u and %u is cut %s", f->from, f->to, how_long);
     else if (f->what == TR_SIM_STICK)

@@ -93,6 +93,8 @@ typedef struct {
     uint64_t n_sent, n_blocks;
     uint64_t n_tried; /* data messages whose faults before them have happened */
     tr_time read_time;
+    tr_time wrong_until;
+    uint64_t wrong_number; /* of each answer until then */
     uint64_t memory_limit; /* of one block */
 
     pthread_t thread; /* but peer 0's */
@@ -177,8 +179,8 @@ void tr_world_link_break(tr_sim *s, tr_peer worker);
 /* What happens to a message. */
 typedef struct {
     tr_time delay; /* all of it, but for cuts and those before it */
-    bool is_lost, is_twice, is_corrupt;
-    uint64_t byte;
+    bool is_lost, is_twice, is_corrupt, is_not_a_number;
+    uint64_t byte, number;
 } tr_world_fate;
 
 tr_world_fate tr_world_fate_of(tr_sim *s, tr_peer from, tr_peer to, bool is_control, uint64_t nth);

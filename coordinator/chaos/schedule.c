@@ -34,6 +34,7 @@ static const struct {
     { "lost", MESSAGE | FROM | TO, "lost data|control N from N to N" },
     { "twice", MESSAGE | FROM | TO, "twice data|control N from N to N" },
     { "corrupt", MESSAGE | FROM | TO | BYTE, "corrupt data|control N from N to N byte N" },
+    { "not-a-number", MESSAGE | FROM | TO | BYTE, "not-a-number data N from N to 0 byte N" },
     { "no-block", PROCESS | BLOCK, "no-block process N block N" },
     { "killed", PROCESS | WHEN, "killed process N at NANOSECONDS" },
     { "vanished", PROCESS | WHEN, "vanished process N at NANOSECONDS" },
@@ -41,6 +42,8 @@ static const struct {
     { "slow-disk", PROCESS | WHEN | TAKES, "slow-disk process N at NANOSECONDS takes NANOSECONDS" },
     { "short-of-memory", PROCESS | WHEN | ABOVE,
       "short-of-memory process N at NANOSECONDS above BYTES" },
+    { "wrong", PROCESS | WHEN | HOW_LONG | BYTE,
+      "wrong process N at NANOSECONDS for NANOSECONDS|ever byte N" },
     { "cut", FROM | TO | WHEN | HOW_LONG, "cut from 0 to N at NANOSECONDS for NANOSECONDS|ever" },
     { "unlinked", FROM | TO | WHEN, "unlinked from 0 to N at NANOSECONDS" },
     { "stuck", FROM | TO | WHEN | HOW_LONG,
@@ -207,6 +210,8 @@ static tr_status read_fault(const place *p, char *word, char **rest, tr_schedule
         return wrong(p, word, "of processes that there are, and one end of a way is 0");
     if (f.is_control && f.what != TR_SIM_LATE)
         return wrong(p, word, "of data: control messages can only be late");
+    if (f.what == TR_SIM_NOT_A_NUMBER && f.to != 0)
+        return wrong(p, word, "of an answer, which goes to 0");
     s->fault[s->n++] = f;
     return TR_OK;
 }

@@ -5,7 +5,9 @@
 #include "base/check.h"
 #include "base/rng.h"
 #include "coordinator/engine/engine.h"
+#include "proto/frame.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -242,13 +244,13 @@ static uint64_t draw(uint64_t seed, uint32_t stream, uint64_t nth, uint64_t belo
 static tr_sim_rate *rate_of(tr_sim_rules *r, size_t what, tr_sim_rate *max)
 {
     tr_sim_rate *const rate[TR_TRIAL_N_FAULTS] = {
-        &r->late,   &r->lost,     &r->twice, &r->corrupt,   &r->no_block,
-        &r->killed, &r->vanished, &r->hung,  &r->slow_disk, &r->short_of_memory,
+        &r->late,   &r->lost,     &r->twice, &r->corrupt,   &r->not_a_number,    &r->no_block,
+        &r->killed, &r->vanished, &r->hung,  &r->slow_disk, &r->short_of_memory, &r->wrong,
         &r->cut,    &r->unlinked, &r->stuck,
     };
     /* of a thousand messages or blocks few, of a thousand workers many */
-    static const tr_sim_rate highest[TR_TRIAL_N_FAULTS] = { 20,  8,   20,  8,   40,  400, 300,
-                                                            500, 500, 200, 400, 300, 300 };
+    static const tr_sim_rate highest[TR_TRIAL_N_FAULTS] = { 20,  8,   20,  8,   20,  40,  400, 300,
+                                                            500, 500, 200, 200, 400, 300, 300 };
 
     *max = highest[what];
     return rate[what];
@@ -367,8 +369,9 @@ static bool has_happened(const tr_trial_result *r, tr_sim_what what)
 }
 
 /* Could those who are left have had room?  Blocks that were refused make a worker full, which
- * nobody sees from here; substitutes keep what they took for one who came back; and the room for
- * an expert may be there in several pieces. */
+ * nobody sees from here; substitutes keep what they took for one who came back, and the
+ * coordinator what it loaded to judge a worker's numbers; and the room for an expert may be there
+ * in several pieces. */
 static bool was_short(const tr_trials *t, const tr_trial *trial, const outcome *o,
                       const tr_trial_result *r)
 {
@@ -376,7 +379,9 @@ static bool was_short(const tr_trials *t, const tr_trial *trial, const outcome *
         return false;
     if (!o->is_open || has_happened(r, TR_SIM_NO_BLOCK) || has_happened(r, TR_SIM_SHORT_OF_MEMORY))
         return true;
-    uint64_t room = trial->coordinator_memory + o->n_ready * trial->worker_memory;
+    bool has_judged = has_happened(r, TR_SIM_NOT_A_NUMBER) || has_happened(r, TR_SIM_WRONG);
+    uint64_t here = has_judged ? 0 : trial->coordinator_memory;
+    uint64_t room = here + o->n_ready * trial->worker_memory;
     uint64_t pieces = o->n_ready + 1;
     uint64_t kept = o->recovery.returned > 0 ? o->recovery.experts_moved : 0;
     return room < t->expert_bytes + (pieces + kept) * t->largest_expert;
@@ -424,6 +429,21 @@ const char *tr_verdict_name(tr_verdict v)
     return name[v];
 }
 
+/* What a worker would send whose weights are damaged. */
+static void spoil(uint8_t *message, size_t size, uint64_t which)
+{
+    const float none = NAN;
+    tr_frame_header h;
+
+    TR_CHECK(size >= sizeof h);
+    memcpy(&h, message, sizeof h);
+    if (h.kind != TR_FRAME_ANSWER)
+        return;
+    size_t at = which % ((size_t)h.n_picks * h.dim);
+    memcpy(tr_frame_rows(message) + at * sizeof none, &none, sizeof none);
+    tr_frame_seal(message);
+}
+
 static tr_status run_world(const tr_trials *t, const tr_trial *trial, tr_sim *sim, float *scratch,
                            tr_trial_result *out)
 {
@@ -455,6 +475,7 @@ tr_status tr_trial_run(const tr_trials *t, const tr_trial *trial, tr_trial_resul
                          .n_workers = trial->n_workers,
                          .max_size = MAX_MESSAGE,
                          .rules = trial->rules,
+                         .spoil = spoil,
                          .schedule = trial->schedule,
                          .n_schedule = trial->n_schedule,
                          .has_schedule = trial->has_schedule,

@@ -25,7 +25,7 @@
 #include "coordinator/cluster/recovery.h"
 #include "transport/sim.h"
 
-enum { TR_TRIAL_MAX_WORKERS = 16, TR_TRIAL_MAX_TOKENS = 4096, TR_TRIAL_N_FAULTS = 13 };
+enum { TR_TRIAL_MAX_WORKERS = 16, TR_TRIAL_MAX_TOKENS = 4096, TR_TRIAL_N_FAULTS = 15 };
 
 typedef struct {
     const tr_gguf *gguf; /* must outlive the trials */

@@ -5,18 +5,20 @@
  *         n = tr_fault_log_rules(log, worker, rules);           to be told to a process
  *         tr_fault_log_injected(log, worker, number, nth);      it said so
  *         tr_fault_log_noticed(log, worker, "died");            by whatever the coordinator noticed
- *         tr_fault_log_sent_again(log, peer);                   a share went to another
- *         tr_fault_log_stalled(log, nanoseconds);               the layer took so much longer
+ *         tr_fault_log_sent_again(log, from, to);               a share that `from` owed
+ *         tr_fault_log_stalled(log, nanoseconds);               the layer waited so long for those
  *         tr_fault_log_print(log);
  *         tr_fault_log_free(&log);
  *
- * What is noticed of a worker, and shares that go out again, are put down to the latest fault that
- * happened before.  A worker's replacement is told what is left of the plan.
+ * What is noticed of a worker is put down to the latest fault that happened to it before; shares
+ * that it owed and others get, and the wait for them, to what was noticed of it last.  A worker's
+ * replacement is told what is left of the plan.
  *
  * All but new accept NULL, and do nothing: there is no plan.
  *
  * THREAD  The step thread.
- * MEMORY  Bounded: later events than the first 256 are counted only.
+ * MEMORY  Bounded: of each entry of the plan the first four events are kept, of the others the
+ *         sums.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_COORDINATOR_CLUSTER_FAULT_LOG_H
@@ -37,7 +39,7 @@ uint32_t tr_fault_log_rules(tr_fault_log *log, uint32_t worker, tr_fault_rule ru
 
 void tr_fault_log_injected(tr_fault_log *log, uint32_t worker, uint32_t number, uint32_t nth);
 void tr_fault_log_noticed(tr_fault_log *log, uint32_t worker, const char *what);
-void tr_fault_log_sent_again(tr_fault_log *log, uint32_t peer);
+void tr_fault_log_sent_again(tr_fault_log *log, uint32_t from, uint32_t to);
 void tr_fault_log_stalled(tr_fault_log *log, tr_time stalled);
 
 /* A line for each event, on standard error. */

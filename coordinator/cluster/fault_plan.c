@@ -10,7 +10,8 @@
 #include <string.h>
 
 typedef struct {
-    char *fault, *worker, *at, *pass, *layer, *read, *after_ms, *probability, *seed, *times, *ms;
+    char *fault, *worker, *at, *pass, *layer, *read, *after_ms, *probability, *seed, *times, *ms,
+        *message;
 } yaml_fault;
 
 typedef struct {
@@ -34,6 +35,7 @@ static const cyaml_schema_field_t fault_fields[] = {
     TEXT(seed),
     TEXT(times),
     TEXT(ms),
+    TEXT(message),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t fault_entry = {
@@ -114,10 +116,10 @@ static tr_status probability_get(tr_yaml_place p, const char *text, uint32_t *pe
     if (!text)
         return TR_OK;
     double v = strtod(text, &end);
-    double millions = v * TR_FAULT_ALWAYS + 0.5;
-    if (end == text || *end != '\0' || !(millions >= 1 && v <= 1))
+    double millions = v * TR_FAULT_ALWAYS;
+    if (end == text || *end != '\0' || !(millions > 1 - 1e-9 && v <= 1)) /* 0.000001 is inexact */
         return tr_yaml_refuse(p, text, "a number from 0.000001 to 1");
-    *per_million = (uint32_t)millions;
+    *per_million = (uint32_t)(millions + 0.5);
     return TR_OK;
 }
 
@@ -168,7 +170,35 @@ static tr_status numbers_get(const char *file, const yaml_fault *y, size_t n, tr
 
 static bool needs_ms(tr_fault_kind kind)
 {
-    return kind == TR_FAULT_MUTE || kind == TR_FAULT_DELAY || kind == TR_FAULT_SLOW_DISK;
+    return kind == TR_FAULT_MUTE || kind == TR_FAULT_DELAY || kind == TR_FAULT_SLOW_DISK ||
+           kind == TR_FAULT_CUT;
+}
+
+/* What has no effect was meant for something else. */
+static tr_status effects_check(const char *file, const yaml_fault *y, size_t n,
+                               const tr_fault_rule *r)
+{
+    if (y->ms && !needs_ms(r->kind) && r->kind != TR_FAULT_STOP)
+        return tr_yaml_refuse((tr_yaml_place){ file, "faults", "ms", n }, y->ms,
+                              "none: it is for stop, mute, cut, delay and slow-disk");
+    if (y->seed && !y->probability)
+        return tr_yaml_refuse((tr_yaml_place){ file, "faults", "seed", n }, y->seed,
+                              "a probability too, or no seed");
+    return TR_OK;
+}
+
+static tr_status message_get(tr_yaml_place p, const char *text, tr_fault_rule *r)
+{
+    const char *choice[TR_FAULT_N_MESSAGES + 1] = { NULL };
+    uint32_t message = r->message;
+
+    for (int m = 0; m < TR_FAULT_N_MESSAGES; m++)
+        choice[m] = tr_fault_message_name((tr_fault_message)m);
+    tr_status st = tr_yaml_choice(p, text, choice, &message);
+    r->message = (tr_fault_message)message;
+    if (st == TR_OK && text && !tr_fault_is_of_messages(r->kind))
+        st = tr_yaml_refuse(p, text, "none: it is for delay, drop, duplicate and corrupt");
+    return st;
 }
 
 static tr_status fault_get(const char *file, const yaml_fault *y, size_t n, uint32_t *worker,
@@ -183,7 +213,11 @@ static tr_status fault_get(const char *file, const yaml_fault *y, size_t n, uint
     if (st == TR_OK)
         st = conditions_check(file, y, n, r);
     if (st == TR_OK)
+        st = message_get((tr_yaml_place){ file, "faults", "message", n }, y->message, r);
+    if (st == TR_OK)
         st = numbers_get(file, y, n, r);
+    if (st == TR_OK)
+        st = effects_check(file, y, n, r);
     if (st == TR_OK && needs_ms(r->kind) && r->ms == 0)
         st =
             tr_yaml_refuse((tr_yaml_place){ file, "faults", "ms", n }, "", "how long, such as 200");
@@ -224,6 +258,17 @@ tr_status tr_fault_plan_load(const char *path, tr_fault_plan **out)
         st = tr_fault_plan_parse(path, (tr_bytes){ text, size }, out);
     free(text);
     return st;
+}
+
+tr_status tr_fault_plan_open(const char *path, uint32_t n_workers, tr_fault_plan **out)
+{
+    *out = NULL;
+    if (!path)
+        return TR_OK;
+    if (n_workers == 0)
+        return tr_fail(TR_E_USAGE, "--faults: it is workers that fail, and there are none: give "
+                                   "-w N");
+    return tr_fault_plan_load(path, out);
 }
 
 void tr_fault_plan_free(tr_fault_plan **p)

@@ -12,11 +12,12 @@
  *         read: 12             # with at read: from this piece of weights on
  *         times: 1             # how often
  *         ms: 200              # how long
+ *         message: answer      # or share: which is delayed, lost, doubled or damaged
  *
  * USE     st = tr_fault_plan_load(path, &plan);
  *         tr_fault_plan_free(&plan);
  *
- * FAILS   TR_E_IO, TR_E_MEMORY
+ * FAILS   TR_E_IO, TR_E_MEMORY, TR_E_USAGE
  *         TR_E_CONFIG  one line: file, place, what would be right
  *
  * SPDX-License-Identifier: Apache-2.0 */
@@ -38,6 +39,9 @@ typedef struct {
 } tr_fault_plan;
 
 tr_status tr_fault_plan_load(const char *path, tr_fault_plan **out);
+
+/* As an option asks for it: path NULL is no plan, *out is then NULL; TR_E_USAGE without workers. */
+tr_status tr_fault_plan_open(const char *path, uint32_t n_workers, tr_fault_plan **out);
 
 /* name is the file's, for errors. */
 tr_status tr_fault_plan_parse(const char *name, tr_bytes text, tr_fault_plan **out);

@@ -1,27 +1,20 @@
-/* members.c - invite, check, watch.
+/* members.c - check, watch, tell to stop.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/cluster/members.h"
 
-#include "coordinator/cluster/invite_file.h"
-#include "base/check.h"
 #include "base/interrupt.h"
 #include "base/log.h"
-#include "proto/frame.h"
-#include "transport/link.h"
-#include "transport/route.h"
-#include "transport/zmq.h"
+#include "coordinator/cluster/members_state.h"
 
-#include <stdalign.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
-/* How often a pump really looks, how long a wait's single look lasts, and how long a loading
- * worker may be silent: one expert comes from a slow disk in one piece. */
-static const tr_time look_period = 500 * TR_US;
-static const tr_time wait_period = 5 * TR_MS;
+/* How often a pump really looks, and how long a loading worker may be silent: one expert comes from
+ * a slow disk in one piece. */
+static const tr_time look_period = 5 * TR_MS;
 static const tr_time loading_silence = 120 * TR_SECOND;
 
 /* After so long without another a worker's refused answers are forgotten. */
@@ -30,28 +23,6 @@ static const tr_time refused_memory = 600 * TR_SECOND;
 /* How long a worker that is suspected has to say bye at a job's end, and others. */
 static const tr_time suspects_farewell = 300 * TR_MS;
 static const tr_time farewell = TR_SECOND;
-
-/* A worker's last words take another way than the news of its end. */
-static const tr_time last_words_period = 500 * TR_MS;
-
-struct tr_members {
-    tr_members_options o;
-    tr_transport *transport;
-    tr_link *link;
-    uint64_t job;
-    uint8_t server_public[TR_CURVE_KEY];
-    uint32_t n;
-    tr_member *member; /* [n], of peers 1..n */
-    tr_status lost;    /* sticky */
-    bool is_closing;
-    bool has_lost; /* somebody, sticky or not: MPI's own farewell could hang */
-    uint64_t changes;
-    tr_time looked, said_alive;
-    tr_time attentive; /* looking often enough since then to know who is silent */
-    uint64_t n_dropped;
-    uint8_t *buffer; /* [TR_MAX_CONTROL] for messages to send */
-    char *model_path;
-};
 
 uint64_t tr_members_job(const tr_members *m)
 {
@@ -92,7 +63,7 @@ uint64_t tr_members_changes(const tr_members *m)
     return m->changes;
 }
 
-static void enter(tr_members *m, uint32_t peer, tr_member_state state)
+void tr_members_enter(tr_members *m, uint32_t peer, tr_member_state state)
 {
     tr_member *w = &m->member[peer - 1];
 
@@ -128,6 +99,7 @@ static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format,
 {
     tr_member *w = &m->member[peer - 1];
     bool is_needed = w->state == TR_MEMBER_JOINING && !w->is_replacement;
+    const tr_control over = { .kind = TR_CONTROL_SHUTDOWN, .shutdown = { true, true } };
     char name[2 * TR_MAX_NAME];
 
     if (w->state == TR_MEMBER_LOST || w->state == TR_MEMBER_LEFT)
@@ -136,7 +108,9 @@ static void lose(tr_members *m, uint32_t peer, tr_status st, const char *format,
     vsnprintf(w->why, sizeof w->why, format, args);
     tr_fault_log_noticed(m->o.faults, peer, w->why);
     w->is_adopting = false;
-    enter(m, peer, TR_MEMBER_LOST);
+    if (w->is_accepted) /* if it lives, it need not wonder where the coordinator is */
+        send(m, peer, &over);
+    tr_members_enter(m, peer, TR_MEMBER_LOST);
     drop(m, peer);
     if (tr_interrupted()) { /* the signal that ends us ended it first */
         m->lost = m->lost == TR_OK ? TR_E_INTERRUPTED : m->lost;
@@ -175,7 +149,7 @@ static void suspect(tr_members *m, uint32_t peer, const char *format, va_list ar
         return;
     vsnprintf(w->why, sizeof w->why, format, args);
     tr_fault_log_noticed(m->o.faults, peer, w->why);
-    enter(m, peer, TR_MEMBER_SUSPECT);
+    tr_members_enter(m, peer, TR_MEMBER_SUSPECT);
     name_of(m, peer, name, sizeof name);
     tr_log(TR_LOG_WARN, "%s %s: others compute for it", name, w->why);
 }
@@ -208,10 +182,11 @@ static void take_back(tr_members *m, uint32_t peer)
     char name[2 * TR_MAX_NAME];
 
     w->is_late = false;
+    w->heard = tr_now(); /* by an answer, say */
     name_of(m, peer, name, sizeof name);
     tr_log(TR_LOG_WARN, "%s is back after %.2f s", name,
            (double)(tr_now() - w->changed) / (double)TR_SECOND);
-    enter(m, peer, TR_MEMBER_READY);
+    tr_members_enter(m, peer, TR_MEMBER_READY);
 }
 
 void tr_members_trust(tr_members *m, uint32_t peer)
@@ -290,7 +265,7 @@ static void become_ready(tr_members *m, uint32_t peer)
 {
     char name[2 * TR_MAX_NAME];
 
-    enter(m, peer, TR_MEMBER_READY);
+    tr_members_enter(m, peer, TR_MEMBER_READY);
     name_of(m, peer, name, sizeof name);
     if (m->member[peer - 1].is_replacement)
         tr_log(TR_LOG_WARN, "%s has taken the place of the one that was lost", name);
@@ -307,7 +282,7 @@ static void drain_worker(tr_members *m, uint32_t peer)
     tr_log(TR_LOG_WARN, "%s asks to leave: others take its experts", name);
     snprintf(w->why, sizeof w->why, "leaves");
     w->is_late = false;
-    enter(m, peer, TR_MEMBER_DRAINING);
+    tr_members_enter(m, peer, TR_MEMBER_DRAINING);
 }
 
 void tr_members_release(tr_members *m, uint32_t peer)
@@ -331,7 +306,7 @@ static void on_bye(tr_members *m, uint32_t peer)
         m->has_lost = true;
         drop(m, peer);
     }
-    enter(m, peer, TR_MEMBER_LEFT);
+    tr_members_enter(m, peer, TR_MEMBER_LEFT);
 }
 
 static void on_message(tr_members *m, uint32_t peer, tr_control *c)
@@ -350,7 +325,7 @@ static void on_message(tr_members *m, uint32_t peer, tr_control *c)
     } else if (c->kind == TR_CONTROL_PROGRESS && is_loading) {
         w->loaded = c->progress.done;
         w->to_load = c->progress.total;
-    } else if (c->kind == TR_CONTROL_PROGRESS && w->state < TR_MEMBER_LOST) {
+    } else if (c->kind == TR_CONTROL_PROGRESS && w->has_more && w->state < TR_MEMBER_LOST) {
         w->fetching = tr_now();
     } else if (c->kind == TR_CONTROL_READY && is_loading) {
         if (w->state == TR_MEMBER_LOADING)
@@ -370,6 +345,15 @@ static void on_message(tr_members *m, uint32_t peer, tr_control *c)
     }
 }
 
+/* Others do its work by now. */
+static void turn_away(tr_members *m, uint32_t peer)
+{
+    const tr_control over = { .kind = TR_CONTROL_SHUTDOWN, .shutdown = { true, true } };
+
+    m->n_dropped++;
+    send(m, peer, &over);
+}
+
 static void on_event(tr_members *m, const tr_link_event *e)
 {
     char reason[512];
@@ -383,12 +367,6 @@ static void on_event(tr_members *m, const tr_link_event *e)
         return;
     }
     w->heard = tr_now();
-    if (w->state == TR_MEMBER_LOST) {
-        const tr_control over = { .kind = TR_CONTROL_SHUTDOWN, .shutdown = { true, true } };
-        m->n_dropped++;
-        send(m, e->peer, &over); /* others do its work by now */
-        return;
-    }
     if (w->state == TR_MEMBER_SUSPECT && !w->is_late)
         take_back(m, e->peer);
     tr_fail_capture_begin(reason, sizeof reason);
@@ -399,7 +377,10 @@ static void on_event(tr_members *m, const tr_link_event *e)
         tr_log(TR_LOG_WARN, "worker %u: message dropped: %s", e->peer, reason);
         return;
     }
-    on_message(m, e->peer, &c);
+    if (w->state != TR_MEMBER_LOST || c.kind == TR_CONTROL_INJECTED)
+        on_message(m, e->peer, &c); /* its last word may be what it died of */
+    else
+        turn_away(m, e->peer);
     tr_control_fini(&c);
 }
 
@@ -449,7 +430,7 @@ static void say_alive(tr_members *m, tr_time now)
             send(m, peer, &alive); /* who is gone shows by its connection's end */
 }
 
-static tr_status look(tr_members *m, tr_time timeout)
+tr_status tr_members_look(tr_members *m, tr_time timeout)
 {
     tr_status st = drain(m, timeout);
     tr_time now = tr_now();
@@ -469,195 +450,12 @@ tr_status tr_members_pump(tr_members *m)
 {
     if (m->lost != TR_OK || tr_now() - m->looked < look_period)
         return m->lost;
-    return look(m, 0);
-}
-
-/* ---- joining --------------------------------------------------------------------------- */
-
-static tr_transport *inviter_of(const tr_members *m)
-{
-    return m->o.inviter ? m->o.inviter : m->transport;
-}
-
-/* The part of the data plane with connections of its own; NULL if there is none. */
-static tr_transport *connected_part(const tr_members *m)
-{
-    tr_transport *t = tr_route_is(m->transport) ? tr_route_second(m->transport) : m->transport;
-
-    return t && tr_zmq_is(t) ? t : NULL;
-}
-
-/* Such a part needs a ticket for each worker. */
-static tr_status add_ticket(tr_members *m, uint32_t peer, tr_invite *i)
-{
-    tr_transport *t = connected_part(m);
-    tr_zmq_ticket ticket;
-
-    if (!t)
-        return TR_OK;
-    tr_status st = tr_zmq_invite(t, peer, &ticket);
-    if (st != TR_OK)
-        return st;
-    snprintf(i->data.endpoint, sizeof i->data.endpoint, "%s", ticket.endpoint);
-    memcpy(i->data.server_public, ticket.server_public, TR_KEY_SIZE);
-    memcpy(i->data.worker_public, ticket.keys.public_key, TR_KEY_SIZE);
-    memcpy(i->data.worker_secret, ticket.keys.secret_key, TR_KEY_SIZE);
-    tr_zmq_ticket_forget(&ticket);
-    return TR_OK;
-}
-
-static bool is_outside(const tr_members *m, uint32_t peer)
-{
-    return peer > m->n - m->o.n_outside;
-}
-
-/* To whom a transport reaches; the others find theirs in a file. */
-static tr_status send_invite(tr_members *m, uint32_t peer, tr_bytes text)
-{
-    tr_transport *way = is_outside(m, peer) ? m->transport : inviter_of(m);
-    tr_frame_header h = { .kind = TR_FRAME_INVITE, .job = m->job };
-    tr_msg *msg = NULL;
-
-    tr_status st = tr_transport_reserve(way, peer, tr_frame_text_size(text.size), &msg);
-    if (st != TR_OK)
-        return st;
-    tr_frame_begin(msg->data, &h, text.size);
-    memcpy(tr_frame_text(msg->data), text.data, text.size);
-    tr_frame_seal(msg->data);
-    if (is_outside(m, peer)) {
-        st = tr_invite_file_write(m->o.invite_dir, peer, (tr_bytes){ msg->data, msg->size });
-        explicit_bzero(msg->data, msg->size);
-    } else {
-        st = tr_transport_send(way, peer, &msg);
-        if (st == TR_E_PEER_LOST || st == TR_E_BUSY)
-            tr_fail(st, "worker %u can't be invited: it is gone", peer);
-    }
-    tr_msg_free(&msg);
-    return st;
-}
-
-static void remove_invite_files(const tr_members *m)
-{
-    for (uint32_t peer = 1; peer <= m->n; peer++)
-        if (is_outside(m, peer))
-            tr_invite_file_remove(m->o.invite_dir, peer);
-}
-
-/* What a worker must know, as a message. */
-static tr_status pack_invite(tr_members *m, uint32_t peer, const tr_curve_keys *worker,
-                             uint8_t *text, size_t room, size_t *size)
-{
-    tr_invite i = {
-        .protocol = TR_PROTOCOL,
-        .job = m->job,
-        .worker = peer,
-        .heartbeat_ms = (uint32_t)(m->o.heartbeat / TR_MS),
-        .silence_ms = (uint32_t)(m->o.silence_timeout / TR_MS),
-    };
-
-    if (strlen(m->o.model_path) >= sizeof i.model)
-        return tr_fail(TR_E_REQUEST,
-                       "the model's path is %zu bytes long, but workers can be told only %d: "
-                       "put it elsewhere",
-                       strlen(m->o.model_path), TR_MAX_TEXT - 1);
-    snprintf(i.program, sizeof i.program, "%s", m->o.version);
-    snprintf(i.endpoint, sizeof i.endpoint, "%s", tr_link_endpoint(m->link));
-    snprintf(i.model, sizeof i.model, "%s", m->o.model_path);
-    memcpy(i.server_public, m->server_public, TR_KEY_SIZE);
-    memcpy(i.worker_public, worker->public_key, TR_KEY_SIZE);
-    memcpy(i.worker_secret, worker->secret_key, TR_KEY_SIZE);
-    tr_status st = add_ticket(m, peer, &i);
-    if (st == TR_OK)
-        st = tr_wire_pack_invite(&i, text, room, size);
-    explicit_bzero(&i, sizeof i);
-    return st;
-}
-
-static tr_status invite(tr_members *m, uint32_t peer, const tr_curve_keys *worker)
-{
-    uint8_t text[4096];
-    size_t size = 0;
-
-    tr_status st = pack_invite(m, peer, worker, text, sizeof text, &size);
-    if (st == TR_OK)
-        st = send_invite(m, peer, (tr_bytes){ text, size });
-    explicit_bzero(text, sizeof text);
-    return st;
-}
-
-static tr_status invite_all(tr_members *m)
-{
-    tr_curve_keys server;
-    tr_curve_keys *worker = calloc(m->n, sizeof *worker);
-    uint8_t(*publics)[TR_CURVE_KEY] = calloc(m->n, sizeof *publics);
-    tr_status st = worker && publics ? tr_curve_keys_new(&server)
-                                     : tr_fail(TR_E_MEMORY, "members: no memory for keys");
-
-    if (st == TR_OK)
-        memcpy(m->server_public, server.public_key, TR_CURVE_KEY);
-    for (uint32_t i = 0; i < m->n && st == TR_OK; i++) {
-        st = tr_curve_keys_new(&worker[i]);
-        memcpy(publics[i], worker[i].public_key, TR_CURVE_KEY);
-    }
-    if (st == TR_OK)
-        st = tr_link_serve_beside(m->transport, m->o.listen, &server,
-                                  (const uint8_t(*)[TR_CURVE_KEY])publics, &m->link);
-    for (uint32_t i = 0; i < m->n && st == TR_OK; i++)
-        st = invite(m, i + 1, &worker[i]);
-    if (st == TR_OK && m->o.n_outside > 0)
-        tr_log(TR_LOG_INFO,
-               "workers from elsewhere that are waited for: %u, each by troupe-worker --join with "
-               "one of %s/worker-N.invite",
-               m->o.n_outside, m->o.invite_dir);
-    for (uint32_t i = 0; worker && i < m->n; i++)
-        tr_curve_keys_forget(&worker[i]);
-    tr_curve_keys_forget(&server);
-    free(publics);
-    free(worker);
-    return st;
-}
-
-tr_status tr_members_invite_again(tr_members *m, uint32_t peer, uint8_t out[TR_MEMBERS_INVITATION],
-                                  size_t *size)
-{
-    tr_member *w = &m->member[peer - 1];
-    alignas(TR_FRAME_ALIGN) uint8_t frame[TR_MEMBERS_INVITATION];
-    uint8_t text[TR_MEMBERS_INVITATION - 256];
-    tr_frame_header h = { .kind = TR_FRAME_INVITE, .job = m->job };
-    tr_curve_keys keys;
-    size_t n = 0;
-
-    TR_CHECK(w->state == TR_MEMBER_LOST);
-    tr_status st = tr_curve_keys_new(&keys);
-    if (st == TR_OK && tr_route_is(m->transport))
-        st = tr_route_move(m->transport, peer);
-    if (st == TR_OK)
-        st = pack_invite(m, peer, &keys, text, sizeof text, &n);
-    if (st == TR_OK)
-        tr_link_admit(m->link, peer, keys.public_key);
-    tr_curve_keys_forget(&keys);
-    if (st != TR_OK) {
-        explicit_bzero(text, sizeof text);
-        return st;
-    }
-    tr_frame_begin(frame, &h, n);
-    memcpy(tr_frame_text(frame), text, n);
-    tr_frame_seal(frame);
-    *size = tr_frame_text_size(n);
-    memcpy(out, frame, *size);
-    explicit_bzero(text, sizeof text);
-    explicit_bzero(frame, sizeof frame);
-    tr_member fresh = { .is_replacement = true };
-    snprintf(fresh.why, sizeof fresh.why, "%.200s; its replacement is on its way",
-             w->is_replacement ? "was lost" : w->why);
-    *w = fresh;
-    enter(m, peer, TR_MEMBER_JOINING);
-    return TR_OK;
+    return tr_members_look(m, 0);
 }
 
 /* "worker 2, worker 5" for those that are not in the state; false if there is none. */
-static bool name_missing(const tr_members *m, bool (*is_there)(const tr_member *), char *out,
-                         size_t size)
+bool tr_members_name_missing(const tr_members *m, bool (*is_there)(const tr_member *), char *out,
+                             size_t size)
 {
     size_t used = 0;
 
@@ -669,104 +467,9 @@ static bool name_missing(const tr_members *m, bool (*is_there)(const tr_member *
     return used > 0;
 }
 
-static bool has_joined(const tr_member *w)
-{
-    return w->is_accepted;
-}
-
 static bool has_loaded(const tr_member *w)
 {
     return w->is_replacement || (w->state > TR_MEMBER_LOADING && !w->is_adopting);
-}
-
-/* The transport says that a worker is gone: does it still say why? */
-static tr_status hear_last_words(tr_members *m, uint32_t peer)
-{
-    tr_time until = tr_now() + last_words_period;
-    tr_status st = TR_OK;
-
-    while (st == TR_OK && tr_now() < until)
-        st = look(m, wait_period);
-    return st == TR_OK ? tr_fail(TR_E_PEER_LOST, "worker %u is gone before it has joined", peer)
-                       : st;
-}
-
-/* MPI moves an invitation only while somebody calls it: over TCP it has to connect first. */
-static tr_status push_invites(tr_members *m)
-{
-    tr_peer from = 0;
-    tr_msg *msg = NULL;
-    tr_status st = tr_transport_recv(inviter_of(m), 0, &from, &msg);
-
-    if (st == TR_E_DEADLINE)
-        return TR_OK;
-    if (st == TR_E_PEER_LOST)
-        return hear_last_words(m, from);
-    if (st != TR_OK)
-        return st;
-    tr_msg_free(&msg);
-    return tr_fail(TR_E_PROTOCOL, "worker %u sent rows before it has joined", from);
-}
-
-static tr_status await_hellos(tr_members *m)
-{
-    tr_time deadline = tr_deadline_after(tr_now(), m->o.join_timeout);
-    char missing[256];
-
-    while (name_missing(m, has_joined, missing, sizeof missing)) {
-        tr_status st = tr_interrupted() ? TR_E_INTERRUPTED : look(m, wait_period);
-        if (st == TR_OK)
-            st = push_invites(m);
-        if (st != TR_OK)
-            return st;
-        if (tr_now() > deadline)
-            return tr_fail(TR_E_DEADLINE, "%s did not join within %.0f s%s", missing,
-                           (double)m->o.join_timeout / (double)TR_SECOND,
-                           tr_link_is_loopback(m->link)
-                               ? ": on another host? then give --listen ADDRESS"
-                               : ": can its host reach the --listen address?");
-    }
-    return TR_OK;
-}
-
-/* Workers that have said hello, but whose data connection has not come. */
-static bool name_unconnected(const tr_members *m, char *out, size_t size)
-{
-    size_t used = 0;
-
-    out[0] = '\0';
-    for (uint32_t i = 0; i < m->n; i++)
-        if (!tr_zmq_has_come(m->transport, i + 1) && used < size)
-            used +=
-                (size_t)snprintf(out + used, size - used, "%sworker %u", used ? ", " : "", i + 1);
-    return used > 0;
-}
-
-static tr_status await_connections(tr_members *m)
-{
-    tr_time deadline = tr_deadline_after(tr_now(), m->o.join_timeout);
-    char missing[256];
-    tr_status st = TR_OK;
-
-    while (st == TR_OK && tr_zmq_is(m->transport) && name_unconnected(m, missing, sizeof missing)) {
-        tr_msg *msg = NULL;
-        tr_peer from = 0;
-        st = tr_interrupted() ? TR_E_INTERRUPTED : look(m, 0);
-        if (st != TR_OK)
-            return st;
-        st = tr_transport_recv(m->transport, tr_now() + wait_period, &from, &msg);
-        if (st == TR_OK)
-            st = tr_fail(TR_E_PROTOCOL, "worker %u sent rows before it has joined", from);
-        if (st == TR_E_DEADLINE)
-            st = tr_now() < deadline
-                     ? TR_OK
-                     : tr_fail(st,
-                               "%s did not connect for its data within %.0f s: can its host reach "
-                               "the --listen address, at the next port too?",
-                               missing, (double)m->o.join_timeout / (double)TR_SECOND);
-        tr_msg_free(&msg);
-    }
-    return st;
 }
 
 tr_status tr_members_open(const tr_members_options *o, tr_transport *t, tr_members **out)
@@ -788,12 +491,7 @@ tr_status tr_members_open(const tr_members_options *o, tr_transport *t, tr_membe
     if (st == TR_OK && getrandom(&m->job, sizeof m->job, 0) != (ssize_t)sizeof m->job)
         st = tr_fail(TR_E_SYSTEM, "members: no random job number to be had");
     if (st == TR_OK)
-        st = invite_all(m);
-    if (st == TR_OK)
-        st = await_hellos(m);
-    if (st == TR_OK)
-        st = await_connections(m);
-    remove_invite_files(m);
+        st = tr_members_join(m);
     if (st != TR_OK) {
         tr_members_close(&m);
         return st;
@@ -823,9 +521,10 @@ tr_status tr_members_assign(tr_members *m, uint32_t peer, const tr_assignment *a
         return m->lost;
     if (w->state == TR_MEMBER_JOINING) {
         w->heard = tr_now();
-        enter(m, peer, TR_MEMBER_LOADING);
+        tr_members_enter(m, peer, TR_MEMBER_LOADING);
         send_faults(m, peer);
     } else {
+        w->has_more = true;
         w->is_adopting = w->is_adopting || !a->lazy;
     }
     tr_status st = send(m, peer, &c);
@@ -841,8 +540,8 @@ tr_status tr_members_await_ready(tr_members *m, tr_time deadline,
 {
     char missing[256];
 
-    while (name_missing(m, has_loaded, missing, sizeof missing)) {
-        tr_status st = tr_interrupted() ? TR_E_INTERRUPTED : look(m, wait_period);
+    while (tr_members_name_missing(m, has_loaded, missing, sizeof missing)) {
+        tr_status st = tr_interrupted() ? TR_E_INTERRUPTED : tr_members_look(m, TR_MEMBERS_WAIT);
         uint64_t bytes = 0;
         for (uint32_t i = 0; i < m->n; i++)
             bytes += m->member[i].loaded;
@@ -881,7 +580,7 @@ static void give_up(tr_members *m, bool (*is_hopeless)(const tr_member *))
     for (uint32_t peer = 1; peer <= m->n; peer++) {
         if (!is_hopeless(&m->member[peer - 1]))
             continue;
-        enter(m, peer, TR_MEMBER_LOST);
+        tr_members_enter(m, peer, TR_MEMBER_LOST);
         drop(m, peer);
     }
 }
@@ -910,10 +609,11 @@ void tr_members_close(tr_members **members)
         /* Whoever dies now instead of saying bye has left all the same. */
         tr_fail_capture_begin(reason, sizeof reason);
         m->is_closing = true;
-        while (name_missing(m, has_left, missing, sizeof missing) && tr_now() < begin + farewell) {
+        while (tr_members_name_missing(m, has_left, missing, sizeof missing) &&
+               tr_now() < begin + farewell) {
             if (tr_now() > begin + suspects_farewell)
                 give_up(m, is_suspect);
-            drain(m, wait_period);
+            drain(m, TR_MEMBERS_WAIT);
         }
         tr_fail_capture_end();
         give_up(m, is_still_there);

@@ -49,6 +49,7 @@ typedef struct {
     tr_worker_stats stats;    /* of its last heartbeat */
     tr_time heard;            /* when it last said anything */
     bool is_late;             /* SUSPECT for a share: only an answer clears it */
+    bool has_more;            /* was given more than its first experts, which it may have to load */
     bool is_adopting;         /* loads what a lost worker held */
     tr_time fetching;         /* since then it loads what a share asks for, in silence; 0: no */
     uint32_t n_refused;       /* answers lately that could not be used */

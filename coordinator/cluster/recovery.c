@@ -13,6 +13,10 @@
 /* What a substitute was told about an expert. */
 enum { TOLD_NOTHING, TOLD_LAZY, TOLD_ALL };
 
+/* What a peer has of an expert whose home it is not: nothing, room that is kept for it, or the
+ * expert itself, of which nobody knows when it is given up. */
+enum { NONE, RESERVED, LOADED };
+
 enum { NOBODY = UINT32_MAX };
 
 /* Between two looks after replacements, and how long one may take to say hello. */
@@ -35,9 +39,8 @@ struct tr_recovery {
     uint32_t missing_of;
     uint32_t *substitute; /* [n_layers][n_experts] who loaded it beside its home, or NOBODY */
     uint8_t *told;        /* [n_layers][n_experts] */
-    bool *is_asked;       /* [n_layers][n_experts] a share named it to its substitute: loaded */
     size_t n_moved;       /* experts that are not at home */
-    bool *is_granted;     /* [n_peers][n_layers][n_experts] its room counts there, wherever it is */
+    uint8_t *held;        /* [n_peers][n_layers][n_experts] NONE, RESERVED or LOADED */
     uint64_t *room;       /* [n_peers] bytes left */
     uint64_t *home_bytes; /* [n_peers] of those that are at home there */
     uint64_t *first_room; /* [n_peers] of a worker that holds no more than these */
@@ -124,20 +127,19 @@ tr_status tr_recovery_new(const tr_recovery_options *o, tr_recovery **out)
     r->n_peers = o->n_workers + 1;
     r->substitute = malloc(n * sizeof *r->substitute);
     r->told = calloc(n, sizeof *r->told);
-    r->is_granted = calloc(n * r->n_peers, sizeof *r->is_granted);
+    r->held = calloc(n * r->n_peers, sizeof *r->held);
     r->is_due = calloc(n, sizeof *r->is_due);
     r->room = calloc(r->n_peers, sizeof *r->room);
     r->home_bytes = calloc(r->n_peers, sizeof *r->home_bytes);
     r->first_room = calloc(r->n_peers, sizeof *r->first_room);
     r->retry = calloc(r->n_peers, sizeof *r->retry);
     r->n_tries = calloc(r->n_peers, sizeof *r->n_tries);
-    r->is_asked = calloc(n, sizeof *r->is_asked);
     r->is_full = calloc(r->n_peers, sizeof *r->is_full);
     r->is_counted = calloc(r->n_peers, sizeof *r->is_counted);
     r->presence = calloc(r->n_peers, sizeof *r->presence);
-    if (!r->substitute || !r->told || !r->is_granted || !r->is_due || !r->room || !r->home_bytes ||
-        !r->first_room || !r->retry || !r->n_tries || !r->is_asked || !r->is_full ||
-        !r->is_counted || !r->presence) {
+    if (!r->substitute || !r->told || !r->held || !r->is_due || !r->room || !r->home_bytes ||
+        !r->first_room || !r->retry || !r->n_tries || !r->is_full || !r->is_counted ||
+        !r->presence) {
         tr_recovery_free(&r);
         return tr_fail(TR_E_MEMORY, "recovery: no memory");
     }
@@ -156,14 +158,13 @@ void tr_recovery_free(tr_recovery **recovery)
         return;
     free(r->substitute);
     free(r->told);
-    free(r->is_granted);
+    free(r->held);
     free(r->is_due);
     free(r->room);
     free(r->home_bytes);
     free(r->first_room);
     free(r->retry);
     free(r->n_tries);
-    free(r->is_asked);
     free(r->is_full);
     free(r->is_counted);
     free(r->presence);
@@ -188,11 +189,11 @@ static bool is_leaving(const tr_recovery *r, uint32_t peer)
     return tr_members_get(r->o.members, peer)->state == TR_MEMBER_DRAINING;
 }
 
-static bool *granted(const tr_recovery *r, uint32_t peer, size_t at)
+static uint8_t *held(const tr_recovery *r, uint32_t peer, size_t at)
 {
     size_t n = (size_t)r->o.placement->n_layers * r->o.placement->n_experts;
 
-    return &r->is_granted[peer * n + at];
+    return &r->held[peer * n + at];
 }
 
 /* One that has room for the expert already; else the usable worker with the most room for so many
@@ -202,7 +203,7 @@ static uint32_t find_room(const tr_recovery *r, size_t at, uint64_t bytes)
     uint32_t best = NOBODY;
 
     for (uint32_t w = 0; w < r->n_peers; w++)
-        if (*granted(r, w, at) && is_usable(r, w) && !r->is_full[w])
+        if (*held(r, w, at) != NONE && is_usable(r, w) && !r->is_full[w])
             return w;
     for (uint32_t w = 1; w < r->n_peers; w++)
         if (is_usable(r, w) && !r->is_full[w] && r->room[w] >= bytes &&
@@ -222,25 +223,31 @@ static uint32_t substitute_for(tr_recovery *r, size_t at, uint64_t bytes)
         return s;
     s = find_room(r, at, bytes);
     if (s != NOBODY) {
-        r->room[s] -= *granted(r, s, at) ? 0 : bytes;
-        *granted(r, s, at) = true;
+        if (*held(r, s, at) == NONE) {
+            r->room[s] -= bytes;
+            *held(r, s, at) = RESERVED;
+        }
         r->substitute[at] = s;
         r->told[at] = TOLD_NOTHING;
-        r->is_asked[at] = false;
     }
     return s;
 }
 
-/* Its home is back, and the substitute was never asked for it: nothing was loaded. */
+/* Its home is back: whoever was never asked for it has not loaded it. */
 static void give_back_room(tr_recovery *r, size_t at, uint64_t bytes)
 {
     uint32_t s = r->substitute[at];
 
-    if (s == NOBODY || r->told[at] == TOLD_ALL || r->is_asked[at])
+    if (s == NOBODY)
         return;
-    r->room[s] += bytes;
-    *granted(r, s, at) = false;
-    r->substitute[at] = NOBODY;
+    for (uint32_t peer = 0; peer < r->n_peers; peer++) {
+        if (*held(r, peer, at) != RESERVED)
+            continue;
+        r->room[peer] += bytes;
+        *held(r, peer, at) = NONE;
+    }
+    if (*held(r, s, at) == NONE)
+        r->substitute[at] = NOBODY;
 }
 
 /* Whoever is to hold it has it, or has to load it when asked. */
@@ -304,6 +311,8 @@ static tr_status tell(tr_recovery *r, uint32_t peer, bool lazy)
                 continue;
             r->is_due[at] = false;
             r->told[at] = lazy ? TOLD_LAZY : TOLD_ALL;
+            if (!lazy)
+                *held(r, peer, at) = LOADED;
             a.layer[l].expert[a.layer[l].n++] = e;
             n++;
         }
@@ -381,7 +390,7 @@ static void forget_holdings(tr_recovery *r, uint32_t w)
     for (size_t i = 0; i < n; i++)
         if (r->substitute[i] == w)
             r->substitute[i] = NOBODY;
-    memset(granted(r, w, 0), 0, n * sizeof *r->is_granted);
+    memset(held(r, w, 0), NONE, n * sizeof *r->held);
     r->room[w] = r->first_room[w];
     r->is_full[w] = false;
 }
@@ -544,7 +553,11 @@ bool tr_recovery_is_calm(const tr_recovery *r)
 
 void tr_recovery_asked(tr_recovery *r, uint32_t layer, uint32_t expert)
 {
-    r->is_asked[(size_t)layer * r->o.placement->n_experts + expert] = true;
+    uint32_t holder = tr_placement_holder(r->o.placement, layer, expert);
+    uint8_t *h = held(r, holder, (size_t)layer * r->o.placement->n_experts + expert);
+
+    if (*h == RESERVED)
+        *h = LOADED;
 }
 
 bool tr_recovery_take_here(tr_recovery *r, uint32_t layer, uint32_t expert)
@@ -552,12 +565,14 @@ bool tr_recovery_take_here(tr_recovery *r, uint32_t layer, uint32_t expert)
     size_t at = (size_t)layer * r->o.placement->n_experts + expert;
     uint64_t bytes = tr_expert_map_bytes(r->o.map, layer);
 
-    if (tr_placement_home(r->o.placement, layer, expert) == 0 || *granted(r, 0, at))
+    if (tr_placement_home(r->o.placement, layer, expert) == 0)
         return true;
-    if (r->is_full[0] || r->room[0] < bytes)
-        return false;
-    r->room[0] -= bytes;
-    *granted(r, 0, at) = true;
+    if (*held(r, 0, at) == NONE) {
+        if (r->is_full[0] || r->room[0] < bytes)
+            return false;
+        r->room[0] -= bytes;
+    }
+    *held(r, 0, at) = LOADED; /* it is loaded at once */
     return true;
 }
 
@@ -571,6 +586,11 @@ void tr_recovery_is_full(tr_recovery *r, uint32_t peer)
         if (r->substitute[i] == peer)
             r->substitute[i] = NOBODY;
     r->seen = UINT64_MAX; /* another look is due */
+}
+
+uint64_t tr_recovery_room(const tr_recovery *r, uint32_t peer)
+{
+    return r->room[peer];
 }
 
 void tr_recovery_short(const tr_recovery *r, char *out, size_t size)

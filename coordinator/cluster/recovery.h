@@ -48,7 +48,9 @@ typedef struct {
     uint64_t lost, suspected, returned, replaced; /* workers */
     uint64_t experts_moved;                       /* that got another holder */
     uint64_t shares_resent;
-    tr_time stalled, longest_stall; /* of layers in which something was sent again */
+    /* of layers in which something was sent again, from when that had gone out first: it includes
+     * the time until anybody noticed */
+    tr_time stalled, longest_stall;
 } tr_recovery_stats;
 
 tr_status tr_recovery_new(const tr_recovery_options *o, tr_recovery **out);
@@ -64,19 +66,22 @@ void tr_recovery_release(tr_recovery *r);
 /* Every expert is with its home. */
 bool tr_recovery_is_calm(const tr_recovery *r);
 
-/* A share that names the expert goes to its holder, which may have to load it. */
+/* A share that names the expert goes to its holder, which loads it if it is not there. */
 void tr_recovery_asked(tr_recovery *r, uint32_t layer, uint32_t expert);
 
-/* The coordinator is to compute with an expert: false if it has no memory left for it. */
+/* The coordinator loads an expert now: false if it has no memory left for it. */
 bool tr_recovery_take_here(tr_recovery *r, uint32_t layer, uint32_t expert);
 
 /* peer could not load what it was given in addition: for a minute it gets no more, others do it. */
 void tr_recovery_is_full(tr_recovery *r, uint32_t peer);
 
+/* Bytes of experts that peer may still take, beside those that it has or that are kept for it. */
+uint64_t tr_recovery_room(const tr_recovery *r, uint32_t peer);
+
 /* After TR_E_BUSY: "experts of worker 2 need 123 MiB, and no process has that much left". */
 void tr_recovery_short(const tr_recovery *r, char *out, size_t size);
 
-/* For dispatch: n shares went out again, and the layer took so much longer. */
+/* For dispatch: n shares went out again, and the layer waited so long for them in all. */
 void tr_recovery_count(tr_recovery *r, uint64_t shares_resent, tr_time stalled);
 
 tr_recovery_stats tr_recovery_get_stats(const tr_recovery *r);

@@ -18,14 +18,17 @@ extern char **environ;
 
 enum { MAX_WORDS = 64 };
 
-/* From the order to stop to SIGKILL. */
+/* From the order to stop to SIGKILL, and from there to giving up: a process that waits for a dead
+ * disk or a file server does not even take that. */
 static const tr_time patience = 500 * TR_MS;
 
 struct tr_replacement {
     char *text; /* that the words lie in */
     char *command[MAX_WORDS + 1];
     uint32_t n_workers;
-    pid_t *pid; /* [n_workers + 1]; 0: none */
+    pid_t *pid;  /* [n_workers + 1]; 0: none */
+    pid_t *dead; /* [n_dead] that were killed, but have not ended yet */
+    size_t n_dead;
 };
 
 /* The words of a command; the text is cut into them. */
@@ -92,32 +95,56 @@ const char *tr_replacement_choice(const char *given, bool *is_here)
     return strcmp(given, "none") == 0 ? NULL : given;
 }
 
+/* Take note of those that have ended at last. */
+static void bury(tr_replacement *r)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < r->n_dead; i++)
+        if (waitpid(r->dead[i], NULL, WNOHANG) == 0)
+            r->dead[n++] = r->dead[i];
+    r->n_dead = n;
+}
+
 static bool all_have_ended(tr_replacement *r)
 {
-    bool all = true;
+    bury(r);
+    bool all = r->n_dead == 0;
 
     for (uint32_t w = 1; w <= r->n_workers; w++)
         all = tr_replacement_has_ended(r, w) && all;
     return all;
 }
 
+/* Waits for nothing: requests are served meanwhile. */
 static void end_process(tr_replacement *r, uint32_t worker)
 {
     if (tr_replacement_has_ended(r, worker))
         return;
     kill(r->pid[worker], SIGKILL);
-    waitpid(r->pid[worker], NULL, 0);
+    bury(r);
+    pid_t *more = realloc(r->dead, (r->n_dead + 1) * sizeof *more);
+    if (more) { /* else init buries it when this process ends */
+        r->dead = more;
+        r->dead[r->n_dead++] = r->pid[worker];
+    }
     r->pid[worker] = 0;
 }
 
-static void end_all(tr_replacement *r)
+static void await_ends(tr_replacement *r)
 {
     tr_time until = tr_now() + patience;
 
     while (!all_have_ended(r) && tr_now() < until)
         tr_sleep(2 * TR_MS);
+}
+
+static void end_all(tr_replacement *r)
+{
+    await_ends(r);
     for (uint32_t w = 1; w <= r->n_workers; w++)
         end_process(r, w);
+    await_ends(r);
 }
 
 void tr_replacement_free(tr_replacement **replacement)
@@ -130,6 +157,7 @@ void tr_replacement_free(tr_replacement **replacement)
         end_all(r);
     free(r->text);
     free(r->pid);
+    free(r->dead);
     free(r);
     *replacement = NULL;
 }

@@ -3,7 +3,7 @@
  * USE     st = tr_replacement_new(command, n_workers, &r);
  *         st = tr_replacement_start(r, worker, invitation);   its command gets it on standard input
  *         if (tr_replacement_has_ended(r, worker)) ...
- *         tr_replacement_free(&r);                            who has not ended soon is killed
+ *         tr_replacement_free(&r);        who has not ended soon is killed, and waited for a moment
  *
  * The invitation holds secrets: it goes through a pipe and into no file.
  *

@@ -4,12 +4,14 @@
 
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "coordinator/cluster/cluster.h"
 #include "coordinator/cluster/config.h"
 #include "coordinator/cluster/job.h"
 #include "coordinator/cluster/launch.h"
 #include "coordinator/cluster/replacement.h"
 #include "coordinator/commands/answer.h"
+#include "coordinator/commands/compare.h"
 #include "coordinator/commands/eval.h"
 #include "coordinator/commands/talk.h"
 
@@ -31,7 +33,12 @@ typedef struct {
     tr_engine *engine;
     tr_answer *answer;
     tr_eval *eval;         /* NULL: the command is run */
+    bool had_engine;
     tr_fault_plan *faults; /* NULL: none */
+    uint32_t *kept;        /* [tokens] with faults: what was generated, to be compared */
+    size_t n_kept;
+    tr_finish finish;
+    const char *kernels; /* of engine */
     uint64_t seed;
     size_t context, max_logits;
 } run;
@@ -136,7 +143,8 @@ static tr_type kv_type_of(tr_run_kv kv)
     return kv == TR_RUN_KV_F32 ? TR_TYPE_F32 : kv == TR_RUN_KV_F16 ? TR_TYPE_F16 : TR_TYPE_Q8_0;
 }
 
-static tr_status open_engine(run *r)
+/* What this process computes, and how. */
+static tr_engine_options engine_alone(const run *r)
 {
     tr_engine_options e = tr_engine_defaults();
 
@@ -149,6 +157,13 @@ static tr_status open_engine(run *r)
     e.max_rows = (size_t)r->o.batch;
     e.context = r->context;
     e.max_logits = r->max_logits;
+    return e;
+}
+
+static tr_status open_engine(run *r)
+{
+    tr_engine_options e = engine_alone(r);
+
     e.transport = r->job.data;
     e.inviter = r->job.inviter;
     e.invite_dir = r->o.invite_dir;
@@ -170,7 +185,15 @@ static tr_status open_engine(run *r)
     e.coordinator_memory = r->o.coordinator_memory_mib << 20;
     e.share_timeout = (tr_time)r->o.timeout_ms * TR_MS;
     e.progress = !r->o.quiet && (r->o.progress || isatty(STDERR_FILENO));
-    return tr_engine_open(&e, &r->engine);
+    tr_status st = tr_engine_open(&e, &r->engine);
+    if (st != TR_OK)
+        return st;
+    r->had_engine = true;
+    r->kernels = tr_engine_kernels(r->engine)->name;
+    r->kept = r->faults ? calloc((size_t)r->o.tokens + 1, sizeof *r->kept) : NULL;
+    return r->faults && !r->kept ? tr_fail(TR_E_MEMORY, "run: no memory for %llu tokens",
+                                           (unsigned long long)r->o.tokens)
+                                 : TR_OK;
 }
 
 static tr_status choose_seed(run *r)
@@ -229,24 +252,42 @@ static void sum_up(const run *r, const tr_generate_result *g, const tr_engine_st
             (double)s->recovery.longest_stall / (double)TR_MS);
 }
 
+static bool is_end(void *ctx, uint32_t id)
+{
+    return tr_answer_is_end(((run *)ctx)->answer, id);
+}
+
+static bool take_token(void *ctx, const tr_generated *token)
+{
+    run *r = ctx;
+
+    if (r->kept)
+        r->kept[r->n_kept++] = token->id;
+    return tr_answer_token(r->answer, token);
+}
+
+static tr_generate_request request_of(run *r)
+{
+    return (tr_generate_request){ .prompt = r->prompt.ids,
+                                  .n_prompt = r->prompt.n,
+                                  .max_tokens = (size_t)r->o.tokens,
+                                  .sampling = sampling_of(r),
+                                  .wants_log_probs = r->o.json,
+                                  .n_alternatives = (size_t)r->o.logprobs,
+                                  .is_end = is_end,
+                                  .on_token = take_token,
+                                  .ctx = r };
+}
+
 static tr_status generate(run *r)
 {
-    tr_generate_request q = {
-        .prompt = r->prompt.ids,
-        .n_prompt = r->prompt.n,
-        .max_tokens = (size_t)r->o.tokens,
-        .sampling = sampling_of(r),
-        .wants_log_probs = r->o.json,
-        .n_alternatives = (size_t)r->o.logprobs,
-        .is_end = tr_answer_is_end,
-        .on_token = tr_answer_token,
-        .ctx = r->answer,
-    };
+    tr_generate_request q = request_of(r);
     tr_generate_result g;
 
     tr_status st = tr_generate(r->engine, &q, &g);
     if (st != TR_OK)
         return st;
+    r->finish = g.finish;
     tr_engine_stats s = tr_engine_get_stats(r->engine);
     tr_report report = { &r->o,   &r->prompt,  &g, &s, tr_engine_kernels(r->engine)->name,
                          r->seed, r->n_workers };
@@ -256,14 +297,61 @@ static tr_status generate(run *r)
     return st;
 }
 
-static tr_status open_faults(run *r)
+/* All experts in this process: is there room? */
+static tr_status has_room(const run *r, bool *out)
 {
-    if (!r->o.faults)
-        return TR_OK;
-    if (r->n_workers == 0)
-        return tr_fail(TR_E_USAGE, "--faults: it is workers that fail, and there are none: give "
-                                   "-w N");
-    return tr_fault_plan_load(r->o.faults, &r->faults);
+    uint64_t limit = r->o.coordinator_memory_mib ? r->o.coordinator_memory_mib << 20
+                                                 : tr_memory_available() / 10 * 9;
+    uint64_t size = 0;
+    tr_expert_map map;
+
+    tr_status st = tr_expert_map_read(r->gguf, &map);
+    if (st != TR_OK)
+        return st;
+    for (uint32_t l = 0; l < map.n_layers; l++)
+        if (tr_expert_map_has(&map, l))
+            size += map.layer[l].n_experts * tr_expert_map_bytes(&map, l);
+    tr_expert_map_fini(&map);
+    *out = size <= limit;
+    if (!*out)
+        tr_log(TR_LOG_INFO,
+               "faults: the output is not compared: the coordinator alone would need %llu MiB for "
+               "all experts and has %llu: compare with a run without --faults",
+               (unsigned long long)(size >> 20), (unsigned long long)(limit >> 20));
+    return TR_OK;
+}
+
+/* After a run under faults: the same request, by the coordinator alone. */
+static tr_status compare(run *r)
+{
+    const tr_output output = { r->kept, r->n_kept, r->finish };
+    tr_generate_request q = request_of(r);
+    size_t place = 0;
+    bool fits = false;
+
+    tr_engine_close(&r->engine);
+    tr_status st = has_room(r, &fits);
+    if (st != TR_OK || !fits)
+        return st;
+    tr_engine_options e = engine_alone(r);
+    e.isa = r->kernels;
+    st = tr_engine_open(&e, &r->engine);
+    if (st == TR_OK)
+        st = tr_compare(r->engine, &q, &output, &place);
+    if (st != TR_OK)
+        return st;
+    if (place != TR_SAME)
+        return tr_fail(
+            TR_E_PEER_LOST,
+            "faults: the output is wrong from token %zu of %zu on: the coordinator alone "
+            "goes on in another way; please report it, with the plan, the model and "
+            "--seed %llu",
+            place + 1, output.n, (unsigned long long)r->seed);
+    tr_log(TR_LOG_INFO,
+           "faults: the output is equal to that of the coordinator alone, all %zu "
+           "tokens",
+           output.n);
+    return TR_OK;
 }
 
 static tr_status talk(run *r)
@@ -280,17 +368,16 @@ static tr_status talk(run *r)
 
 static void close_all(run *r, tr_status st)
 {
-    bool had_engine = r->engine != NULL;
-
     tr_eval_close(&r->eval);
     tr_answer_free(&r->answer);
     tr_engine_close(&r->engine);
     tr_fault_plan_free(&r->faults);
+    free(r->kept);
     tr_chat_close(&r->chat);
     tr_prompt_fini(&r->prompt);
     tr_tokenizer_free(&r->tokenizer);
     tr_gguf_close(&r->gguf);
-    tr_job_close(&r->job, st, had_engine);
+    tr_job_close(&r->job, st, r->had_engine);
 }
 
 static tr_status coordinate(run *r)
@@ -300,7 +387,7 @@ static tr_status coordinate(run *r)
     if (st == TR_OK)
         st = choose_seed(r);
     if (st == TR_OK)
-        st = open_faults(r);
+        st = tr_fault_plan_open(r->o.faults, r->n_workers, &r->faults);
     if (st == TR_OK)
         st = open_text(r);
     if (st == TR_OK)
@@ -311,6 +398,8 @@ static tr_status coordinate(run *r)
         st = r->eval ? tr_eval_run(r->eval, r->engine) : r->chat ? talk(r) : generate(r);
     if (r->engine)
         tr_engine_print_faults(r->engine);
+    if (st == TR_OK && r->faults && !r->chat && !r->eval)
+        st = compare(r);
     if (st == TR_E_INTERRUPTED)
         tr_log(TR_LOG_WARN, "interrupted");
     close_all(r, st);

@@ -37,6 +37,7 @@ typedef struct {
     tr_serving *serving;
     tr_serve_state *state;
     tr_keys *keys;
+    tr_fault_plan *faults; /* NULL: none */
     char *cert, *cert_key; /* PEM */
     tr_http *http;
     tr_exchange_host host;
@@ -176,6 +177,7 @@ static tr_status open_engine(server *s)
     e.join_timeout = (tr_time)s->o.join_ms * TR_MS;
     e.suspect_timeout = (tr_time)s->o.suspect_ms * TR_MS;
     e.silence_timeout = (tr_time)s->o.silence_ms * TR_MS;
+    e.faults = s->faults;
     e.replacement = tr_replacement_choice(s->o.replacement, &e.replaces_here);
     e.memory = s->o.memory_mib << 20;
     e.worker_memory = s->o.worker_memory_mib << 20;
@@ -285,6 +287,7 @@ static void close_all(server *s, tr_status st)
     tr_serve_state_free(&s->state);
     tr_serving_free(&s->serving);
     tr_engine_close(&s->engine);
+    tr_fault_plan_free(&s->faults);
     tr_guide_vocab_free(&s->vocab);
     tr_chat_close(&s->chat);
     tr_tokenizer_free(&s->tokenizer);
@@ -306,6 +309,8 @@ static tr_status coordinate(server *s)
     bool has_workers = tr_job_exists() || s->o.outside > 0;
     tr_status st = has_workers ? tr_job_open(&job, &s->job) : TR_OK;
     if (st == TR_OK)
+        st = tr_fault_plan_open(s->o.faults, s->job.data ? s->job.data->n_peers : 0, &s->faults);
+    if (st == TR_OK)
         st = open_text(s);
     if (st == TR_OK)
         st = open_engine(s);
@@ -313,6 +318,8 @@ static tr_status coordinate(server *s)
         st = open_server(s);
     if (st == TR_OK)
         st = serve(s);
+    if (s->engine)
+        tr_engine_print_faults(s->engine);
     if (st == TR_E_INTERRUPTED)
         tr_log(TR_LOG_WARN, "interrupted");
     close_all(s, st);
@@ -325,10 +332,14 @@ static tr_status coordinate(server *s)
 static tr_status launch(const tr_serve_options *o, int argc, char **argv)
 {
     tr_cluster_config *config = NULL;
+    tr_fault_plan *faults = NULL;
     const char **words = NULL;
     int exit_code = 0;
     tr_status st = o->cluster ? tr_cluster_config_load(o->cluster, &config) : TR_OK;
 
+    if (st == TR_OK && o->faults) /* a mistake is said before anything starts */
+        st = tr_fault_plan_load(o->faults, &faults);
+    tr_fault_plan_free(&faults);
     if (st == TR_OK)
         st = tr_serve_options_words(argc, argv, &words);
     if (st == TR_OK)

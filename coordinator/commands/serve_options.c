@@ -90,6 +90,8 @@ static const option_info options[] = {
       MS, 0, false },
     { "replacement", "COMMAND", "starts one for a lost worker; none; auto: troupe-worker here",
       TEXT, AT(replacement), 0, 0, 0, false },
+    { "faults", "FILE", "let workers fail as a plan says (see docs/reliability.md)", TEXT,
+      AT(faults), 0, 0, 0, false },
     { "worker-memory-mib", "N", "of experts in each worker, lost ones' too (0: 90% of its share)",
       NUMBER, AT(worker_memory_mib), 0, 1 << 30, 0, false },
     { "coordinator-memory-mib", "N", "of lost workers' experts in the coordinator (0: the same)",

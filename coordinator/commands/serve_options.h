@@ -39,6 +39,7 @@ typedef struct {
     uint64_t join_ms, suspect_ms, silence_ms, share_ms;
     const char *replacement;                            /* NULL: auto */
     uint64_t memory_mib;                                /* 0: what there is */
+    const char *faults;                                 /* a plan's file; NULL: none */
     uint64_t worker_memory_mib, coordinator_memory_mib; /* for experts */
 } tr_serve_options;
 

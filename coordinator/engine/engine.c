@@ -297,6 +297,7 @@ tr_status tr_engine_open(const tr_engine_options *o, tr_engine **out)
     e->compute.exact = o->exact;
     tr_status st = open_parts(e);
     if (st != TR_OK) {
+        tr_fault_log_print(e->faults); /* they may be why */
         tr_engine_close(&e);
         return st;
     }

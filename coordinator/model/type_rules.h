@@ -2,9 +2,8 @@
  *
  * A rule whose pattern (fnmatch) is the tensor's name decides, the last such rule first; else
  * experts (ffn_*_exps.weight) get `experts`, other matrices `dense`.  Vectors, routers, learned
- * positions and tensors
- * of unknown purpose stay as they are.  A row that is no whole number of the type's blocks falls to
- * a type of about the same size whose blocks it fills.
+ * positions and tensors of unknown purpose stay as they are.  A row that is no whole number of the
+ * type's blocks falls to a type of about the same size whose blocks it fills.
  *
  * Pure.
  *

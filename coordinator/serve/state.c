@@ -497,7 +497,7 @@ static void put_engine(FILE *f, const tr_serve_state *s)
     count(f, "experts_moved_total", "Changes of an expert's holder.", e->recovery.experts_moved);
     count(f, "shares_resent_total", "Shares that others had to compute.",
           e->recovery.shares_resent);
-    metric(f, "stalled_seconds_total", "counter", "Time that layers waited for that.", "%.9g",
+    metric(f, "stalled_seconds_total", "counter", "Time that layers waited for them.", "%.9g",
            seconds(e->recovery.stalled));
     metric(f, "wait_seconds_total", "counter", "Time waiting for workers.", "%.9g",
            seconds(e->times.wait));

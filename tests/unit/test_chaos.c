@@ -188,6 +188,9 @@ static void a_share_that_is_lost_is_sent_again_to_the_same_worker(void **state)
     trial.coordinator_memory = 1;
     trial.has_schedule = true;
     trial.n_schedule = 1;
+    tr_trial_result r = survive(t, trial, faults, 1);
+    assert_true(r.recovery.longest_stall >= TR_SECOND);
+    tr_trial_result_fini(&r);
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
         trial.schedule = &faults[i];
         assert_int_equal(verdict_of(t, &trial), TR_VERDICT_EQUAL);
@@ -224,7 +227,41 @@ static void a_worker_that_takes_no_shares_holds_nobody_up(void **state)
 
     (void)state;
     assert_int_equal(r.recovery.suspected, 2);
+    /* Nobody is called late sooner, and who waited waited for that too. */
+    assert_true(r.recovery.longest_stall >= TR_SECOND);
     tr_trial_result_fini(&r);
+    tr_trials_free(&t);
+}
+
+/* An answer with a number that is none comes twice; a worker gives the same wrong bytes each time,
+ * or two do.  Nobody has room but the coordinator, or not even that. */
+static void numbers_that_are_none_become_no_tokens(void **state)
+{
+    static const tr_sim_fault once[] = {
+        { TR_SIM_NOT_A_NUMBER, .from = 1, .nth = 5, .byte = 77 },
+        { TR_SIM_TWICE, .from = 1, .nth = 5 },
+    };
+    static const tr_sim_fault always[] = {
+        { TR_SIM_WRONG, .from = 1, .at = TR_SIM_AT_MESSAGE, .nth = 4, .duration = TR_FOREVER },
+        { TR_SIM_WRONG, .from = 2, .at = TR_SIM_AT_MESSAGE, .nth = 5, .duration = TR_FOREVER },
+    };
+    tr_trials *t = trials_with(good_worker);
+    tr_trial trial = calm_trial(t);
+
+    (void)state;
+    for (int is_short = 0; is_short < 2; is_short++) {
+        trial.n_workers = 3;
+        trial.coordinator_memory = is_short ? 1 : tr_trials_expert_bytes(t);
+        tr_trial_result r = survive(t, trial, once, 2);
+        assert_int_equal(r.recovery.lost, 0);
+        assert_int_equal(r.recovery.shares_resent, 1);
+        tr_trial_result_fini(&r);
+        for (size_t n = 1; n <= 2; n++) {
+            r = survive(t, trial, always, n);
+            assert_int_equal(r.recovery.lost, n);
+            tr_trial_result_fini(&r);
+        }
+    }
     tr_trials_free(&t);
 }
 
@@ -278,6 +315,7 @@ static void schedules_are_read_as_they_were_written(void **state)
         { TR_SIM_LOST, .from = 0, .to = 3, .nth = UINT64_MAX },
         { TR_SIM_TWICE, .from = 1, .to = 0, .nth = 0 },
         { TR_SIM_CORRUPT, .from = 0, .to = 1, .nth = 5, .byte = UINT64_MAX },
+        { TR_SIM_NOT_A_NUMBER, .from = 1, .to = 0, .nth = 5, .byte = 6 },
         { TR_SIM_NO_BLOCK, .from = 3, .nth = 4 },
         { TR_SIM_KILL, .from = 1, .at = 0 },
         { TR_SIM_VANISH, .from = 2, .at = TR_SIM_AT_MESSAGE, .nth = 9 },
@@ -285,6 +323,8 @@ static void schedules_are_read_as_they_were_written(void **state)
         { TR_SIM_HANG, .from = 2, .at = 3 * TR_SECOND, .duration = TR_MS },
         { TR_SIM_SLOW_DISK, .from = 3, .at = 17, .duration = 18 },
         { TR_SIM_SHORT_OF_MEMORY, .from = 3, .at = 19, .byte = 20 },
+        { TR_SIM_WRONG, .from = 3, .at = 19, .duration = TR_MS, .byte = UINT64_MAX },
+        { TR_SIM_WRONG, .from = 3, .at = TR_SIM_AT_MESSAGE, .nth = 8, .duration = TR_FOREVER },
         { TR_SIM_CUT, .from = 0, .to = 2, .at = 21, .duration = 22 },
         { TR_SIM_UNLINK, .from = 0, .to = 2, .at = 23 },
         { TR_SIM_STICK, .from = 0, .to = 2, .at = 24, .duration = TR_FOREVER },
@@ -449,6 +489,7 @@ int main(void)
         cmocka_unit_test(a_share_that_is_lost_is_sent_again_to_the_same_worker),
         cmocka_unit_test(an_end_is_noticed_behind_a_cut),
         cmocka_unit_test(a_worker_that_takes_no_shares_holds_nobody_up),
+        cmocka_unit_test(numbers_that_are_none_become_no_tokens),
         cmocka_unit_test(a_dead_worker_is_the_documented_end_only_without_room),
         cmocka_unit_test(a_campaign_counts_and_names_what_went_wrong),
         cmocka_unit_test(schedules_are_read_as_they_were_written),

@@ -29,6 +29,7 @@ typedef enum {
     VANISH,      /* once it is ready */
     FALL_SILENT, /* once it is ready */
     PAUSE,       /* once it is ready */
+    FETCH,       /* and pause, once it is ready: it says that it loads something */
     GIVE_UP,     /* once it is assigned its experts */
     LOAD_ON,     /* and on, until it is told to stop */
     NEVER_COME,
@@ -103,7 +104,9 @@ static tr_status serve(fake_worker *w, tr_join *j, bool is_over)
 
     if (w->conduct == FALL_SILENT)
         wait_for_the_coordinator(w);
-    if (w->conduct == PAUSE)
+    if (w->conduct == FETCH)
+        st = tr_join_fetch(j, 0, 0, &is_over);
+    if (w->conduct == PAUSE || w->conduct == FETCH)
         tr_sleep(600 * TR_MS);
     while (st == TR_OK && !is_over && w->conduct != VANISH && w->conduct != FALL_SILENT) {
         st = tr_join_pump(j, &stats, &is_over);
@@ -603,6 +606,24 @@ static void a_worker_that_pauses_is_suspected_and_taken_back(void **state)
     assert_string_equal(j.reason, "");
 }
 
+/* Who was given nothing to load can't be excused by that. */
+static void a_worker_that_has_nothing_to_load_is_not_waited_for(void **state)
+{
+    job j;
+
+    (void)state;
+    prepare(&j, 1);
+    j.options.suspect_timeout = 200 * TR_MS;
+    j.worker[0].conduct = FETCH;
+    assert_int_equal(open_members(&j), TR_OK);
+    assert_int_equal(assign_nothing(&j), TR_OK);
+    assert_int_equal(await_ready(&j), TR_OK);
+    pump_until(&j, TR_MEMBER_SUSPECT);
+    pump_until(&j, TR_MEMBER_READY);
+    finish(&j);
+    assert_int_equal(j.worker[0].st, TR_OK);
+}
+
 /* That it speaks does not show that it answers. */
 static void a_worker_that_is_late_is_taken_back_for_an_answer_only(void **state)
 {
@@ -624,6 +645,26 @@ static void a_worker_that_is_late_is_taken_back_for_an_answer_only(void **state)
     assert_int_equal(tr_members_get(j.members, 1)->state, TR_MEMBER_READY);
     finish(&j);
     assert_int_equal(j.worker[0].st, TR_OK);
+}
+
+/* An answer is a sign of life, even before the next heartbeat comes. */
+static void who_is_taken_back_for_an_answer_is_not_silent(void **state)
+{
+    job j;
+
+    (void)state;
+    prepare(&j, 1);
+    j.options.suspect_timeout = 200 * TR_MS;
+    j.worker[0].conduct = FALL_SILENT;
+    assert_int_equal(open_members(&j), TR_OK);
+    assert_int_equal(assign_nothing(&j), TR_OK);
+    assert_int_equal(await_ready(&j), TR_OK);
+    pump_until(&j, TR_MEMBER_SUSPECT);
+    tr_time heard = tr_members_get(j.members, 1)->heard;
+    tr_members_trust(j.members, 1);
+    assert_int_equal(tr_members_get(j.members, 1)->state, TR_MEMBER_READY);
+    assert_true(tr_members_get(j.members, 1)->heard >= heard + 200 * TR_MS);
+    finish(&j);
 }
 
 /* Nobody can be called silent by who did not listen itself. */
@@ -715,7 +756,9 @@ int main(void)
         cmocka_unit_test(a_worker_that_vanishes_is_named_and_the_others_are_told),
         cmocka_unit_test(a_worker_that_falls_silent_is_named),
         cmocka_unit_test(a_worker_that_pauses_is_suspected_and_taken_back),
+        cmocka_unit_test(a_worker_that_has_nothing_to_load_is_not_waited_for),
         cmocka_unit_test(a_worker_that_is_late_is_taken_back_for_an_answer_only),
+        cmocka_unit_test(who_is_taken_back_for_an_answer_is_not_silent),
         cmocka_unit_test(an_absent_coordinator_blames_nobody),
         cmocka_unit_test(a_loading_worker_leaves_when_the_job_is_over),
         cmocka_unit_test(what_does_not_belong_is_dropped),

@@ -34,6 +34,7 @@ typedef struct {
     tr_sim_process_view worker[N_WORKERS];
     uint64_t hash;
     tr_time elapsed;
+    tr_recovery_stats recovery;
     char line[512];       /* that the coordinator failed with */
     tr_sim_fault *faults; /* [n_faults] that happened, if they are wanted */
     size_t n_faults;
@@ -52,7 +53,7 @@ static tr_engine_options engine_options(void)
 }
 
 /* A prompt of four rows at once, then one by one. */
-static tr_status generate(const tr_engine_options *o, float *logits)
+static tr_status generate(const tr_engine_options *o, float *logits, tr_recovery_stats *recovery)
 {
     tr_engine *e = NULL;
     tr_sequence *s = NULL;
@@ -68,6 +69,8 @@ static tr_status generate(const tr_engine_options *o, float *logits)
         at += n;
         st = tr_engine_step(e, rows, n, logits + (at - 1) * n_vocab);
     }
+    if (st == TR_OK)
+        *recovery = tr_engine_get_stats(e).recovery;
     tr_sequence_free(&s);
     tr_engine_close(&e);
     return st;
@@ -112,7 +115,7 @@ static void run_world(world *w)
     o.transport = tr_sim_enter(sim);
     o.n_workers = N_WORKERS;
     tr_fail_capture_begin(w->line, sizeof w->line);
-    w->st = generate(&o, w->logits);
+    w->st = generate(&o, w->logits, &w->recovery);
     tr_fail_capture_end();
     w->left = tr_sim_leave(sim);
     for (tr_peer p = 1; p <= N_WORKERS; p++)
@@ -336,6 +339,32 @@ static void workers_end_by_themselves_when_the_coordinator_is_gone(void **state)
     }
 }
 
+/* Every process of a job is stopped for longer than an answer may take, while one is awaited, and
+ * goes on: nobody is to blame. */
+static void a_job_that_was_stopped_goes_on(void **state)
+{
+    tr_sim_fault faults[N_WORKERS + 1];
+
+    (void)state;
+    for (tr_peer p = 0; p <= N_WORKERS; p++)
+        faults[p] = (tr_sim_fault){ TR_SIM_HANG, .from = p, .at = 0, .duration = 300 * TR_SECOND };
+    for (tr_time at = 8 * TR_MS; at <= 20 * TR_MS; at += 500 * TR_US) {
+        world w = world_of(1, TR_MS);
+        for (tr_peer p = 0; p <= N_WORKERS; p++)
+            faults[p].at = at;
+        w.faults = faults;
+        w.n_faults = N_WORKERS + 1;
+        w.has_schedule = true;
+        run_world(&w);
+        if (w.st != TR_OK)
+            print_message("  stopped at %.1f ms: %s\n", (double)at / (double)TR_MS, w.line);
+        check_good(&w);
+        assert_true(w.elapsed > 300 * TR_SECOND);
+        assert_int_equal(w.recovery.lost + w.recovery.suspected, 0);
+        free(w.logits);
+    }
+}
+
 /* ---- the model ------------------------------------------------------------------------------ */
 
 static int open_model(void **state)
@@ -352,7 +381,8 @@ static int open_model(void **state)
         return -1;
     want = calloc((size_t)N_TOKENS * n_vocab, sizeof(float));
     tr_engine_options o = engine_options();
-    return want && generate(&o, want) == TR_OK ? 0 : -1;
+    tr_recovery_stats none;
+    return want && generate(&o, want, &none) == TR_OK ? 0 : -1;
 }
 
 static int close_model(void **state)
@@ -372,6 +402,7 @@ int main(void)
         cmocka_unit_test(worlds_run_beside_each_other),
         cmocka_unit_test(whatever_happens_ends_in_the_same_bytes_or_in_a_line),
         cmocka_unit_test(a_run_with_faults_is_repeated_by_its_record),
+        cmocka_unit_test(a_job_that_was_stopped_goes_on),
         cmocka_unit_test(workers_end_by_themselves_when_the_coordinator_is_gone),
     };
     tr_log_set_level(TR_LOG_ERROR); /* of frames dropped there would be many lines */
