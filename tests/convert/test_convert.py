@@ -68,9 +68,11 @@ def same_text(a, b):
     out = [run("run", "-m", m, "-p", "The router is a matrix, 12345 of them: don't",
                "-n", "6", "--temp", "0", "--json", "--logprobs", "3", "--threads", "2",
                "--activations", "f32")[1] for m in (a, b)]
-    keys = ("n_prompt", "tokens", "text")
-    x, y = [{k: json.loads(o).get(k) for k in keys} for o in out]
-    return x == y and len(x["tokens"]) == 6
+    x, y = [json.loads(o) for o in out]
+    # The same sums in another order where a file holds a product's matrices in another form.
+    near = [abs(p["logprob"] - q["logprob"]) < 1e-4 for p, q in zip(x["tokens"], y["tokens"])]
+    same = [[[t["id"] for t in o["tokens"]], o["text"], o["n_prompt"]] for o in (x, y)]
+    return same[0] == same[1] and len(near) == 6 and all(near)
 
 
 # ---- whole models -----------------------------------------------------------------------------
