@@ -25,8 +25,9 @@ static_assert(offsetof(tr_frame_pick, expert) == offsetof(tr_share_pick, expert)
 size_t tr_dispatch_bytes(const tr_expert_map *map, size_t max_rows, bool is_local)
 {
     size_t picks = max_rows * map->top_k;
-    size_t size = tr_arena_size(picks * sizeof(float *)) + tr_arena_size(picks * sizeof(tr_awaited));
+    size_t size = tr_arena_size(picks * sizeof(float *));
 
+    size += tr_arena_size(picks * sizeof(tr_awaited));
     if (is_local)
         size += tr_arena_size(picks * map->dim * sizeof(float)) +
                 tr_arena_size(max_rows * tr_act_row_size(TR_ACT_F32, map->dim)) +
