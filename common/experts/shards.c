@@ -129,9 +129,10 @@ uint64_t tr_shards_expert_bytes(const tr_compute *compute, const tr_expert_map *
     tr_compute in = compute_for(compute, tr_expert_map_act(map, layer, compute->exact));
     tr_compute hidden = compute_for(compute, tr_act_for(t->down->type, compute->exact));
 
-    return (uint64_t)matrix_size(&in, t->gate) + matrix_size(&in, t->up) +
-           matrix_size(&hidden, t->down) + bias_size(t->gate_bias) + bias_size(t->up_bias) +
-           bias_size(t->down_bias);
+    uint64_t gate = t->gate ? matrix_size(&in, t->gate) : 0;
+
+    return gate + matrix_size(&in, t->up) + matrix_size(&hidden, t->down) +
+           bias_size(t->gate_bias) + bias_size(t->up_bias) + bias_size(t->down_bias);
 }
 
 static tr_status load_matrix(tr_shards *s, const tr_gguf_tensor *t, uint32_t expert, tr_act act,

@@ -68,19 +68,36 @@ static tr_status write_header(tr_eval_writer *w, const tr_eval_header *h)
                      "positions", (json_int_t)h->n_positions, "top", (json_int_t)h->top));
 }
 
-/* The rename at the end would replace a device such as /dev/null, too. */
-static tr_status refuse_special(const char *path)
+static bool begins_as_base(const char *path)
+{
+    static const char start[] = "{\"troupe_eval\":";
+    char found[sizeof start - 1];
+    FILE *f = fopen(path, "re");
+    bool is_base = f && fread(found, 1, sizeof found, f) == sizeof found &&
+                   memcmp(found, start, sizeof found) == 0;
+
+    if (f)
+        fclose(f);
+    return is_base;
+}
+
+/* The rename at the end would replace a device such as /dev/null, too, or the model. */
+static tr_status refuse_others(const char *path)
 {
     struct stat s;
 
-    if (stat(path, &s) != 0 || S_ISREG(s.st_mode))
+    if (stat(path, &s) != 0)
         return TR_OK;
-    return tr_fail(TR_E_IO, "%s: exists and is no regular file; give another name", path);
+    if (!S_ISREG(s.st_mode))
+        return tr_fail(TR_E_IO, "%s: exists and is no regular file; give another name", path);
+    if (s.st_size == 0 || begins_as_base(path))
+        return TR_OK;
+    return tr_fail(TR_E_IO, "%s: exists and was not saved by eval; give another name", path);
 }
 
 tr_status tr_eval_writer_new(const char *path, const tr_eval_header *h, tr_eval_writer **out)
 {
-    tr_status st = refuse_special(path);
+    tr_status st = refuse_others(path);
     if (st != TR_OK)
         return st;
     tr_eval_writer *w = calloc(1, sizeof *w);

@@ -179,7 +179,8 @@ static void set_support(json_t *o, const tr_gguf *g, uint64_t *text_bytes)
     tr_fail_capture_begin(text_reason, sizeof text_reason);
     tr_status text = tr_tokenizer_new(g, &tokenizer);
     tr_fail_capture_end();
-    *text_bytes = tr_memory_resident() - before;
+    uint64_t after = tr_memory_resident();
+    *text_bytes = after > before ? after - before : 0; /* the system may take pages back */
     tr_tokenizer_free(&tokenizer);
     tr_fail_capture_begin(model_reason, sizeof model_reason);
     tr_status model = tr_model_check(g);

@@ -164,6 +164,43 @@ static bool wants_turning(const tr_compute *c, tr_type type, uint64_t n_key)
            n_key <= MAX_KEY;
 }
 
+/* Of a head's n_out rows of t. */
+static uint64_t head_bytes(const tr_compute *c, const tr_gguf_tensor *t, uint64_t n_out)
+{
+    slices r = { 0, n_out, n_out, 1 };
+    tr_gguf_tensor part = head_of(t, &r, 0);
+
+    return tr_align_up(tr_weights_size_for(c, &part, 1), TR_ALIGN);
+}
+
+/* Of a head's K_h', as load_turned has it. */
+static uint64_t turned_bytes(const tr_compute *c, const tr_gguf_tensor *t, uint64_t n_key)
+{
+    size_t row_size = 0;
+
+    if (c->kernels->panels[TR_TYPE_Q8_0])
+        return tr_align_up(tr_panels_size(TR_TYPE_Q8_0, n_key, t->dim[0]), TR_ALIGN);
+    return tr_type_row_size(TR_TYPE_Q8_0, n_key, &row_size)
+               ? tr_align_up(row_size * t->dim[0], TR_ALIGN)
+               : 0;
+}
+
+uint64_t tr_latent_size(const tr_compute *c, const tr_model_config *config,
+                        const tr_gguf_tensor *keys, const tr_gguf_tensor *values)
+{
+    uint64_t n_key = config->head_dim - config->n_rot;
+    tr_compute by_rows = { c->kernels, c->pool, true };
+    uint64_t one;
+
+    if (values)
+        one = head_bytes(c, keys, keys->dim[1]) + head_bytes(c, values, values->dim[1]);
+    else
+        one = head_bytes(c, keys, config->value_dim) + (wants_turning(c, keys->type, n_key)
+                                                            ? turned_bytes(c, keys, n_key)
+                                                            : head_bytes(&by_rows, keys, n_key));
+    return one * config->n_heads;
+}
+
 tr_status tr_latent_load(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *keys,
                          const tr_gguf_tensor *values, tr_latent_weights *out)
 {

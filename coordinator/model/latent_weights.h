@@ -52,6 +52,10 @@ tr_status tr_latent_load(const tr_compute *c, const tr_gguf *g, const tr_gguf_te
 tr_status tr_latent_load_joint(const tr_compute *c, const tr_gguf *g, const tr_model_config *config,
                                const tr_gguf_tensor *t, tr_latent_weights *out);
 
+/* Bytes that the two would take of it; values is NULL where keys is a joint tensor. */
+uint64_t tr_latent_size(const tr_compute *c, const tr_model_config *config,
+                        const tr_gguf_tensor *keys, const tr_gguf_tensor *values);
+
 void tr_latent_weights_free(tr_latent_weights *w);
 
 #endif

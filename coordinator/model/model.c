@@ -266,6 +266,8 @@ static tr_status load_up(loader *l, uint32_t i)
                             : find_heads(l, i, "attn_k_b", n_key, c->latent, c->n_heads, &keys);
     if (st == TR_OK && !is_joint)
         st = find_heads(l, i, "attn_v_b", c->latent, c->value_dim, c->n_heads, &values);
+    if (st == TR_OK && l->used && l->compute)
+        l->m->bytes += tr_latent_size(l->compute, c, keys, values);
     if (st != TR_OK || l->used)
         return st;
     st = is_joint ? tr_latent_load_joint(l->compute, l->g, c, keys, up)
@@ -333,14 +335,16 @@ static tr_status load_joint_matrices(loader *l, uint32_t i, const uint64_t rows[
 
     snprintf(name, sizeof name, "blk.%u.attn_qkv.weight", i);
     tr_status st = find(l, name, l->m->config.dim, rows[0] + rows[1] + rows[2], 1, &t);
-    if (st == TR_OK && l->used)
-        return tr_weights_check(l->g, t);
     for (size_t k = 0; k < 3 && st == TR_OK; k++) {
         tr_gguf_tensor part = rows_of(t, first, rows[k]);
+        first += rows[k];
+        if (l->used) {
+            st = checked(l, t, l->compute ? tr_weights_size_for(l->compute, &part, 1) : 0);
+            continue;
+        }
         st = tr_weights_load_for(l->compute, l->g, &part, 0, 1, to[k]);
         if (st == TR_OK)
             st = loaded(l, to[k]->size);
-        first += rows[k];
     }
     return st;
 }

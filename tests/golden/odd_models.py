@@ -253,8 +253,27 @@ def check_missing(troupe, path, g):
     return None
 
 
+def check_sound(troupe, path):
+    """What is wrong with what inspect says of the memory that a sound model needs, or None."""
+    for workers in ("0", "2"):
+        code, out, errors = run(troupe, "inspect", "--json", "-w", workers, path)
+        if code != 0:
+            return "-w %s: status %s: %s" % (workers, code, errors[-400:].decode(errors="replace"))
+        facts = json.loads(out)
+        if not facts["supported"] or "memory" not in facts:
+            return "-w %s: %s" % (workers, facts.get("missing", "no memory is told"))
+    return None
+
+
 def main(troupe, models):
     n = bad = 0
+    folder = os.path.dirname(models[0])
+    for name in sorted(name for name in os.listdir(folder) if name.endswith(".gguf")):
+        wrong = check_sound(troupe, os.path.join(folder, name))
+        n += 1
+        if wrong:
+            bad += 1
+            print("inspect %s: %s" % (name, wrong))
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "odd.gguf")
         for i, model in enumerate(models):

@@ -10,7 +10,9 @@
 #include "tests/support/golden.h"
 #include "tests/support/tr_test.h"
 
+#include "compute/cpu.h"
 #include "coordinator/engine/engine.h"
+#include "coordinator/model/model.h"
 #include "coordinator/text/tokenizer.h"
 
 #include <math.h>
@@ -386,6 +388,36 @@ static void a_context_beyond_learned_positions_is_refused(void **state)
     tr_gguf_close((tr_gguf **)&o.gguf);
 }
 
+static void check_measure(const char *name, bool exact)
+{
+    tr_compute c = { .kernels = tr_kernels_select(tr_cpu_features(), NULL), .exact = exact };
+    char path[512];
+    tr_gguf *g = NULL;
+    tr_model *m = NULL;
+    uint64_t measured = 0;
+
+    snprintf(path, sizeof path, "%s/%s.gguf", TR_GOLDEN_MODELS, name);
+    assert_int_equal(tr_gguf_open(path, &g), TR_OK);
+    assert_int_equal(tr_model_measure(g, &c, &measured), TR_OK);
+    assert_int_equal(tr_model_open(g, &c, NULL, NULL, &m), TR_OK);
+    if (measured != m->bytes)
+        fail_msg("%s: measured %llu bytes, %llu were loaded", name, (unsigned long long)measured,
+                 (unsigned long long)m->bytes);
+    tr_model_close(&m);
+    tr_gguf_close(&g);
+}
+
+static void what_is_measured_is_what_is_loaded(void **state)
+{
+    (void)state;
+    for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
+        if (strncmp(models[m], UNGROUPED, strlen(UNGROUPED)) == 0)
+            continue; /* the file of another entry */
+        check_measure(models[m], true);
+        check_measure(models[m], false);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -394,6 +426,7 @@ int main(void)
         cmocka_unit_test(texts_become_the_tokens_that_other_engines_give),
         cmocka_unit_test(three_workers_give_the_same_bytes),
         cmocka_unit_test(a_context_beyond_learned_positions_is_refused),
+        cmocka_unit_test(what_is_measured_is_what_is_loaded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

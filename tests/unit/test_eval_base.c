@@ -174,6 +174,32 @@ static void an_abandoned_base_leaves_nothing(void **state)
     assert_int_equal(access(path, F_OK), -1);
 }
 
+static void a_file_that_is_no_base_is_not_replaced(void **state)
+{
+    tr_eval_header h = header_of(2);
+    tr_eval_writer *w = NULL;
+    char line[512] = "", kept[32] = "";
+    FILE *f = fopen(path, "w");
+
+    (void)state;
+    assert_non_null(f);
+    fputs("GGUF, a model's bytes", f);
+    fclose(f);
+    tr_fail_capture_begin(line, sizeof line);
+    assert_int_equal(tr_eval_writer_new(path, &h, &w), TR_E_IO);
+    tr_fail_capture_end();
+    assert_non_null(strstr(line, "was not saved by eval"));
+    f = fopen(path, "r");
+    assert_non_null(f);
+    assert_non_null(fgets(kept, sizeof kept, f));
+    fclose(f);
+    assert_string_equal(kept, "GGUF, a model's bytes");
+    assert_int_equal(unlink(path), 0);
+    write_base(2);
+    write_base(1); /* one base takes another's place */
+    assert_int_equal(unlink(path), 0);
+}
+
 /* p = (1/2, 1/4, 1/4), q = (1/4, 1/4, 1/2): D = 1/4 ln 2.  With the first alone known the others
  * are one: 1/2 ln 2 + 1/2 ln(2/3). */
 static void divergences_are_those_of_the_definition(void **state)
@@ -219,6 +245,7 @@ int main(void)
         cmocka_unit_test(what_was_written_comes_back_to_the_last_bit),
         cmocka_unit_test(what_can_not_be_is_refused),
         cmocka_unit_test(an_abandoned_base_leaves_nothing),
+        cmocka_unit_test(a_file_that_is_no_base_is_not_replaced),
         cmocka_unit_test(divergences_are_those_of_the_definition),
         cmocka_unit_test(means_errors_and_quantiles_are_those_of_the_definition),
     };
