@@ -2,10 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/engine/memory_need.h"
 
-#include "coordinator/cluster/dispatch.h"
 #include "coordinator/cluster/placement.h"
 #include "coordinator/engine/need.h"
-#include "coordinator/model/forward.h"
 #include "experts/apply.h"
 
 uint64_t tr_memory_need_sum(const tr_memory_need *n)
@@ -52,15 +50,13 @@ static void add_coordinator(const tr_memory_need_options *o, const tr_gguf *g,
                             .threads = o->threads,
                             .context = o->context,
                             .n_sequences = 1,
+                            .max_logits = 1,
                             .max_rows = o->max_rows,
                             .n_workers = o->n_workers };
-    tr_kv_shape kv = tr_need_kv_shape(c, o->exact ? TR_TYPE_F32 : o->kv_type);
+    tr_need n = tr_need_of(&e, c, map);
 
-    kv.kernels = o->kernels;
-    need->cache = tr_need_of(&e, c, map).cache;
-    need->buffers = tr_forward_bytes(c, &kv, o->threads, o->max_rows, o->context) +
-                    tr_dispatch_bytes(map, o->max_rows, o->n_workers == 0) +
-                    c->n_vocab * sizeof(float);
+    need->cache = n.cache;
+    need->buffers = n.buffers;
 }
 
 tr_status tr_memory_need_read(const tr_gguf *g, const tr_memory_need_options *o,

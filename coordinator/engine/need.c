@@ -3,7 +3,8 @@
 #include "coordinator/engine/need.h"
 
 #include "base/memory.h"
-#include "coordinator/model/attention.h"
+#include "coordinator/cluster/dispatch.h"
+#include "coordinator/model/forward.h"
 
 tr_kv_shape tr_need_kv_shape(const tr_model_config *c, tr_type type)
 {
@@ -47,7 +48,9 @@ tr_need tr_need_of(const tr_engine_options *o, const tr_model_config *c, const t
     n.window_pages = window_pages_for(o, &shape, n.pages);
     n.cache = (uint64_t)n.pages * tr_kv_page_size(&shape) +
               (uint64_t)n.window_pages * tr_kv_window_page_size(&shape);
-    n.scores = (uint64_t)threads * tr_attention_scratch(&shape, o->context) * sizeof(float);
+    n.buffers = tr_forward_bytes(c, &shape, threads, o->max_rows, o->context) +
+                tr_dispatch_bytes(map, o->max_rows, o->n_workers == 0) +
+                (uint64_t)o->max_logits * c->n_vocab * sizeof(float);
     n.dense = tr_model_dense_bytes(o->gguf, map);
     n.experts = o->n_workers == 0 ? tr_need_experts(map) : 0;
     return n;
@@ -65,15 +68,15 @@ static const char *what_to_do(const tr_need *n, const tr_engine_options *o, uint
 
 tr_status tr_need_check(const tr_need *n, const tr_engine_options *o)
 {
-    uint64_t sum = n->cache + n->scores + n->dense + n->experts;
+    uint64_t sum = n->cache + n->buffers + n->dense + n->experts;
     uint64_t there = o->memory ? o->memory : tr_memory_available();
 
     if (there == 0 || sum <= there) /* 0: the system does not tell */
         return TR_OK;
     return tr_fail(TR_E_MEMORY,
                    "%llu bytes of memory are needed here (weights %llu, keys and values %llu, "
-                   "attention %llu), but %llu are available: %s",
+                   "buffers %llu), but %llu are available: %s",
                    (unsigned long long)sum, (unsigned long long)(n->dense + n->experts),
-                   (unsigned long long)n->cache, (unsigned long long)n->scores,
+                   (unsigned long long)n->cache, (unsigned long long)n->buffers,
                    (unsigned long long)there, what_to_do(n, o, there));
 }

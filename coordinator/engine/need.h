@@ -3,9 +3,9 @@
  * USE     tr_need n = tr_need_of(&options, &config, &map);
  *         st = tr_need_check(&n, &options);
  *
- * Weights are counted as the file has them (panels add a few percent), the cache with all its
- * pages, though these become resident when they are used: what is promised to requests must be
- * there.
+ * Weights are counted as the file has them (panels add a few percent), without the program itself,
+ * its vocabulary and messages (some ten MiB more); the cache with all its pages, though these
+ * become resident when they are used: what is promised to requests must be there.
  *
  * FAILS   TR_E_MEMORY  with one line: what is needed for what, and what there is
  *
@@ -18,7 +18,7 @@
 typedef struct {
     size_t pages, window_pages; /* of the cache; kv.h */
     uint64_t cache;             /* bytes of them */
-    uint64_t scores;            /* of attention, for the whole context, on all threads */
+    uint64_t buffers;           /* of a step: rows, attention's and experts' scratch, logits */
     uint64_t dense, experts;    /* weights; experts only where they are hosted here */
 } tr_need;
 

@@ -80,7 +80,7 @@ static void what_does_not_fit_is_refused_with_the_numbers(void **state)
     o.threads = 2;
     assert_int_equal(tr_model_config_read(gguf, &c), TR_OK);
     tr_need n = tr_need_of(&o, &c, &map);
-    uint64_t sum = n.dense + n.experts + n.cache + n.scores;
+    uint64_t sum = n.dense + n.experts + n.cache + n.buffers;
     assert_true(n.experts == tr_need_experts(&map) && n.experts > n.dense && n.dense > 0);
     o.memory = sum;
     assert_int_equal(tr_need_check(&n, &o), TR_OK);
