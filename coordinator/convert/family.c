@@ -288,6 +288,21 @@ static tr_status read_llama3(tr_hf_model *m, const json_t *o)
     return TR_OK;
 }
 
+static tr_status read_linear(tr_hf_model *m, const json_t *o)
+{
+    float factor = 0.0f;
+
+    tr_status st = tr_json_real(m->config, o, "factor", &factor);
+    if (st == TR_OK && !(factor >= 1.0f))
+        st = tr_fail(TR_E_FORMAT, "%s: the factor of \"rope_scaling\" is less than 1",
+                     m->config->path);
+    if (st != TR_OK)
+        return st;
+    tr_family_put_text(m, "rope.scaling.type", "linear");
+    tr_family_put_real(m, "rope.scaling.factor", factor);
+    return TR_OK;
+}
+
 tr_status tr_family_rope(tr_hf_model *m)
 {
     const char *kind;
@@ -300,6 +315,8 @@ tr_status tr_family_rope(tr_hf_model *m)
         return read_yarn(m, o);
     if (strcmp(kind, "llama3") == 0)
         return read_llama3(m, o);
+    if (strcmp(kind, "linear") == 0)
+        return read_linear(m, o);
     return tr_fail(TR_E_UNSUPPORTED, "%s: rotary scaling \"%.40s\" is not supported",
                    m->config->path, kind);
 }

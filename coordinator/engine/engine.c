@@ -100,6 +100,13 @@ static tr_status load_local(tr_engine *e, load_watch *w)
     return st;
 }
 
+static void ignore_groups(tr_model_config *c)
+{
+    if (c->n_groups <= 1)
+        tr_log(TR_LOG_WARN, "--expert-groups off: this model has none");
+    c->n_groups = 0;
+}
+
 /* Kernels first: workers and coordinator must agree on the table before anything is loaded for
  * it.  Then everybody loads at once. */
 static tr_status join_and_load(tr_engine *e)
@@ -151,7 +158,7 @@ static tr_status join_and_load(tr_engine *e)
                       e->o.progress);
     st = tr_model_open(e->o.gguf, &e->compute, watch_dense, &w, &e->model);
     if (st == TR_OK && e->o.ignores_groups)
-        e->model->config.n_groups = 0;
+        ignore_groups(&e->model->config);
     if (st == TR_OK)
         st = e->cluster ? tr_cluster_wait_ready(e->cluster, e->o.load_timeout, watch_experts, &w)
                         : load_local(e, &w);

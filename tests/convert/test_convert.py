@@ -138,6 +138,17 @@ def families():
         print("  %s: %d tensors, as they were" % (name, len(b.t)))
 
 
+def linear_scaling():
+    folder, out = place("linear"), place("linear.gguf")
+    to_hf(os.path.join(MODELS, "llama.F32.gguf"), folder)
+    edit_json(os.path.join(folder, "config.json"), lambda o: o.update(
+        rope_scaling={"rope_type": "linear", "factor": 4.0}))
+    if convert(folder, out):
+        kv = ggufio.GGUF(out).kv
+        check((kv.get("llama.rope.scaling.type"), kv.get("llama.rope.scaling.factor")) ==
+              ("linear", 4.0), "linear scaling: %s" % kv.get("llama.rope.scaling.type"))
+
+
 def types():
     model = os.path.join(MODELS, "qwen3moe.F32.gguf")
     a = ggufio.GGUF(model)
@@ -339,7 +350,7 @@ def wrong():
 
 def main():
     try:
-        for part in (families, types, float8, interrupted, wrong) + ((demo,) if DEMO else ()):
+        for part in (families, linear_scaling, types, float8, interrupted, wrong) + ((demo,) if DEMO else ()):
             begin = time.time()
             part()
             print("%s: %.1f s" % (part.__name__, time.time() - begin))
