@@ -350,7 +350,8 @@ def wrong():
 
 def main():
     try:
-        for part in (families, linear_scaling, types, float8, interrupted, wrong) + ((demo,) if DEMO else ()):
+        parts = (families, linear_scaling, types, float8, interrupted, wrong)
+        for part in parts + ((demo,) if DEMO else ()):
             begin = time.time()
             part()
             print("%s: %.1f s" % (part.__name__, time.time() - begin))
