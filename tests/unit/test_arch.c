@@ -365,11 +365,12 @@ static void linear_scaling_divides_positions(void **state)
                         { .key = "rope.scaling.factor", .real = 4.0f } },
                       NULL };
     tr_model_config c;
-    double inverse[4];
+    double inverse[64];
 
     (void)state;
     assert_int_equal(read_own(&with, &c), TR_OK);
     assert_true(c.rope_linear == 4.0f);
+    assert_in_range(c.n_rot, 2, 128);
     tr_rope_frequencies(&c, NULL, inverse);
     assert_true(inverse[0] == 0.25);
 }
