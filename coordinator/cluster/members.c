@@ -16,6 +16,8 @@
  * a slow disk in one piece. */
 static const tr_time look_period = 5 * TR_MS;
 static const tr_time loading_silence = 120 * TR_SECOND;
+/* One that loads more than its first experts speaks after each. */
+static const tr_time adopting_patience = 5 * TR_SECOND;
 
 /* After so long without another a worker's refused answers are forgotten. */
 static const tr_time refused_memory = 600 * TR_SECOND;
@@ -399,21 +401,35 @@ static tr_status drain(tr_members *m, tr_time timeout)
     }
 }
 
+static bool may_be_reading(const tr_member *w)
+{
+    return w->state == TR_MEMBER_LOADING || w->is_adopting || w->fetching;
+}
+
+/* How long a worker may be silent before it is suspect; INT64_MAX: for ever. */
+static tr_time patience_with(const tr_members *m, const tr_member *w)
+{
+    tr_time patience = m->o.suspect_timeout;
+
+    if (patience == 0 || w->state == TR_MEMBER_LOADING)
+        return INT64_MAX;
+    return may_be_reading(w) && patience < adopting_patience ? adopting_patience : patience;
+}
+
 /* After a drain: who has said nothing for too long?  Workers that have not joined yet have the
  * join's own deadline.  Whoever was away itself (a stopped job that goes on) has not listened. */
 static void find_silent(tr_members *m, tr_time now)
 {
     for (uint32_t peer = 1; peer <= m->n; peer++) {
         const tr_member *w = &m->member[peer - 1];
-        bool is_loading = w->state == TR_MEMBER_LOADING || w->is_adopting || w->fetching;
-        tr_time limit = is_loading ? loading_silence : m->o.silence_timeout;
+        tr_time limit = may_be_reading(w) ? loading_silence : m->o.silence_timeout;
         tr_time since = w->heard > m->attentive ? w->heard : m->attentive;
         double seconds = (double)(now - since) / (double)TR_SECOND;
         if (w->state < TR_MEMBER_LOADING || w->state >= TR_MEMBER_LOST)
             continue;
         if (now - since > limit)
             tr_members_lose(m, peer, "is silent for %.1f s: it hangs or is cut off", seconds);
-        else if (m->o.suspect_timeout > 0 && now - since > m->o.suspect_timeout && !is_loading)
+        else if (now - since > patience_with(m, w))
             suspect_silent(m, peer, "is silent for %.2f s", seconds);
     }
 }

@@ -624,6 +624,25 @@ static void a_worker_that_has_nothing_to_load_is_not_waited_for(void **state)
     assert_int_equal(j.worker[0].st, TR_OK);
 }
 
+/* Who adopts may be slow, but a job that is idle must notice that it hangs. */
+static void a_worker_that_hangs_while_it_adopts_is_suspected(void **state)
+{
+    job j;
+
+    (void)state;
+    prepare(&j, 1);
+    j.options.suspect_timeout = 200 * TR_MS;
+    j.options.silence_timeout = 60 * TR_SECOND;
+    j.worker[0].conduct = FALL_SILENT;
+    assert_int_equal(open_members(&j), TR_OK);
+    assert_int_equal(assign_nothing(&j), TR_OK);
+    assert_int_equal(await_ready(&j), TR_OK);
+    assert_int_equal(assign_nothing(&j), TR_OK); /* more */
+    assert_true(tr_members_get(j.members, 1)->is_adopting);
+    pump_until(&j, TR_MEMBER_SUSPECT);
+    finish(&j);
+}
+
 /* That it speaks does not show that it answers. */
 static void a_worker_that_is_late_is_taken_back_for_an_answer_only(void **state)
 {
@@ -757,6 +776,7 @@ int main(void)
         cmocka_unit_test(a_worker_that_falls_silent_is_named),
         cmocka_unit_test(a_worker_that_pauses_is_suspected_and_taken_back),
         cmocka_unit_test(a_worker_that_has_nothing_to_load_is_not_waited_for),
+        cmocka_unit_test(a_worker_that_hangs_while_it_adopts_is_suspected),
         cmocka_unit_test(a_worker_that_is_late_is_taken_back_for_an_answer_only),
         cmocka_unit_test(who_is_taken_back_for_an_answer_is_not_silent),
         cmocka_unit_test(an_absent_coordinator_blames_nobody),
