@@ -21,11 +21,13 @@ fail() {
 
 # Processes of this test that are alive (zombies have no environment).
 left_behind() {
-  local pid
+  local pid words
   for pid in /proc/[0-9]*; do
     pid=${pid#/proc/}
     [ "$pid" = "$$" ] && continue
-    case $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") in
+    words=() # read without a process of its own: this runs after every command
+    mapfile -d '' -t words 2>/dev/null <"/proc/$pid/cmdline" || continue
+    case "${words[*]}" in
     *troupe* | *mpirun* | *orted*)
       if grep -qz "^TROUPE_TEST_MARK=$TROUPE_TEST_MARK$" "/proc/$pid/environ" 2>/dev/null; then
         echo "$pid"
