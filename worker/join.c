@@ -24,7 +24,7 @@
  * the network is gone. */
 static const tr_time invite_timeout = 120 * TR_SECOND;
 static const tr_time wait_period = 20 * TR_MS;
-static const tr_time look_period = 5 * TR_MS;
+static const tr_time look_period = 10 * TR_MS;
 static const tr_time progress_period = 100 * TR_MS;
 
 enum { SILENCES = 15 }; /* of a worker's, that the coordinator may be silent */

@@ -127,7 +127,7 @@ static tr_time heartbeat(const tr_cluster_options *o)
                         ? o->suspect_timeout
                         : o->silence_timeout;
 
-    return limit / 16 > 10 * TR_MS ? limit / 16 : 10 * TR_MS;
+    return limit / 8 > 10 * TR_MS ? limit / 8 : 10 * TR_MS;
 }
 
 /* Workers open the file by this path: it must not depend on where they were started. */

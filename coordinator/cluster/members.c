@@ -14,7 +14,7 @@
 
 /* How often a pump really looks, and how long a loading worker may be silent: one expert comes from
  * a slow disk in one piece. */
-static const tr_time look_period = 5 * TR_MS;
+static const tr_time look_period = 10 * TR_MS;
 static const tr_time loading_silence = 120 * TR_SECOND;
 /* One that loads more than its first experts speaks after each. */
 static const tr_time adopting_patience = 5 * TR_SECOND;
