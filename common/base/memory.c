@@ -11,7 +11,7 @@
 
 /* From here on a block gets pages of its own: they are zero without being touched, can be
  * huge, and go back to the system when freed. */
-enum { PAGES_FROM = 1 << 20, HUGE_FROM = 2 << 20 };
+enum { PAGES_FROM = 1 << 20 };
 
 tr_status tr_memory_new(size_t size, const char *what, void **out)
 {
@@ -29,7 +29,7 @@ tr_status tr_memory_new(size_t size, const char *what, void **out)
         block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (block == MAP_FAILED)
             block = NULL;
-        else if (size >= HUGE_FROM)
+        else if (size >= TR_HUGE_PAGE)
             madvise(block, size, MADV_HUGEPAGE);
     }
     if (!block)
@@ -47,6 +47,19 @@ void tr_memory_free(void **block, size_t size)
     else
         munmap(*block, size);
     *block = NULL;
+}
+
+void tr_memory_take(void *at, size_t size)
+{
+#ifdef MADV_POPULATE_WRITE
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = (uintptr_t)at / page * page;
+
+    madvise((void *)from, (uintptr_t)at + size - from, MADV_POPULATE_WRITE);
+#else
+    (void)at;
+    (void)size;
+#endif
 }
 
 tr_status tr_arena_init(tr_arena *a, size_t size, const char *what)

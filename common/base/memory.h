@@ -14,7 +14,11 @@
 #include "base/bytes.h"
 #include "base/status.h"
 
-enum { TR_ALIGN = 64 }; /* a cache line, and the widest vector */
+enum {
+    TR_ALIGN = 64, /* a cache line, and the widest vector */
+    TR_HUGE_PAGE =
+        2 << 20, /* blocks from this size on come in such pages, if the system has them */
+};
 
 /* size bytes, 64-byte aligned and zeroed.  Large blocks come in pages of their own, which
  * become resident when first touched.  what names the block in the error line. */
@@ -22,6 +26,10 @@ tr_status tr_memory_new(size_t size, const char *what, void **out);
 
 /* size as given to tr_memory_new.  Clears *block; does nothing when it is NULL. */
 void tr_memory_free(void **block, size_t size);
+
+/* Make a part of a large block resident now and not when it is touched.  Does nothing where the
+ * system can't. */
+void tr_memory_take(void *at, size_t size);
 
 typedef struct {
     uint8_t *base;

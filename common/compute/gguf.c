@@ -568,29 +568,49 @@ void tr_gguf_close(tr_gguf **gguf)
     *gguf = NULL;
 }
 
+/* How many bytes of a part could be read; fewer than size at its end, and where reading fails, for
+ * which *error then stands. */
+static size_t read_part(const tr_gguf *g, uint64_t offset, size_t size, uint8_t *to, int *error)
+{
+    size_t done = 0;
+
+    *error = 0;
+    while (done < size) {
+        ssize_t n = pread(g->fd, to + done, size - done, (off_t)(offset + done));
+        if (n > 0)
+            done += (size_t)n;
+        else if (n == 0 || errno != EINTR) {
+            *error = n < 0 ? errno : 0;
+            break;
+        }
+    }
+    return done;
+}
+
 tr_status tr_gguf_read(const tr_gguf *model, uint64_t offset, size_t size, void *to)
 {
     const tr_gguf *g = tr_gguf_part_at(model, &offset);
-    uint8_t *at = to;
+    int error;
 
     if (g->fd < 0)
         return tr_fail(TR_E_IO, "model %s: has no file to read from", g->path);
     tr_status st = tr_fault_before_read(size);
     if (st != TR_OK)
         return st;
-    while (size > 0) {
-        ssize_t n = pread(g->fd, at, size, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return tr_fail(TR_E_IO, "model %s: read at byte %llu: %s", g->path,
-                           (unsigned long long)offset, strerror(errno));
-        if (n == 0)
-            return tr_fail(TR_E_IO, "model %s: ends at byte %llu: it was cut while in use", g->path,
-                           (unsigned long long)offset);
-        at += n;
-        offset += (uint64_t)n;
-        size -= (size_t)n;
-    }
+    size_t done = read_part(g, offset, size, to, &error);
+    unsigned long long at = offset + done;
+    if (error)
+        return tr_fail(TR_E_IO, "model %s: read at byte %llu: %s", g->path, at, strerror(error));
+    if (done < size)
+        return tr_fail(TR_E_IO, "model %s: ends at byte %llu: it was cut while in use", g->path,
+                       at);
     return TR_OK;
+}
+
+bool tr_gguf_try_read(const tr_gguf *model, uint64_t offset, size_t size, void *to)
+{
+    const tr_gguf *g = tr_gguf_part_at(model, &offset);
+    int error;
+
+    return g->fd >= 0 && read_part(g, offset, size, to, &error) == size;
 }

@@ -123,4 +123,8 @@ tr_status tr_gguf_get_strings(const tr_gguf *g, const char *key, tr_bytes **out,
  * did at open, or can't be read. */
 tr_status tr_gguf_read(const tr_gguf *g, uint64_t offset, size_t size, void *to);
 
+/* The same for one of many threads that read parts of what tr_fault_before_read was asked about:
+ * says nothing when it fails.  tr_gguf_read of the same bytes says why. */
+bool tr_gguf_try_read(const tr_gguf *g, uint64_t offset, size_t size, void *to);
+
 #endif

@@ -3,10 +3,12 @@
 #include "compute/matrix.h"
 
 #include "base/check.h"
+#include "base/fault.h"
 #include "base/memory.h"
 #include "compute/panels.h"
 
 #include <stdalign.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,82 +39,166 @@ static tr_matrix shape_of(const tr_gguf_tensor *t, size_t first, size_t count)
     return m;
 }
 
-/* Panels begin..end-1 of a stripe of rows, from a buffer to their place. */
+/* What one thread reads at once: small enough to be still in its cache when it is laid out. */
+enum { READ_AT_ONCE = 256 << 10 };
+
+/* A matrix on its way from the file to its place, in units of rows or of panels: one of them takes
+ * `in` bytes there and `out` here. */
 typedef struct {
+    const tr_gguf *g;
+    uint64_t offset;
     const tr_matrix *m;
-    const uint8_t *rows;
-    size_t n_rows, panel_size;
-    uint8_t *panels;
-} pack_job;
+    size_t n, in, out, in_last;
+    uint8_t *to;
+    uint8_t *buffer; /* [threads][piece * in], of panels; NULL: rows, which lie here as there */
+    size_t piece;    /* units */
+    atomic_size_t failed; /* no unit before it */
+} load_job;
 
-static void pack_range(void *ctx, size_t thread, size_t begin, size_t end)
+static size_t load_bytes(const load_job *j, size_t begin, size_t end)
 {
-    const pack_job *j = ctx;
+    return (end - begin) * j->in - (end == j->n ? j->in - j->in_last : 0);
+}
 
-    (void)thread;
+/* Where units from begin on go, or first to the thread's buffer. */
+static uint8_t *load_place(const load_job *j, size_t thread, size_t begin)
+{
+    return j->buffer ? j->buffer + thread * j->piece * j->in : j->to + begin * j->out;
+}
+
+static void lay_out(const load_job *j, const uint8_t *rows, size_t begin, size_t end)
+{
     for (size_t p = begin; p < end; p++) {
-        size_t left = j->n_rows - p * TR_PANEL;
-        tr_panel_pack(j->m->type, j->m->n_in, j->rows + p * TR_PANEL * j->m->row_size,
-                      j->m->row_size, left < TR_PANEL ? left : TR_PANEL,
-                      j->panels + p * j->panel_size);
+        size_t left = j->m->n_out - p * TR_PANEL;
+        tr_panel_pack(j->m->type, j->m->n_in, rows + (p - begin) * j->in, j->m->row_size,
+                      left < TR_PANEL ? left : TR_PANEL, j->to + p * j->out);
     }
 }
 
-/* Read stripes of whole panels into a buffer; all threads lay them out, and so touch first what
- * they will use. */
-static tr_status load_panels(tr_pool *pool, const tr_gguf *g, const tr_gguf_tensor *t,
-                             uint64_t offset, const tr_matrix *m, uint8_t *panels)
+static void load_range(void *ctx, size_t thread, size_t begin, size_t end)
 {
-    enum { STRIPE = 1 << 20 };
-    size_t panel_size = tr_panel_size(m->type, m->n_in);
-    size_t per_stripe = STRIPE / (TR_PANEL * m->row_size);
-    size_t stripe = (per_stripe ? per_stripe : 1) * TR_PANEL; /* rows */
+    load_job *j = ctx;
 
-    stripe = stripe < m->n_out ? stripe : m->n_out;
-    void *buffer = malloc(stripe * m->row_size);
-    if (!buffer)
-        return tr_fail(TR_E_MEMORY, "tensor %s: no memory for a stripe of %zu rows", t->name,
-                       stripe);
-    tr_status st = TR_OK;
-    for (size_t row = 0; row < m->n_out && st == TR_OK; row += stripe) {
-        size_t n = m->n_out - row < stripe ? m->n_out - row : stripe;
-        st = tr_gguf_read(g, offset + row * m->row_size, n * m->row_size, buffer);
-        if (st != TR_OK)
-            break;
-        pack_job j = { m, buffer, n, panel_size, panels + row / TR_PANEL * panel_size };
-        tr_pool_for(pool, (n + TR_PANEL - 1) / TR_PANEL, 1, pack_range, &j);
+    for (size_t at = begin; at < end; at += j->piece) {
+        size_t to = end - at > j->piece ? at + j->piece : end;
+        uint8_t *place = load_place(j, thread, at);
+        if (!tr_gguf_try_read(j->g, j->offset + at * j->in, load_bytes(j, at, to), place)) {
+            size_t before = atomic_load(&j->failed);
+            while (at < before && !atomic_compare_exchange_weak(&j->failed, &before, at))
+                ;
+            return;
+        }
+        if (j->buffer)
+            lay_out(j, place, at, to);
     }
-    free(buffer);
+}
+
+/* From where a thread failed: by this one alone, which says why. */
+static tr_status load_rest(load_job *j)
+{
+    tr_status st = TR_OK;
+
+    for (size_t at = atomic_load(&j->failed); at < j->n && st == TR_OK; at += j->piece) {
+        size_t to = j->n - at > j->piece ? at + j->piece : j->n;
+        uint8_t *place = load_place(j, 0, at);
+        st = tr_gguf_read(j->g, j->offset + at * j->in, load_bytes(j, at, to), place);
+        if (st == TR_OK && j->buffer)
+            lay_out(j, place, at, to);
+    }
     return st;
 }
 
-/* pool NULL: rows as in the file; else panels. */
-static tr_status load_into(tr_pool *pool, const tr_gguf *g, const tr_gguf_tensor *t, size_t first,
-                           size_t count, void *memory, tr_matrix *out)
+/* All threads read and lay out pieces; none waits for another until the end. */
+static tr_status load_by(tr_pool *pool, load_job *j)
 {
-    tr_matrix m = shape_of(t, first, count);
-    uint64_t offset = t->offset + first * m.row_size * t->dim[1];
+    tr_status st = tr_fault_before_read(load_bytes(j, 0, j->n));
 
-    m.data = memory;
-    tr_status st = pool ? load_panels(pool, g, t, offset, &m, memory)
-                        : tr_gguf_read(g, offset, m.row_size * m.n_out, memory);
     if (st != TR_OK)
         return st;
-    if (pool)
-        m.layout = TR_LAYOUT_PANELS;
-    *out = m;
-    return TR_OK;
+    j->piece = READ_AT_ONCE / j->in ? READ_AT_ONCE / j->in : 1;
+    atomic_init(&j->failed, j->n);
+    tr_pool_for(pool, j->n, 1, load_range, j);
+    return load_rest(j);
 }
 
-static tr_status load_new(tr_pool *pool, const tr_gguf *g, const tr_gguf_tensor *t, size_t first,
-                          size_t count, size_t size, tr_weights *out)
+static tr_status load_rows(tr_pool *pool, load_job *j)
+{
+    j->n = j->m->n_out;
+    j->in = j->in_last = j->out = j->m->row_size;
+    return load_by(pool, j);
+}
+
+static tr_status load_panels(tr_pool *pool, load_job *j)
+{
+    size_t rest = j->m->n_out % TR_PANEL;
+
+    j->n = (j->m->n_out + TR_PANEL - 1) / TR_PANEL;
+    j->in = TR_PANEL * j->m->row_size;
+    j->in_last = (rest ? rest : TR_PANEL) * j->m->row_size;
+    j->out = tr_panel_size(j->m->type, j->m->n_in);
+    size_t piece = j->in > READ_AT_ONCE ? j->in : READ_AT_ONCE;
+    j->buffer = malloc(tr_pool_threads(pool) * piece);
+    if (!j->buffer)
+        return tr_fail(TR_E_MEMORY, "loading: no memory to read %zu bytes at once", piece);
+    tr_status st = load_by(pool, j);
+    free(j->buffer);
+    return st;
+}
+
+/* Without a pool: rows as in the file, by this thread. */
+static tr_status load_into(tr_pool *pool, bool as_panels, const tr_gguf *g, const tr_gguf_tensor *t,
+                           size_t first, size_t count, void *memory, tr_matrix *out)
+{
+    tr_matrix m = shape_of(t, first, count);
+    load_job j = {
+        .g = g, .offset = t->offset + first * m.row_size * t->dim[1], .m = &m, .to = memory
+    };
+
+    m.data = memory;
+    m.layout = pool && as_panels ? TR_LAYOUT_PANELS : TR_LAYOUT_ROWS;
+    tr_status st = !pool       ? tr_gguf_read(g, j.offset, m.row_size * m.n_out, memory)
+                   : as_panels ? load_panels(pool, &j)
+                               : load_rows(pool, &j);
+    if (st == TR_OK)
+        *out = m;
+    return st;
+}
+
+typedef struct {
+    uintptr_t begin, end;
+} pages;
+
+static void take_range(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    const pages *p = ctx;
+    uintptr_t first = p->begin / TR_HUGE_PAGE;
+
+    (void)thread;
+    for (uintptr_t i = first + begin; i < first + end; i++) {
+        uintptr_t from = i * TR_HUGE_PAGE > p->begin ? i * TR_HUGE_PAGE : p->begin;
+        uintptr_t to = (i + 1) * TR_HUGE_PAGE < p->end ? (i + 1) * TR_HUGE_PAGE : p->end;
+        tr_memory_take((void *)from, to - from);
+    }
+}
+
+void tr_pages_take(tr_pool *pool, void *memory, size_t size)
+{
+    pages p = { (uintptr_t)memory, (uintptr_t)memory + size };
+
+    tr_pool_for(pool, (p.end - 1) / TR_HUGE_PAGE - p.begin / TR_HUGE_PAGE + 1, 1, take_range, &p);
+}
+
+static tr_status load_new(tr_pool *pool, bool as_panels, const tr_gguf *g, const tr_gguf_tensor *t,
+                          size_t first, size_t count, size_t size, tr_weights *out)
 {
     tr_weights w = { .size = size };
 
     tr_status st = tr_memory_new(size, t->name, &w.data);
     if (st != TR_OK)
         return st;
-    st = load_into(pool, g, t, first, count, w.data, &w.matrix);
+    if (pool && size >= TR_HUGE_PAGE)
+        tr_pages_take(pool, w.data, size);
+    st = load_into(pool, as_panels, g, t, first, count, w.data, &w.matrix);
     if (st != TR_OK)
         tr_weights_free(&w);
     else
@@ -128,7 +214,7 @@ tr_status tr_weights_load(const tr_gguf *g, const tr_gguf_tensor *t, size_t firs
     if (st != TR_OK)
         return st;
     tr_matrix m = shape_of(t, first, count);
-    return load_new(NULL, g, t, first, count, m.row_size * m.n_out, out);
+    return load_new(NULL, false, g, t, first, count, m.row_size * m.n_out, out);
 }
 
 size_t tr_weights_size_for(const tr_compute *c, const tr_gguf_tensor *t, size_t count)
@@ -146,7 +232,7 @@ tr_status tr_weights_load_for(const tr_compute *c, const tr_gguf *g, const tr_gg
 
     if (st != TR_OK)
         return st;
-    return load_new(wants_panels(c, t->type) ? c->pool : NULL, g, t, first, count,
+    return load_new(c->pool, wants_panels(c, t->type), g, t, first, count,
                     tr_weights_size_for(c, t, count), out);
 }
 
@@ -157,7 +243,7 @@ tr_status tr_matrix_load_into(const tr_compute *c, const tr_gguf *g, const tr_gg
 
     if (st != TR_OK)
         return st;
-    return load_into(wants_panels(c, t->type) ? c->pool : NULL, g, t, first, count, memory, out);
+    return load_into(c->pool, wants_panels(c, t->type), g, t, first, count, memory, out);
 }
 
 void tr_weights_free(tr_weights *w)

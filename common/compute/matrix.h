@@ -36,7 +36,8 @@ tr_status tr_weights_load(const tr_gguf *g, const tr_gguf_tensor *t, size_t firs
                           tr_weights *out);
 
 /* The same, laid out as the kernel table likes it best: for matrices that are only multiplied
- * with.  Rows come from the file panel by panel, so no second copy is ever resident. */
+ * with.  All threads read and lay out a few panels at a time, so no second copy is ever resident.
+ */
 tr_status tr_weights_load_for(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *t,
                               size_t first, size_t count, tr_weights *out);
 
@@ -44,6 +45,10 @@ tr_status tr_weights_load_for(const tr_compute *c, const tr_gguf *g, const tr_gg
 tr_status tr_matrix_load_into(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *t,
                               size_t first, size_t count, void *memory, tr_matrix *out);
 size_t tr_weights_size_for(const tr_compute *c, const tr_gguf_tensor *t, size_t count);
+
+/* Take the pages of memory (tr_memory_new) that weights are about to fill from the system, each
+ * huge one by one thread: two that touch it first at once would both clear one. */
+void tr_pages_take(tr_pool *pool, void *memory, size_t size);
 void tr_weights_free(tr_weights *w);
 
 /* Row r of a matrix as n_in floats, however it lies. */

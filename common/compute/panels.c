@@ -1,8 +1,10 @@
-/* panels.c - from rows to panels.
+/* panels.c - from rows to panels, by a loop that the compiler makes again for each type.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "compute/panels.h"
 
 #include "base/check.h"
+#include "compute/block_formats.h"
+#include "compute/kernels_table.h"
 
 bool tr_panels_has(tr_type type)
 {
@@ -16,26 +18,31 @@ size_t tr_panel_size(tr_type type, size_t n_in)
 }
 
 /* Four codes of a row at a time: byte k of n bytes goes to vector k / 4. */
-static void spread(const uint8_t *bytes, size_t n, size_t row, uint8_t *vectors)
+TR_INLINE void spread(const uint8_t *bytes, size_t n, size_t row, uint8_t *vectors)
 {
     for (size_t k = 0; k < n; k += 4)
         memcpy(vectors + k / 4 * TR_PANEL_VECTOR + 4 * row, bytes + k, 4);
 }
 
 /* The fields of `bits` bits above bit `from` of 32 codes, 8 / bits of them in a byte: those of
- * vectors that are 32 * bits / 8 codes apart. */
-static void fields(const uint8_t *code, unsigned from, unsigned bits, uint8_t *out)
+ * vectors that are 32 * bits / 8 codes apart.  Four bytes are one number. */
+TR_INLINE void fields(const uint8_t *code, unsigned from, unsigned bits, uint8_t *out)
 {
-    size_t n = TR_BLOCK * bits / 8;
-    uint8_t mask = (uint8_t)((1u << bits) - 1);
+    const size_t n = TR_BLOCK * bits / 8;
+    const uint32_t mask = ((1u << bits) - 1) * 0x01010101u;
 
-    memset(out, 0, n);
-    for (size_t f = 0; f < 8 / bits; f++)
-        for (size_t k = 0; k < n; k++)
-            out[k] |= (uint8_t)((code[f * n + k] >> from & mask) << f * bits);
+    for (size_t k = 0; k < n; k += 4) {
+        uint32_t four = 0;
+        for (size_t f = 0; f < 8 / bits; f++) {
+            uint32_t codes;
+            memcpy(&codes, code + f * n + k, 4);
+            four |= (codes >> from & mask) << f * bits;
+        }
+        memcpy(out + k, &four, 4);
+    }
 }
 
-static void pack_codes(tr_panel_format f, const uint8_t *code, size_t row, uint8_t *out)
+TR_INLINE void pack_codes(tr_panel_format f, const uint8_t *code, size_t row, uint8_t *out)
 {
     uint8_t bytes[TR_BLOCK];
 
@@ -51,7 +58,7 @@ static void pack_codes(tr_panel_format f, const uint8_t *code, size_t row, uint8
     }
 }
 
-static void pack_small(tr_small kind, const tr_block_scales *s, size_t row, uint8_t *out)
+TR_INLINE void pack_small(tr_small kind, const tr_block_scales *s, size_t row, uint8_t *out)
 {
     switch (kind) {
     case TR_SMALL_NONE:
@@ -77,45 +84,67 @@ static void pack_small(tr_small kind, const tr_block_scales *s, size_t row, uint
     }
 }
 
-/* Block i of row r.  Nibbles that lie in the file as they do here are copied. */
-static void pack_block(tr_type type, tr_panel_format f, const tr_panel_parts *parts,
-                       const void *row, size_t i, size_t r, uint8_t *panel)
+/* Block `part` of the file's block at p, which is block i of row r.  Nibbles that lie in the file
+ * as they do here are copied. */
+TR_INLINE void pack_block(tr_type type, const tr_panel_parts *parts, const uint8_t *p, size_t part,
+                          size_t i, size_t r, uint8_t *panel)
 {
+    const tr_panel_format f = tr_panel_format_of(type);
+    const tr_block_format *file = &tr_block_formats[type];
     uint8_t *codes = panel + i * tr_panel_codes(f);
     uint16_t *halves = (uint16_t *)(void *)(panel + parts->halves) +
                        (f.is_super ? i / TR_SUPER : i) * f.n_half * TR_PANEL;
-    const uint8_t *nibbles = f.high == 0 ? tr_block_nibbles(type, row, i) : NULL;
-    tr_block_scales s;
+    tr_block_scales s = { 0 };
 
-    tr_block_get_scales(type, row, i, &s);
+    file->get_scales(p, part, &s);
     pack_small(f.small, &s, r, panel + parts->small + i * f.n_small * TR_PANEL);
     if (f.n_half > 0)
         halves[r] = s.d;
     if (f.n_half > 1)
         halves[TR_PANEL + r] = s.dmin;
-    if (nibbles) {
-        spread(nibbles, TR_BLOCK / 2, r, codes);
+    if (f.high == 0 && file->nibbles) {
+        spread(p + file->nibbles + part * TR_BLOCK / 2, TR_BLOCK / 2, r, codes);
     } else {
         uint8_t code[TR_BLOCK];
-        tr_block_get_codes(type, row, i, code);
+        if (file->get_codes)
+            file->get_codes(p, part, code);
+        else
+            tr_block_low_codes(p + file->nibbles + part * TR_BLOCK / 2, code);
         pack_codes(f, code, r, codes);
+    }
+}
+
+TR_INLINE void pack_panel(tr_type type, size_t n_in, const uint8_t *rows, size_t row_size,
+                          size_t n_rows, uint8_t *panel)
+{
+    const bool is_super = tr_panel_format_of(type).is_super;
+    const tr_panel_parts parts = tr_panel_parts_of(tr_panel_format_of(type), n_in);
+    const size_t size = tr_type_get(type)->size;
+
+    if (n_rows < TR_PANEL)
+        memset(panel, 0, parts.end);
+    for (size_t i = 0; i < n_in / TR_BLOCK; i++) {
+        const uint8_t *p = rows + (is_super ? i / TR_SUPER : i) * size;
+        for (size_t r = 0; r < n_rows; r++)
+            pack_block(type, &parts, p + r * row_size, is_super ? i % TR_SUPER : 0, i, r, panel);
     }
 }
 
 void tr_panel_pack(tr_type type, size_t n_in, const void *rows, size_t row_size, size_t n_rows,
                    void *panel)
 {
-    tr_panel_format f = tr_panel_format_of(type);
-    tr_panel_parts parts = tr_panel_parts_of(f, n_in);
-
-    TR_CHECK(tr_panels_has(type));
     TR_CHECK(n_rows >= 1);
     TR_CHECK(n_rows <= TR_PANEL);
-    if (n_rows < TR_PANEL)
-        memset(panel, 0, parts.end);
-    for (size_t i = 0; i < n_in / TR_BLOCK; i++)
-        for (size_t r = 0; r < n_rows; r++)
-            pack_block(type, f, &parts, (const uint8_t *)rows + r * row_size, i, r, panel);
+    switch (type) {
+#define PACK(name, its_type)                                                                       \
+    case its_type:                                                                                 \
+        pack_panel(its_type, n_in, rows, row_size, n_rows, panel);                                 \
+        return;
+        TR_PANEL_TYPES(PACK)
+#undef PACK
+    default:
+        TR_CHECK(tr_panels_has(type));
+    }
 }
 
 /* ---- and back ---------------------------------------------------------------------------- */

@@ -14,7 +14,7 @@ enum { SLAB = 64 << 20 };
 typedef struct slab {
     struct slab *older;
     void *memory;
-    size_t size, used;
+    size_t size, used, taken; /* taken: bytes whose pages are there */
 } slab;
 
 struct tr_shards {
@@ -83,6 +83,21 @@ void tr_shards_free(tr_shards **shards)
     *shards = NULL;
 }
 
+/* A page for each thread at a time, so that all clear pages and fill them soon after. */
+static void take_pages(tr_shards *s)
+{
+    tr_pool *pool = s->compute->pool;
+    slab *b = s->newest;
+
+    if (!pool || b->used <= b->taken)
+        return;
+    size_t step = tr_pool_threads(pool) * TR_HUGE_PAGE;
+    size_t to = (b->used + step - 1) / step * step;
+    to = to < b->size ? to : b->size;
+    tr_pages_take(pool, (uint8_t *)b->memory + b->taken, to - b->taken);
+    b->taken = to;
+}
+
 /* Room for size bytes at the end of the newest slab, which is a new one if need be. */
 static tr_status reserve(tr_shards *s, size_t size, void **out)
 {
@@ -101,6 +116,7 @@ static tr_status reserve(tr_shards *s, size_t size, void **out)
     }
     *out = (uint8_t *)s->newest->memory + s->newest->used;
     s->newest->used += size;
+    take_pages(s);
     return TR_OK;
 }
 

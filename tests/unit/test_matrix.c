@@ -191,6 +191,56 @@ static void a_file_that_was_cut_since_is_an_error(void **state)
     fixture_fini(&f);
 }
 
+/* Panels, where this machine has a table that wants them. */
+static void any_number_of_threads_loads_the_same_matrix(void **state)
+{
+    float want[N_IN], got[N_IN];
+
+    (void)state;
+    for (size_t i = 0; i < N_TYPES; i++) {
+        fixture f;
+        fixture_init(&f, types[i]);
+        size_t row_size = f.size / (N_OUT * N_MATRICES);
+        for (size_t threads = 1; threads <= 5; threads++) {
+            tr_compute c = { .kernels = tr_kernels_select(tr_cpu_features(), NULL) };
+            tr_weights w;
+            assert_int_equal(tr_pool_new(threads, &c.pool), TR_OK);
+            assert_int_equal(tr_weights_load_for(&c, f.g, f.t, 0, N_MATRICES, &w), TR_OK);
+            assert_int_equal(w.matrix.n_out, N_OUT * N_MATRICES);
+            for (size_t r = 0; r < w.matrix.n_out; r++) {
+                tr_dequantise_row(types[i], f.data + r * row_size, N_IN, want);
+                tr_matrix_row(&w.matrix, r, got);
+                assert_memory_equal(got, want, sizeof want);
+            }
+            tr_weights_free(&w);
+            tr_pool_free(&c.pool);
+        }
+        fixture_fini(&f);
+    }
+}
+
+/* Threads say nothing; the one that waits for them says it once. */
+static void a_file_cut_while_threads_load_it_is_an_error(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_TYPES; i++) {
+        tr_compute c = { .kernels = tr_kernels_select(tr_cpu_features(), NULL) };
+        tr_weights w = { .size = 99 };
+        char line[256] = "";
+        fixture f;
+        fixture_init(&f, types[i]);
+        assert_int_equal(tr_pool_new(3, &c.pool), TR_OK);
+        assert_int_equal(truncate(f.path, HEADER + (off_t)f.size / 2), 0);
+        tr_fail_capture_begin(line, sizeof line);
+        assert_int_equal(tr_weights_load_for(&c, f.g, f.t, 0, N_MATRICES, &w), TR_E_IO);
+        tr_fail_capture_end();
+        assert_non_null(strstr(line, "was cut while in use"));
+        assert_int_equal(w.size, 99);
+        tr_pool_free(&c.pool);
+        fixture_fini(&f);
+    }
+}
+
 /* ---- linear maps --------------------------------------------------------------------- */
 
 typedef struct {
@@ -305,6 +355,8 @@ int main(void)
         cmocka_unit_test(a_vector_is_the_tensor_in_floats),
         cmocka_unit_test(a_type_without_kernels_is_refused_by_name),
         cmocka_unit_test(a_file_that_was_cut_since_is_an_error),
+        cmocka_unit_test(any_number_of_threads_loads_the_same_matrix),
+        cmocka_unit_test(a_file_cut_while_threads_load_it_is_an_error),
         cmocka_unit_test(linear_maps_are_right_and_the_same_for_any_threads),
         cmocka_unit_test(each_weight_type_has_its_activations),
     };
