@@ -87,6 +87,15 @@ typedef struct {
 typedef void (*tr_matmul_fn)(const tr_matrix *w, size_t out_begin, size_t out_end, const void *x,
                              size_t x_stride, size_t n_rows, float *y, size_t y_stride);
 
+/* out[i][k] = sum over j of q[i][j] * keys[k][j], for each of n_queries vectors and of n rows of
+ * dim values. */
+typedef void (*tr_dots_fn)(const float *const *q, size_t n_queries, const void *keys, size_t n,
+                           size_t dim, float *const *out);
+
+/* out[i][j] += w[i][k] * values[k][j], for k in order. */
+typedef void (*tr_mix_fn)(const float *const *w, size_t n_queries, const void *values, size_t n,
+                          size_t dim, float *const *out);
+
 typedef struct {
     const char *name; /* "c", "avx2", "avx512", "neon" */
 
@@ -111,11 +120,10 @@ typedef struct {
     /* gate[i] = silu(gate[i]) * up[i], silu(x) = x / (1 + exp(-x)). */
     void (*silu_mul)(float *gate, const float *up, size_t n);
 
-    /* out[i] = sum of q[j] * keys[i][j], keys [n][dim]: scores of a page of a cache. */
-    void (*dots)(const float *q, const float *keys, size_t n, size_t dim, float *out);
-
-    /* out[j] += w[i] * values[i][j] for i in order, values [n][dim]. */
-    void (*mix)(const float *w, const float *values, size_t n, size_t dim, float *out);
+    /* Scores of rows of a cache, and their sum, whatever type they are kept as: F32, F16 or Q8_0
+     * (dim a multiple of 32); NULL for others.  The bits are those of the same rows as floats. */
+    tr_dots_fn dots[TR_TYPE_COUNT];
+    tr_mix_fn mix[TR_TYPE_COUNT];
 
     /* y[i] += a * x[i]. */
     void (*axpy_f32)(float a, const float *x, size_t n, float *y);

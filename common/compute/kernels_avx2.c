@@ -5,68 +5,20 @@
  * the sums below are bound by loads and integer work, so the promise costs nothing, and a
  * cluster whose machines differ still agrees to the last bit.
  *
- * Products with 8-bit activations are in kernels_avx2_panels.c.
+ * Products with 8-bit activations are in kernels_avx2_panels.c, those with rows of a cache in
+ * kernels_avx2_cache.c.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include "compute/kernels_avx2_lanes.h"
 #include "compute/kernels_table.h"
-
 #include "compute/quant.h"
 
-#include <immintrin.h>
 #include <math.h>
 
 enum {
-    LANES = 16, /* partial sums of float products, as in kernels_c.c */
     CHUNK = 256,
     GROUP = 8, /* rows of x that share one pass over the weights */
 };
-
-/* ---- sums of float products ---------------------------------------------------------- */
-
-typedef struct {
-    __m256 lo, hi; /* lanes 0..7 and 8..15 */
-} lanes;
-
-static inline lanes lanes_zero(void)
-{
-    return (lanes){ _mm256_setzero_ps(), _mm256_setzero_ps() };
-}
-
-static inline lanes lanes_step(lanes s, const float *a, const float *b)
-{
-    s.lo = _mm256_add_ps(s.lo, _mm256_mul_ps(_mm256_loadu_ps(a), _mm256_loadu_ps(b)));
-    s.hi = _mm256_add_ps(s.hi, _mm256_mul_ps(_mm256_loadu_ps(a + 8), _mm256_loadu_ps(b + 8)));
-    return s;
-}
-
-/* The last n < LANES products.  The other lanes get +0, which changes no sum: a lane begins
- * at +0 and so is never -0. */
-static lanes lanes_rest(lanes s, const float *a, const float *b, size_t n)
-{
-    float x[LANES] = { 0 };
-    float y[LANES] = { 0 };
-
-    memcpy(x, a, n * sizeof *x);
-    memcpy(y, b, n * sizeof *y);
-    return lanes_step(s, x, y);
-}
-
-static inline lanes lanes_add(lanes s, const float *a, const float *b, size_t n)
-{
-    size_t i = 0;
-
-    for (; i + LANES <= n; i += LANES)
-        s = lanes_step(s, a + i, b + i);
-    return i < n ? lanes_rest(s, a + i, b + i, n - i) : s;
-}
-
-static inline float lanes_sum(lanes s)
-{
-    __m256 t8 = _mm256_add_ps(s.lo, s.hi);
-    __m128 t4 = _mm_add_ps(_mm256_castps256_ps128(t8), _mm256_extractf128_ps(t8, 1));
-    __m128 t2 = _mm_add_ps(t4, _mm_movehl_ps(t4, t4));
-    return _mm_cvtss_f32(_mm_add_ss(t2, _mm_movehdup_ps(t2)));
-}
 
 /* ---- products with float activations ------------------------------------------------- */
 
@@ -300,21 +252,6 @@ static float dot_f32(const float *a, const float *b, size_t n)
     return lanes_sum(lanes_add(lanes_zero(), a, b, n));
 }
 
-/* Four keys at once: their sums don't wait for each other. */
-static void dots(const float *q, const float *keys, size_t n, size_t dim, float *out)
-{
-    size_t k = 0;
-
-    for (; k + 4 <= n; k += 4) {
-        lanes s[4] = { lanes_zero(), lanes_zero(), lanes_zero(), lanes_zero() };
-        four_rows_add(s, q, (const uint8_t *)(keys + k * dim), dim * sizeof(float), 0, dim);
-        for (size_t j = 0; j < 4; j++)
-            out[k + j] = lanes_sum(s[j]);
-    }
-    for (; k < n; k++)
-        out[k] = dot_f32(q, keys + k * dim, dim);
-}
-
 static void rms_norm(const float *x, const float *w, size_t n, float eps, float *y)
 {
     float scale = 1.0f / sqrtf(dot_f32(x, x, n) / (float)n + eps);
@@ -398,29 +335,6 @@ static void axpy_f32(float a, const float *x, size_t n, float *y)
         y[i] += a * x[i];
 }
 
-/* Eight vectors of outputs stay in registers over all values. */
-static void mix(const float *w, const float *values, size_t n, size_t dim, float *out)
-{
-    size_t i = 0;
-
-    for (; i + 64 <= dim; i += 64) {
-        __m256 s[8];
-        for (size_t j = 0; j < 8; j++)
-            s[j] = _mm256_loadu_ps(out + i + 8 * j);
-        for (size_t k = 0; k < n; k++) {
-            __m256 a = _mm256_set1_ps(w[k]);
-            const float *v = values + k * dim + i;
-            for (size_t j = 0; j < 8; j++)
-                s[j] = _mm256_add_ps(s[j], _mm256_mul_ps(a, _mm256_loadu_ps(v + 8 * j)));
-        }
-        for (size_t j = 0; j < 8; j++)
-            _mm256_storeu_ps(out + i + 8 * j, s[j]);
-    }
-    if (i < dim)
-        for (size_t k = 0; k < n; k++)
-            axpy_f32(w[k], values + k * dim + i, dim - i, out + i);
-}
-
 static void to_f16(const float *x, size_t n, uint16_t *y)
 {
     size_t i = 0;
@@ -474,13 +388,12 @@ void tr_kernels_avx2(tr_kernels *k)
     for (uint32_t t = 0; t < TR_TYPE_COUNT; t++)
         if (k->matmul[TR_ACT_F32][t])
             k->matmul[TR_ACT_F32][t] = matmul_f32;
+    tr_kernels_avx2_cache(k);
     tr_kernels_avx2_panels(k);
     k->act_q8 = act_q8;
     k->rms_norm = rms_norm;
     k->softmax = softmax;
     k->silu_mul = silu_mul;
-    k->dots = dots;
-    k->mix = mix;
     k->axpy_f32 = axpy_f32;
     k->from_f16 = from_f16;
     k->from_q8_0 = from_q8_0;

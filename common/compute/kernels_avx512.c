@@ -1,124 +1,12 @@
 /* kernels_avx512.c - the table for x86-64 processors with AVX-512 and VNNI.
  *
  * Sixteen lanes are one vector here, so the partial sums of plain C are one register: the bits
- * are the same.  Products with 8-bit activations are in kernels_avx512_panels.c; what isn't
- * here is the AVX2 table's.
+ * are the same.  Products with 8-bit activations are in kernels_avx512_panels.c, those with rows of
+ * a cache in kernels_avx512_cache.c; what isn't here is the AVX2 table's.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include "compute/kernels_avx512_lanes.h"
 #include "compute/kernels_table.h"
-
-#include <immintrin.h>
-
-enum { LANES = 16 };
-
-/* The first n lanes, n <= LANES. */
-TR_INLINE __mmask16 first_lanes(size_t n)
-{
-    return (__mmask16)((1u << n) - 1);
-}
-
-/* The fixed tree: lane i plus lane i + 8, then 4, 2, 1. */
-TR_INLINE float lanes_sum(__m512 s)
-{
-    __m256 t8 = _mm256_add_ps(_mm512_castps512_ps256(s), _mm512_extractf32x8_ps(s, 1));
-    __m128 t4 = _mm_add_ps(_mm256_castps256_ps128(t8), _mm256_extractf128_ps(t8, 1));
-    __m128 t2 = _mm_add_ps(t4, _mm_movehl_ps(t4, t4));
-
-    return _mm_cvtss_f32(_mm_add_ss(t2, _mm_movehdup_ps(t2)));
-}
-
-/* The same tree for sixteen sums at once: each step halves the vectors, and keeps what is left
- * of a sum next to its neighbours'. */
-TR_INLINE __m512 sums_of_16(const __m512 *s)
-{
-    /* where the steps leave the sum of each vector */
-    const __m512i order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
-    __m512 a[8], b[4], c[2];
-
-    for (size_t i = 0; i < 8; i++) /* lanes j + lanes j + 8; vectors i, i + 8 */
-        a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(s[i], s[i + 8], 0x44),
-                             _mm512_shuffle_f32x4(s[i], s[i + 8], 0xee));
-    for (size_t i = 0; i < 4; i++) /* 4 apart; vectors i, i + 8, i + 4, i + 12 */
-        b[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 4], 0x88),
-                             _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd));
-    for (size_t i = 0; i < 2; i++) { /* 2 apart; each quarter has two vectors */
-        __m512d lo = _mm512_unpacklo_pd(_mm512_castps_pd(b[i]), _mm512_castps_pd(b[i + 2]));
-        __m512d hi = _mm512_unpackhi_pd(_mm512_castps_pd(b[i]), _mm512_castps_pd(b[i + 2]));
-        c[i] = _mm512_add_ps(_mm512_castpd_ps(lo), _mm512_castpd_ps(hi));
-    }
-    __m512 even = _mm512_shuffle_ps(c[0], c[1], 0x88);
-    __m512 odd = _mm512_shuffle_ps(c[0], c[1], 0xdd);
-    return _mm512_permutexvar_ps(order, _mm512_add_ps(even, odd));
-}
-
-/* One dot product of n_keys (a constant) keys each with q. */
-TR_INLINE void key_lanes(const float *q, const float *keys, size_t n_keys, size_t dim, __m512 *s)
-{
-    size_t i = 0;
-
-    for (size_t k = 0; k < n_keys; k++)
-        s[k] = _mm512_setzero_ps();
-    for (; i + LANES <= dim; i += LANES) {
-        __m512 x = _mm512_loadu_ps(q + i);
-        for (size_t k = 0; k < n_keys; k++)
-            s[k] = _mm512_add_ps(s[k], _mm512_mul_ps(x, _mm512_loadu_ps(keys + k * dim + i)));
-    }
-    if (i < dim) { /* the other lanes get +0, which changes no sum that began at +0 */
-        __mmask16 rest = first_lanes(dim - i);
-        __m512 x = _mm512_maskz_loadu_ps(rest, q + i);
-        for (size_t k = 0; k < n_keys; k++)
-            s[k] = _mm512_add_ps(s[k],
-                                 _mm512_mul_ps(x, _mm512_maskz_loadu_ps(rest, keys + k * dim + i)));
-    }
-}
-
-static void dots(const float *q, const float *keys, size_t n, size_t dim, float *out)
-{
-    size_t k = 0;
-
-    for (; k + 16 <= n; k += 16) {
-        __m512 s[16];
-        key_lanes(q, keys + k * dim, 16, dim, s);
-        _mm512_storeu_ps(out + k, sums_of_16(s));
-    }
-    for (; k < n; k++) {
-        __m512 s;
-        key_lanes(q, keys + k * dim, 1, dim, &s);
-        out[k] = lanes_sum(s);
-    }
-}
-
-/* n_vectors (a constant) vectors of outputs, the last of which may be partly masked. */
-TR_INLINE void mix_vectors(const float *w, const float *values, size_t n, size_t dim,
-                           size_t n_vectors, __mmask16 last, float *out)
-{
-    __m512 s[8];
-
-    for (size_t j = 0; j < n_vectors; j++)
-        s[j] = _mm512_maskz_loadu_ps(j + 1 < n_vectors ? 0xffff : last, out + j * LANES);
-    for (size_t k = 0; k < n; k++) {
-        __m512 a = _mm512_set1_ps(w[k]);
-        for (size_t j = 0; j < n_vectors; j++) {
-            __m512 v = _mm512_maskz_loadu_ps(j + 1 < n_vectors ? 0xffff : last,
-                                             values + k * dim + j * LANES);
-            s[j] = _mm512_add_ps(s[j], _mm512_mul_ps(a, v));
-        }
-    }
-    for (size_t j = 0; j < n_vectors; j++)
-        _mm512_mask_storeu_ps(out + j * LANES, j + 1 < n_vectors ? 0xffff : last, s[j]);
-}
-
-static void mix(const float *w, const float *values, size_t n, size_t dim, float *out)
-{
-    size_t i = 0;
-
-    for (; i + 8 * LANES <= dim; i += 8 * LANES)
-        mix_vectors(w, values + i, n, dim, 8, 0xffff, out + i);
-    for (; i + LANES <= dim; i += LANES)
-        mix_vectors(w, values + i, n, dim, 1, 0xffff, out + i);
-    if (i < dim)
-        mix_vectors(w, values + i, n, dim, 1, first_lanes(dim - i), out + i);
-}
 
 static void from_f16(const uint16_t *h, size_t n, float *out)
 {
@@ -289,11 +177,10 @@ void tr_kernels_avx512(tr_kernels *k)
     k->matmul[TR_ACT_F32][TR_TYPE_F32] = matmul_f32;
     k->matmul[TR_ACT_F32][TR_TYPE_F16] = matmul_f16;
     k->matmul[TR_ACT_F32][TR_TYPE_BF16] = matmul_bf16;
-    k->dots = dots;
-    k->mix = mix;
     k->from_f16 = from_f16;
     k->float_peak = float_peak;
     if (__builtin_cpu_supports("avx512bf16"))
         k->bf16_peak = bf16_peak;
+    tr_kernels_avx512_cache(k);
     tr_kernels_avx512_panels(k);
 }

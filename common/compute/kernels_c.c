@@ -197,12 +197,6 @@ static float dot_f32(const float *a, const float *b, size_t n)
     return lanes_sum(lane);
 }
 
-static void dots(const float *q, const float *keys, size_t n, size_t dim, float *out)
-{
-    for (size_t i = 0; i < n; i++)
-        out[i] = dot_f32(q, keys + i * dim, dim);
-}
-
 static void rms_norm(const float *x, const float *w, size_t n, float eps, float *y)
 {
     float scale = 1.0f / sqrtf(dot_f32(x, x, n) / (float)n + eps);
@@ -239,12 +233,6 @@ static void axpy_f32(float a, const float *x, size_t n, float *y)
         y[i] += a * x[i];
 }
 
-static void mix(const float *w, const float *values, size_t n, size_t dim, float *out)
-{
-    for (size_t i = 0; i < n; i++)
-        axpy_f32(w[i], values + i * dim, dim, out);
-}
-
 static void from_f16(const uint16_t *h, size_t n, float *out)
 {
     tr_dequantise_row(TR_TYPE_F16, h, n, out);
@@ -260,6 +248,57 @@ static void to_f16(const float *x, size_t n, uint16_t *y)
     for (size_t i = 0; i < n; i++)
         y[i] = tr_f32_to_f16(x[i]);
 }
+
+/* ---- rows of a cache -------------------------------------------------------------------- */
+
+/* Elements at..at+n-1 of a row of a cache, at a multiple of CHUNK. */
+static const float *cached(tr_type type, const uint8_t *row, size_t at, size_t n, float *buffer)
+{
+    tr_dequantise_row(type, row + tr_cache_row_size(type, at), n, buffer);
+    return buffer;
+}
+
+static float dot_cached(tr_type type, const float *q, const uint8_t *row, size_t dim)
+{
+    float buffer[CHUNK];
+    float lane[LANES] = { 0 };
+
+    for (size_t at = 0; at < dim; at += CHUNK) {
+        size_t n = dim - at < CHUNK ? dim - at : CHUNK;
+        lanes_add(lane, q + at, cached(type, row, at, n, buffer), n);
+    }
+    return lanes_sum(lane);
+}
+
+static void axpy_cached(tr_type type, float a, const uint8_t *row, size_t dim, float *y)
+{
+    float buffer[CHUNK];
+
+    for (size_t at = 0; at < dim; at += CHUNK) {
+        size_t n = dim - at < CHUNK ? dim - at : CHUNK;
+        axpy_f32(a, cached(type, row, at, n, buffer), n, y + at);
+    }
+}
+
+#define CACHE(name, type)                                                                          \
+    static void dots_##name(const float *const *q, size_t n_queries, const void *keys, size_t n,   \
+                            size_t dim, float *const *out)                                         \
+    {                                                                                              \
+        const uint8_t *row = keys;                                                                 \
+        for (size_t k = 0; k < n; k++, row += tr_cache_row_size(type, dim))                        \
+            for (size_t i = 0; i < n_queries; i++)                                                 \
+                out[i][k] = dot_cached(type, q[i], row, dim);                                      \
+    }                                                                                              \
+    static void mix_##name(const float *const *w, size_t n_queries, const void *values, size_t n,  \
+                           size_t dim, float *const *out)                                          \
+    {                                                                                              \
+        const uint8_t *row = values;                                                               \
+        for (size_t k = 0; k < n; k++, row += tr_cache_row_size(type, dim))                        \
+            for (size_t i = 0; i < n_queries; i++)                                                 \
+                axpy_cached(type, w[i][k], row, dim, out[i]);                                      \
+    }
+
+TR_CACHE_TYPES(CACHE)
 
 static double int8_peak(size_t rounds, int32_t *sink)
 {
@@ -309,8 +348,11 @@ void tr_kernels_c(tr_kernels *k)
     k->rms_norm = rms_norm;
     k->softmax = softmax;
     k->silu_mul = silu_mul;
-    k->dots = dots;
-    k->mix = mix;
+#define INSTALL(name, type)                                                                        \
+    k->dots[type] = dots_##name;                                                                   \
+    k->mix[type] = mix_##name;
+    TR_CACHE_TYPES(INSTALL)
+#undef INSTALL
     k->axpy_f32 = axpy_f32;
     k->from_f16 = from_f16;
     k->from_q8_0 = from_q8_0;

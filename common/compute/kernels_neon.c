@@ -4,71 +4,20 @@
  * product rounded before it is added (no fused multiply-add).  Conversions name their rounding:
  * to nearest, ties to even.
  *
- * Products with 8-bit activations are in kernels_neon_panels.c.
+ * Products with 8-bit activations are in kernels_neon_panels.c, those with rows of a cache in
+ * kernels_neon_cache.c.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include "compute/kernels_neon_lanes.h"
 #include "compute/kernels_table.h"
-
 #include "compute/quant.h"
 
-#include <arm_neon.h>
 #include <math.h>
 
 enum {
-    LANES = 16, /* partial sums of float products, as in kernels_c.c */
-    QUADS = LANES / 4,
     CHUNK = 256,
     GROUP = 8, /* rows of x that share one pass over the weights */
 };
-
-/* ---- sums of float products ---------------------------------------------------------- */
-
-typedef struct {
-    float32x4_t quad[QUADS]; /* lanes 0..3, 4..7, 8..11, 12..15 */
-} lanes;
-
-TR_INLINE lanes lanes_zero(void)
-{
-    const float32x4_t zero = vdupq_n_f32(0.0f);
-
-    return (lanes){ { zero, zero, zero, zero } };
-}
-
-TR_INLINE lanes lanes_step(lanes s, const float *a, const float *b)
-{
-    for (size_t i = 0; i < QUADS; i++)
-        s.quad[i] = vaddq_f32(s.quad[i], vmulq_f32(vld1q_f32(a + 4 * i), vld1q_f32(b + 4 * i)));
-    return s;
-}
-
-/* The last n < LANES products.  The other lanes get +0, which changes no sum: a lane begins
- * at +0 and so is never -0. */
-static lanes lanes_rest(lanes s, const float *a, const float *b, size_t n)
-{
-    float x[LANES] = { 0 };
-    float y[LANES] = { 0 };
-
-    memcpy(x, a, n * sizeof *x);
-    memcpy(y, b, n * sizeof *y);
-    return lanes_step(s, x, y);
-}
-
-TR_INLINE lanes lanes_add(lanes s, const float *a, const float *b, size_t n)
-{
-    size_t i = 0;
-
-    for (; i + LANES <= n; i += LANES)
-        s = lanes_step(s, a + i, b + i);
-    return i < n ? lanes_rest(s, a + i, b + i, n - i) : s;
-}
-
-/* Lane i plus lane i + 8, then 4, 2, 1. */
-TR_INLINE float lanes_sum(lanes s)
-{
-    float32x4_t t4 = vaddq_f32(vaddq_f32(s.quad[0], s.quad[2]), vaddq_f32(s.quad[1], s.quad[3]));
-
-    return vpadds_f32(vadd_f32(vget_low_f32(t4), vget_high_f32(t4)));
-}
 
 /* ---- products with float activations ------------------------------------------------- */
 
@@ -289,21 +238,6 @@ static float dot_f32(const float *a, const float *b, size_t n)
     return lanes_sum(lanes_add(lanes_zero(), a, b, n));
 }
 
-/* Four keys at once: their sums don't wait for each other. */
-static void dots(const float *q, const float *keys, size_t n, size_t dim, float *out)
-{
-    size_t k = 0;
-
-    for (; k + 4 <= n; k += 4) {
-        lanes s[4] = { lanes_zero(), lanes_zero(), lanes_zero(), lanes_zero() };
-        four_rows_add(s, q, (const uint8_t *)(keys + k * dim), dim * sizeof(float), 0, dim);
-        for (size_t j = 0; j < 4; j++)
-            out[k + j] = lanes_sum(s[j]);
-    }
-    for (; k < n; k++)
-        out[k] = dot_f32(q, keys + k * dim, dim);
-}
-
 static void rms_norm(const float *x, const float *w, size_t n, float eps, float *y)
 {
     float scale = 1.0f / sqrtf(dot_f32(x, x, n) / (float)n + eps);
@@ -378,29 +312,6 @@ static void axpy_f32(float a, const float *x, size_t n, float *y)
         y[i] += a * x[i];
 }
 
-/* Sixteen vectors of outputs stay in registers over all values. */
-static void mix(const float *w, const float *values, size_t n, size_t dim, float *out)
-{
-    enum { HELD = 16 };
-    size_t i = 0;
-
-    for (; i + 4 * HELD <= dim; i += 4 * HELD) {
-        float32x4_t s[HELD];
-        for (size_t j = 0; j < HELD; j++)
-            s[j] = vld1q_f32(out + i + 4 * j);
-        for (size_t k = 0; k < n; k++) {
-            const float *v = values + k * dim + i;
-            for (size_t j = 0; j < HELD; j++)
-                s[j] = vaddq_f32(s[j], vmulq_n_f32(vld1q_f32(v + 4 * j), w[k]));
-        }
-        for (size_t j = 0; j < HELD; j++)
-            vst1q_f32(out + i + 4 * j, s[j]);
-    }
-    if (i < dim)
-        for (size_t k = 0; k < n; k++)
-            axpy_f32(w[k], values + k * dim + i, dim - i, out + i);
-}
-
 static void to_f16(const float *x, size_t n, uint16_t *y)
 {
     size_t i = 0;
@@ -454,13 +365,12 @@ void tr_kernels_neon(tr_kernels *k)
     for (uint32_t t = 0; t < TR_TYPE_COUNT; t++)
         if (k->matmul[TR_ACT_F32][t])
             k->matmul[TR_ACT_F32][t] = matmul_f32;
+    tr_kernels_neon_cache(k);
     tr_kernels_neon_panels(k);
     k->act_q8 = act_q8;
     k->rms_norm = rms_norm;
     k->softmax = softmax;
     k->silu_mul = silu_mul;
-    k->dots = dots;
-    k->mix = mix;
     k->axpy_f32 = axpy_f32;
     k->from_f16 = from_f16;
     k->from_q8_0 = from_q8_0;

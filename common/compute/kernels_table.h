@@ -31,6 +31,21 @@
     X(iq4_xs, TR_TYPE_IQ4_XS)                                                                      \
     X(mxfp4, TR_TYPE_MXFP4)
 
+/* X(name, type) for each type that a cache keeps. */
+#define TR_CACHE_TYPES(X)                                                                          \
+    X(f32, TR_TYPE_F32)                                                                            \
+    X(f16, TR_TYPE_F16)                                                                            \
+    X(q8_0, TR_TYPE_Q8_0)
+
+/* Bytes of a row of dim values of such a type. */
+TR_INLINE size_t tr_cache_row_size(tr_type type, size_t dim)
+{
+    size_t size = 0;
+
+    (void)tr_type_row_size(type, dim, &size);
+    return size;
+}
+
 /* What the rows of one pass over a panel need from x; at most TR_PANEL_ROWS. */
 enum { TR_PANEL_ROWS = 8 };
 
@@ -60,14 +75,18 @@ TR_INLINE bool tr_panel_has_two_scales(tr_panel_format f)
 
 void tr_kernels_c(tr_kernels *k);
 
-/* The _panels functions are called by the ones before.  Only where the build has TR_HAVE_AVX2: */
+/* The _panels and _cache functions are called by the ones before.  Only where the build has
+ * TR_HAVE_AVX2: */
 void tr_kernels_avx2(tr_kernels *k);
+void tr_kernels_avx2_cache(tr_kernels *k);
 void tr_kernels_avx2_panels(tr_kernels *k);
 void tr_kernels_avx512(tr_kernels *k);
+void tr_kernels_avx512_cache(tr_kernels *k);
 void tr_kernels_avx512_panels(tr_kernels *k);
 
 /* Only where the build has TR_HAVE_NEON: */
 void tr_kernels_neon(tr_kernels *k);
+void tr_kernels_neon_cache(tr_kernels *k);
 void tr_kernels_neon_panels(tr_kernels *k);
 
 #endif

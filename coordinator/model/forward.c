@@ -483,11 +483,12 @@ static void compute_shared(tr_forward *f)
 static float shared_weight(const tr_forward *f, size_t row)
 {
     const float *gate = f->o.model->layer[f->layer].shared_weight;
-    float g;
+    const float *x = f->normed + row * f->dim;
+    float g, *out = &g;
 
     if (!gate)
         return 1.0f;
-    f->o.compute->kernels->dots(f->normed + row * f->dim, gate, 1, f->dim, &g);
+    f->o.compute->kernels->dots[TR_TYPE_F32](&x, 1, gate, 1, f->dim, &out);
     return 1.0f / (1.0f + tr_expf(-g));
 }
 

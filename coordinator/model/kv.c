@@ -1,5 +1,6 @@
-/* kv.c - a pool of pages [layer][head][keys, values][position][head_dim] with a free list; without
- * the values where keys serve as such; and another pool for layers with a window.
+/* kv.c - a pool of pages [layer][keys, values][head][position][head_dim] with a free list; without
+ * the values where keys serve as such; and another pool for layers with a window.  The keys of all
+ * heads lie side by side, so that who reads those of several heads reads a long stretch.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/model/kv.h"
 
@@ -342,13 +343,19 @@ static uint8_t *span_at(const tr_kv *kv, const tr_kv_table *t, size_t layer, siz
 {
     bool is_windowed = tr_kv_window(&kv->shape, layer) > 0;
     size_t in_pool = has_window(kv) ? layer / 2 : layer;
-    size_t span = (in_pool * kv->shape.n_heads + head) * spans(&kv->shape);
+    size_t span = in_pool * spans(&kv->shape) * kv->shape.n_heads + head;
 
     TR_CHECK(page < t->n);
     TR_CHECK(!is_windowed || page >= t->window_begin);
     uint8_t *at =
         is_windowed ? page_at(&kv->window, t->window_page[page]) : page_at(&kv->all, t->page[page]);
     return at + span * kv->span_size;
+}
+
+/* The values that belong to a span of keys. */
+static uint8_t *values_behind(const tr_kv *kv, uint8_t *keys)
+{
+    return keys + kv->shape.n_heads * kv->span_size;
 }
 
 static void put_row(const tr_kv *kv, uint8_t *to, size_t slot, const float *x)
@@ -371,15 +378,15 @@ void tr_kv_put(tr_kv *kv, const tr_kv_table *t, size_t layer, size_t position, c
         uint8_t *span = span_at(kv, t, layer, h, position / TR_KV_PAGE);
         put_row(kv, span, slot, k + h * kv->shape.head_dim);
         if (!kv->shape.values_are_keys)
-            put_row(kv, span + kv->span_size, slot, v + h * kv->shape.head_dim);
+            put_row(kv, values_behind(kv, span), slot, v + h * kv->shape.head_dim);
     }
 }
 
 tr_kv_span tr_kv_get(const tr_kv *kv, const tr_kv_table *t, size_t layer, size_t head, size_t page)
 {
-    const uint8_t *span = span_at(kv, t, layer, head, page);
+    uint8_t *span = span_at(kv, t, layer, head, page);
 
-    return (tr_kv_span){ span, kv->shape.values_are_keys ? span : span + kv->span_size };
+    return (tr_kv_span){ span, kv->shape.values_are_keys ? span : values_behind(kv, span) };
 }
 
 const float *tr_kv_floats(const tr_kv *kv, const void *rows, size_t n_positions, float *buffer)

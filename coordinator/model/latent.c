@@ -75,6 +75,23 @@ static const float *floats_of(const tr_kernels *k, const tr_matrix *m, size_t fi
     return buffer;
 }
 
+/* Add m's rows first..first+n-1, as floats, each times a value of x, to y of every row. */
+static void add_turned(const tr_kernels *k, const head_rows *h, const float *rows, size_t first,
+                       size_t n, size_t n_in)
+{
+    const float *x[BLOCK];
+    float *y[BLOCK];
+
+    for (size_t r = 0; r < h->n_rows; r += BLOCK) {
+        size_t n_rows = h->n_rows - r < BLOCK ? h->n_rows - r : BLOCK;
+        for (size_t i = 0; i < n_rows; i++) {
+            x[i] = h->x + (r + i) * h->x_stride + first;
+            y[i] = h->y + (r + i) * h->y_stride;
+        }
+        k->mix[TR_TYPE_F32](x, n_rows, rows, n, n_in, y);
+    }
+}
+
 /* y = m' x for each row: the sum of m's rows, each times a value of x, in their order. */
 static void multiply_turned(const tr_latent *l, const tr_matrix *m, const head_rows *h,
                             uint8_t *scratch)
@@ -86,8 +103,7 @@ static void multiply_turned(const tr_latent *l, const tr_matrix *m, const head_r
     for (size_t i = 0; i < m->n_out; i += BLOCK) {
         size_t n = m->n_out - i < BLOCK ? m->n_out - i : BLOCK;
         const float *rows = floats_of(k, m, i, n, (float *)(void *)scratch);
-        for (size_t r = 0; r < h->n_rows; r++)
-            k->mix(h->x + r * h->x_stride + i, rows, n, m->n_in, h->y + r * h->y_stride);
+        add_turned(k, h, rows, i, n, m->n_in);
     }
 }
 

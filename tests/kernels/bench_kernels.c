@@ -15,7 +15,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { N_IN = 2048, MAX_OUT = 24 * 1024, MAX_ROWS = 64, N_VECTOR = 4096, HEAD = 128 };
+enum { N_IN = 2048, MAX_OUT = 24 * 1024, MAX_ROWS = 64, N_VECTOR = 4096 };
+
+/* A page of a cache, and queries that look at it. */
+enum { HEAD = 128, PAGE = N_VECTOR / HEAD, MAX_QUERIES = 16 };
 
 #define LEAST (100 * TR_MS) /* a measurement */
 
@@ -27,6 +30,8 @@ typedef struct {
     float *x, *y, *z;
     uint16_t *half;
     uint8_t *act_rows;
+    const float *query[MAX_QUERIES]; /* of HEAD values, or weights of PAGE values */
+    float *sum[MAX_QUERIES];
 } bench;
 
 static void *block_new(size_t size)
@@ -63,11 +68,11 @@ static void silu_mul_do(bench *b)
 }
 static void dots_do(bench *b)
 {
-    b->k->dots(b->x, b->z, N_VECTOR / HEAD, HEAD, b->y);
+    b->k->dots[b->w.type](b->query, b->n_rows, b->w.data, PAGE, HEAD, b->sum);
 }
 static void mix_do(bench *b)
 {
-    b->k->mix(b->x, b->z, N_VECTOR / HEAD, HEAD, b->y);
+    b->k->mix[b->w.type](b->query, b->n_rows, b->w.data, PAGE, HEAD, b->sum);
 }
 static void axpy_f32_do(bench *b)
 {
@@ -152,6 +157,29 @@ static void product_measure(bench *b, tr_act act, tr_type type, size_t n_out, si
     free(data);
 }
 
+static void page_measure(bench *b, tr_type type, size_t n_queries)
+{
+    const double ops = 2.0 * N_VECTOR * (double)n_queries;
+    size_t size;
+    char name[64];
+
+    if (!tr_type_row_size(type, N_VECTOR, &size))
+        return;
+    uint8_t *page = block_new(size);
+    tr_quantise_row(type, b->x, N_VECTOR, page);
+    b->w = (tr_matrix){ .type = type, .data = page };
+    b->n_rows = n_queries;
+    for (size_t i = 0; i < n_queries; i++) {
+        b->query[i] = b->x + i * HEAD;
+        b->sum[i] = b->y + i * HEAD;
+    }
+    snprintf(name, sizeof name, "dots %s x %zu", tr_type_get(type)->name, n_queries);
+    measure(b, name, (double)size, ops, dots_do);
+    snprintf(name, sizeof name, "mix %s x %zu", tr_type_get(type)->name, n_queries);
+    measure(b, name, (double)size, ops, mix_do);
+    free(page);
+}
+
 static void table_measure(bench *b)
 {
     const double n = N_VECTOR;
@@ -166,11 +194,13 @@ static void table_measure(bench *b)
     measure(b, "rms_norm", n * 4, n * 4, rms_norm_do);
     measure(b, "softmax", n * 4, n * 3, softmax_do);
     measure(b, "silu_mul", n * 8, n * 4, silu_mul_do);
-    measure(b, "dots", n * 4, n * 2, dots_do);
-    measure(b, "mix", n * 4, n * 2, mix_do);
     measure(b, "axpy_f32", n * 8, n * 2, axpy_f32_do);
     measure(b, "from_f16", n * 6, n, from_f16_do);
     measure(b, "to_f16", n * 4, n, to_f16_do);
+    for (uint32_t t = 0; t < TR_TYPE_COUNT; t++)
+        if (b->k->dots[t])
+            for (size_t queries = 1; queries <= MAX_QUERIES; queries *= 2)
+                page_measure(b, (tr_type)t, queries);
 }
 
 int main(int argc, char **argv)

@@ -5,7 +5,7 @@
 
 #include "compute/matrix.h"
 
-enum { MAX = 300, GUARD = 16, MAX_KEYS = 40 };
+enum { MAX = 300, GUARD = 16, MAX_KEYS = 40, MAX_QUERIES = 9 };
 
 static const uint32_t guard = 0xdeadbeef;
 
@@ -106,10 +106,11 @@ static void exp_is_right_to_2e7(void **state)
 static void dots_check(const tr_kernels *k, const float *q, const float *keys, size_t n, size_t dim)
 {
     float got[MAX_KEYS + GUARD], c[MAX_KEYS], one;
+    float *out[] = { got, c, &one };
 
     guard_set(got + n, GUARD * sizeof *got);
-    k->dots(q, keys, n, dim, got);
-    table_at(0)->dots(q, keys, n, dim, c);
+    k->dots[TR_TYPE_F32](&q, 1, keys, n, dim, &out[0]);
+    table_at(0)->dots[TR_TYPE_F32](&q, 1, keys, n, dim, &out[1]);
     assert_memory_equal(got, c, n * sizeof *c);
     assert_true(guard_is_whole(got + n, GUARD * sizeof *got));
     for (size_t i = 0; i < n; i++) {
@@ -119,7 +120,7 @@ static void dots_check(const tr_kernels *k, const float *q, const float *keys, s
             size += fabs((double)q[j] * keys[i * dim + j]);
         }
         assert_true(fabs(got[i] - sum) <= ((double)dim / 16 + 6) * 0x1p-24 * size * 1.001);
-        k->dots(q, keys + i * dim, 1, dim, &one);
+        k->dots[TR_TYPE_F32](&q, 1, keys + i * dim, 1, dim, &out[2]);
         assert_memory_equal(&one, &got[i], sizeof one);
     }
 }
@@ -144,6 +145,7 @@ static void mix_check(const tr_kernels *k, const float *w, const float *values, 
                       size_t dim)
 {
     float got[MAX + GUARD], want[MAX];
+    float *out = got;
 
     for (size_t j = 0; j < dim; j++)
         got[j] = want[j] = (float)j;
@@ -151,7 +153,7 @@ static void mix_check(const tr_kernels *k, const float *w, const float *values, 
         for (size_t j = 0; j < dim; j++)
             want[j] += w[i] * values[i * dim + j];
     guard_set(got + dim, GUARD * sizeof *got);
-    k->mix(w, values, n, dim, got);
+    k->mix[TR_TYPE_F32](&w, 1, values, n, dim, &out);
     assert_memory_equal(got, want, dim * sizeof *want);
     assert_true(guard_is_whole(got + dim, GUARD * sizeof *got));
 }
@@ -168,6 +170,114 @@ static void mix_adds_in_the_order_of_the_values(void **state)
         dice_floats(&d, values, MAX_KEYS * (MAX - 3) + 3);
         for (size_t i = 0; table_at(i); i++)
             mix_check(table_at(i), w, values + shift, dice_below(&d, MAX_KEYS + 1), dim);
+    }
+}
+
+/* ---- rows of a cache ------------------------------------------------------------------- */
+
+/* Some queries against rows of one of the types that caches keep. */
+typedef struct {
+    tr_type type;
+    size_t n_queries, n, dim;
+    uint8_t rows[(MAX_KEYS * MAX + 1) * sizeof(float)];
+    float as_floats[MAX_KEYS * MAX];
+    float x[MAX_QUERIES][MAX]; /* queries, or weights */
+} page;
+
+/* Random bytes: of half precision every value but NaN, whose bits may differ. */
+static void page_make(page *p, dice *d, tr_type type, size_t dim)
+{
+    size_t row_size;
+
+    assert_true(tr_type_row_size(type, dim, &row_size));
+    p->type = type;
+    p->n_queries = dice_below(d, MAX_QUERIES + 1);
+    p->n = dice_below(d, MAX_KEYS + 1);
+    p->dim = dim;
+    for (size_t i = 0; i < p->n * row_size; i++)
+        p->rows[i] = (uint8_t)dice_u64(d);
+    for (size_t i = 0; type != TR_TYPE_F32 && i + 1 < p->n * row_size; i += 2)
+        if ((p->rows[i + 1] & 0x7c) == 0x7c)
+            p->rows[i + 1] ^= 0x40;
+    for (size_t i = 0; type == TR_TYPE_F32 && i < p->n * dim; i++)
+        ((float *)(void *)p->rows)[i] = dice_float(d);
+    for (size_t i = 0; i < p->n; i++)
+        tr_dequantise_row(type, p->rows + i * row_size, dim, p->as_floats + i * dim);
+    for (size_t i = 0; i < MAX_QUERIES; i++)
+        dice_floats(d, p->x[i], MAX);
+}
+
+/* What plain C makes of the rows as floats, one query at a time. */
+static void page_check(const tr_kernels *k, const page *p)
+{
+    static float got[MAX_QUERIES][MAX + GUARD], want[MAX];
+    const float *x[MAX_QUERIES];
+    float *out[MAX_QUERIES], *one = want;
+
+    for (size_t i = 0; i < p->n_queries; i++) {
+        x[i] = p->x[i];
+        out[i] = got[i];
+        guard_set(got[i], sizeof got[i]);
+    }
+    k->dots[p->type](x, p->n_queries, p->rows, p->n, p->dim, out);
+    for (size_t i = 0; i < p->n_queries; i++) {
+        table_at(0)->dots[TR_TYPE_F32](&x[i], 1, p->as_floats, p->n, p->dim, &one);
+        assert_memory_equal(got[i], want, p->n * sizeof *want);
+        assert_true(guard_is_whole(got[i] + p->n, GUARD * sizeof *want));
+        memset(got[i], 0, p->dim * sizeof *want);
+        guard_set(got[i] + p->dim, GUARD * sizeof *want);
+    }
+    k->mix[p->type](x, p->n_queries, p->rows, p->n, p->dim, out);
+    for (size_t i = 0; i < p->n_queries; i++) {
+        memset(want, 0, sizeof want);
+        table_at(0)->mix[TR_TYPE_F32](&x[i], 1, p->as_floats, p->n, p->dim, &one);
+        assert_memory_equal(got[i], want, p->dim * sizeof *want);
+        assert_true(guard_is_whole(got[i] + p->dim, GUARD * sizeof *want));
+    }
+}
+
+static void rows_of_a_cache_are_read_as_if_they_were_floats(void **state)
+{
+    static const tr_type types[] = { TR_TYPE_F32, TR_TYPE_F16, TR_TYPE_Q8_0 };
+    static page p;
+    dice d = { tr_test_seed(), 0 };
+
+    (void)state;
+    for (size_t t = 0; t < 3; t++) {
+        for (size_t dim = 0; dim < MAX - GUARD; dim++) {
+            if (dim % tr_type_get(types[t])->block != 0)
+                continue;
+            for (size_t repeat = 0; repeat < tr_type_get(types[t])->block; repeat++) {
+                page_make(&p, &d, types[t], dim);
+                for (size_t i = 0; table_at(i); i++)
+                    page_check(table_at(i), &p);
+            }
+        }
+    }
+}
+
+/* Infinite and missing values spread as they do among floats, to the queries that see them. */
+static void rows_of_a_cache_may_hold_infinities(void **state)
+{
+    static page p;
+    dice d = { tr_test_seed(), 0 };
+    float got[MAX_KEYS], want[MAX_KEYS];
+    const float *x = p.x[0];
+    float *out[] = { got, want };
+
+    (void)state;
+    do
+        page_make(&p, &d, TR_TYPE_F16, 40);
+    while (p.n < 5);
+    ((uint16_t *)(void *)p.rows)[40 + 7] = 0x7c00;
+    ((uint16_t *)(void *)p.rows)[120 + 33] = 0x7e00;
+    tr_dequantise_row(TR_TYPE_F16, p.rows, 40 * p.n, p.as_floats);
+    table_at(0)->dots[TR_TYPE_F32](&x, 1, p.as_floats, p.n, 40, &out[1]);
+    for (size_t t = 0; table_at(t); t++) {
+        table_at(t)->dots[TR_TYPE_F16](&x, 1, p.rows, p.n, 40, &out[0]);
+        for (size_t i = 0; i < p.n; i++)
+            assert_true(i == 3 ? isnan(got[i]) : got[i] == want[i]);
+        assert_true(isinf(got[1]));
     }
 }
 
@@ -498,6 +608,8 @@ int main(void)
         cmocka_unit_test(exp_is_right_to_2e7),
         cmocka_unit_test(dots_are_right_and_the_same_in_every_table),
         cmocka_unit_test(mix_adds_in_the_order_of_the_values),
+        cmocka_unit_test(rows_of_a_cache_are_read_as_if_they_were_floats),
+        cmocka_unit_test(rows_of_a_cache_may_hold_infinities),
         cmocka_unit_test(axpy_rounds_each_product_and_sum_once),
         cmocka_unit_test(halves_are_made_alike_in_every_table),
         cmocka_unit_test(rms_norm_is_right_in_place_too),

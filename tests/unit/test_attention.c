@@ -165,14 +165,17 @@ static void check_alone(fixture *f)
     }
 }
 
-/* Heads that share none, some, and more than a block of queries; and all of them one key/value
- * head, so that a row alone is shared out among the threads. */
+/* Heads that share none, some, and more than a block of queries; all of them one key/value head, so
+ * that a row alone is shared out among the threads; and many key/value heads, some of which a row
+ * alone takes together. */
 static void for_all(void (*check)(fixture *f))
 {
     static const tr_type types[] = { TR_TYPE_F32, TR_TYPE_F16, TR_TYPE_Q8_0 };
     static const struct {
         size_t kv_heads, group;
-    } heads[] = { { 2, 1 }, { 2, 3 }, { 2, 8 }, { 2, 20 }, { 1, 5 }, { 1, 20 } };
+    } heads[] = {
+        { 2, 1 }, { 2, 3 }, { 2, 8 }, { 2, 20 }, { 1, 5 }, { 1, 20 }, { 20, 1 }, { 7, 2 }
+    };
 
     for (size_t i = 0; tr_kernels_names()[i]; i++) {
         const char *isa = tr_kernels_names()[i];

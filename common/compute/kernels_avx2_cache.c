@@ -1,0 +1,212 @@
+/* kernels_avx2_cache.c - queries against rows of a cache, by AVX2.
+ *
+ * Rows are turned into floats in registers.  A tile is four dot products, or 8 vectors of sums
+ * of values, of one query or of two that share what is loaded.  Each sum has the order of plain C,
+ * whatever the tile.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "compute/kernels_avx2_lanes.h"
+#include "compute/kernels_table.h"
+
+#include "compute/quant.h"
+
+enum {
+    TILE = 4,  /* dot products */
+    WIDTH = 8, /* floats of a vector */
+    HELD = 8,  /* vectors of sums of values */
+    MOST_QUERIES = 2,
+};
+
+/* Rows of a cache from the first on. */
+typedef struct {
+    tr_type type; /* a constant where this is inlined */
+    const uint8_t *row;
+    size_t row_size;
+} rows;
+
+/* Elements at..at+7 of row k. */
+TR_INLINE __m256 values_at(rows r, size_t k, size_t at)
+{
+    const uint8_t *row = r.row + k * r.row_size;
+
+    if (r.type == TR_TYPE_F32)
+        return _mm256_loadu_ps((const float *)(const void *)row + at);
+    if (r.type == TR_TYPE_F16)
+        return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(row + 2 * at)));
+    const tr_block_q8_0 *b = (const tr_block_q8_0 *)(const void *)row + at / 32;
+    __m256 d = _mm256_set1_ps(_cvtsh_ss(b->d));
+    __m256i q = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(b->q + at % 32)));
+    return _mm256_mul_ps(d, _mm256_cvtepi32_ps(q));
+}
+
+/* One element; not of Q8_0, whose rows are whole vectors. */
+TR_INLINE float value_at(rows r, size_t k, size_t at)
+{
+    const uint8_t *row = r.row + k * r.row_size;
+
+    if (r.type == TR_TYPE_F32)
+        return ((const float *)(const void *)row)[at];
+    return _cvtsh_ss(((const uint16_t *)(const void *)row)[at]);
+}
+
+/* ---- scores ---------------------------------------------------------------------------- */
+
+/* s[i * n_keys + k] += the products of query i and key k in all lanes. */
+TR_INLINE void score_lanes(const float *const *q, size_t n_queries, rows keys, size_t n_keys,
+                           size_t at, lanes *s)
+{
+    for (size_t k = 0; k < n_keys; k++) {
+        __m256 lo = values_at(keys, k, at);
+        __m256 hi = values_at(keys, k, at + WIDTH);
+        for (size_t i = 0; i < n_queries; i++) {
+            lanes *sum = &s[i * n_keys + k];
+            sum->lo = _mm256_add_ps(sum->lo, _mm256_mul_ps(_mm256_loadu_ps(q[i] + at), lo));
+            sum->hi = _mm256_add_ps(sum->hi, _mm256_mul_ps(_mm256_loadu_ps(q[i] + at + WIDTH), hi));
+        }
+    }
+}
+
+/* The last n < LANES products: as the others, behind zeros. */
+TR_INLINE void score_rest(const float *const *q, size_t n_queries, rows keys, size_t n_keys,
+                          size_t at, size_t n, lanes *s)
+{
+    float x[MOST_QUERIES][LANES] = { { 0 } };
+    float y[TILE][LANES] = { { 0 } };
+    const float *rest[MOST_QUERIES] = { x[0], x[1] };
+
+    for (size_t i = 0; i < n_queries; i++)
+        memcpy(x[i], q[i] + at, n * sizeof *q[i]);
+    for (size_t k = 0; k < n_keys; k++)
+        for (size_t j = 0; j < n; j++)
+            y[k][j] = value_at(keys, k, at + j);
+    score_lanes(rest, n_queries, (rows){ TR_TYPE_F32, (const void *)y, sizeof *y }, n_keys, 0, s);
+}
+
+/* The partial sums of n_queries by n_keys dot products, both constants. */
+TR_INLINE void score_tile(const float *const *q, size_t n_queries, rows keys, size_t n_keys,
+                          size_t dim, lanes *s)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; i < n_queries * n_keys; i++)
+        s[i] = lanes_zero();
+    for (; at + LANES <= dim; at += LANES)
+        score_lanes(q, n_queries, keys, n_keys, at, s);
+    if (at < dim)
+        score_rest(q, n_queries, keys, n_keys, at, dim - at, s);
+}
+
+/* 1 or 2 queries, a constant. */
+TR_INLINE void scores_of(const float *const *q, size_t n_queries, rows keys, size_t n, size_t dim,
+                         float *const *out)
+{
+    const size_t n_keys = TILE / n_queries;
+    lanes s[TILE];
+    size_t k = 0;
+
+    for (; k + n_keys <= n; k += n_keys, keys.row += n_keys * keys.row_size) {
+        score_tile(q, n_queries, keys, n_keys, dim, s);
+        for (size_t i = 0; i < TILE; i++)
+            out[i / n_keys][k + i % n_keys] = lanes_sum(s[i]);
+    }
+    for (; k < n; k++, keys.row += keys.row_size) {
+        score_tile(q, n_queries, keys, 1, dim, s);
+        for (size_t i = 0; i < n_queries; i++)
+            out[i][k] = lanes_sum(s[i]);
+    }
+}
+
+/* ---- sums of values ---------------------------------------------------------------------- */
+
+/* n_vectors vectors of n_queries sums from `at` on, both constants. */
+TR_INLINE void mix_tile(const float *const *w, size_t n_queries, rows values, size_t n, size_t at,
+                        size_t n_vectors, float *const *out)
+{
+    __m256 s[HELD];
+
+    for (size_t i = 0; i < n_queries; i++)
+        for (size_t j = 0; j < n_vectors; j++)
+            s[i * n_vectors + j] = _mm256_loadu_ps(out[i] + at + j * WIDTH);
+    for (size_t k = 0; k < n; k++) {
+        for (size_t j = 0; j < n_vectors; j++) {
+            __m256 v = values_at(values, k, at + j * WIDTH);
+            for (size_t i = 0; i < n_queries; i++)
+                s[i * n_vectors + j] =
+                    _mm256_add_ps(s[i * n_vectors + j], _mm256_mul_ps(_mm256_set1_ps(w[i][k]), v));
+        }
+    }
+    for (size_t i = 0; i < n_queries; i++)
+        for (size_t j = 0; j < n_vectors; j++)
+            _mm256_storeu_ps(out[i] + at + j * WIDTH, s[i * n_vectors + j]);
+}
+
+/* 1 or 2 queries, a constant. */
+TR_INLINE void mix_of(const float *const *w, size_t n_queries, rows values, size_t n, size_t dim,
+                      float *const *out)
+{
+    const size_t wide = HELD / n_queries;
+    size_t at = 0;
+
+    for (; at + wide * WIDTH <= dim; at += wide * WIDTH)
+        mix_tile(w, n_queries, values, n, at, wide, out);
+    for (; at + 4 * WIDTH <= dim; at += 4 * WIDTH)
+        mix_tile(w, n_queries, values, n, at, 4, out);
+    for (; at + WIDTH <= dim; at += WIDTH)
+        mix_tile(w, n_queries, values, n, at, 1, out);
+    for (; at < dim; at++)
+        for (size_t i = 0; i < n_queries; i++)
+            for (size_t k = 0; k < n; k++)
+                out[i][at] += w[i][k] * value_at(values, k, at);
+}
+
+/* ---- entries ----------------------------------------------------------------------------- */
+
+TR_INLINE rows rows_of(tr_type type, const void *first, size_t dim)
+{
+    return (rows){ type, first, tr_cache_row_size(type, dim) };
+}
+
+TR_INLINE void dots_any(const float *const *q, size_t n_queries, rows keys, size_t n, size_t dim,
+                        float *const *out)
+{
+    size_t i = 0;
+
+    for (; i + 2 <= n_queries; i += 2)
+        scores_of(q + i, 2, keys, n, dim, out + i);
+    if (i < n_queries)
+        scores_of(q + i, 1, keys, n, dim, out + i);
+}
+
+TR_INLINE void mix_any(const float *const *w, size_t n_queries, rows values, size_t n, size_t dim,
+                       float *const *out)
+{
+    size_t i = 0;
+
+    for (; i + 2 <= n_queries; i += 2)
+        mix_of(w + i, 2, values, n, dim, out + i);
+    if (i < n_queries)
+        mix_of(w + i, 1, values, n, dim, out + i);
+}
+
+#define CACHE(name, type)                                                                          \
+    static void dots_##name(const float *const *q, size_t n_queries, const void *keys, size_t n,   \
+                            size_t dim, float *const *out)                                         \
+    {                                                                                              \
+        dots_any(q, n_queries, rows_of(type, keys, dim), n, dim, out);                             \
+    }                                                                                              \
+    static void mix_##name(const float *const *w, size_t n_queries, const void *values, size_t n,  \
+                           size_t dim, float *const *out)                                          \
+    {                                                                                              \
+        mix_any(w, n_queries, rows_of(type, values, dim), n, dim, out);                            \
+    }
+
+TR_CACHE_TYPES(CACHE)
+
+void tr_kernels_avx2_cache(tr_kernels *k)
+{
+#define INSTALL(name, type)                                                                        \
+    k->dots[type] = dots_##name;                                                                   \
+    k->mix[type] = mix_##name;
+    TR_CACHE_TYPES(INSTALL)
+#undef INSTALL
+}
