@@ -120,8 +120,8 @@ typedef struct {
     /* gate[i] = silu(gate[i]) * up[i], silu(x) = x / (1 + exp(-x)). */
     void (*silu_mul)(float *gate, const float *up, size_t n);
 
-    /* Scores of rows of a cache, and their sum, whatever type they are kept as: F32, F16 or Q8_0
-     * (dim a multiple of 32); NULL for others.  The bits are those of the same rows as floats. */
+    /* Scores of rows of a cache, and their sum, of F32 or F16; NULL for other types.  The bits are
+     * those of the same rows as floats. */
     tr_dots_fn dots[TR_TYPE_COUNT];
     tr_mix_fn mix[TR_TYPE_COUNT];
 

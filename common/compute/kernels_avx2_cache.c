@@ -8,7 +8,6 @@
 #include "compute/kernels_avx2_lanes.h"
 #include "compute/kernels_table.h"
 
-#include "compute/quant.h"
 
 enum {
     TILE = 4,  /* dot products */
@@ -31,15 +30,9 @@ TR_INLINE __m256 values_at(rows r, size_t k, size_t at)
 
     if (r.type == TR_TYPE_F32)
         return _mm256_loadu_ps((const float *)(const void *)row + at);
-    if (r.type == TR_TYPE_F16)
-        return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(row + 2 * at)));
-    const tr_block_q8_0 *b = (const tr_block_q8_0 *)(const void *)row + at / 32;
-    __m256 d = _mm256_set1_ps(_cvtsh_ss(b->d));
-    __m256i q = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(b->q + at % 32)));
-    return _mm256_mul_ps(d, _mm256_cvtepi32_ps(q));
+    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(row + 2 * at)));
 }
 
-/* One element; not of Q8_0, whose rows are whole vectors. */
 TR_INLINE float value_at(rows r, size_t k, size_t at)
 {
     const uint8_t *row = r.row + k * r.row_size;

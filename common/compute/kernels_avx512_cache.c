@@ -8,7 +8,6 @@
 #include "compute/kernels_avx512_lanes.h"
 #include "compute/kernels_table.h"
 
-#include "compute/quant.h"
 
 enum { TILE = 16 /* sums */, MOST_QUERIES = 4 };
 
@@ -26,12 +25,7 @@ TR_INLINE __m512 values_at(rows r, size_t k, size_t at, __mmask16 lanes)
 
     if (r.type == TR_TYPE_F32)
         return _mm512_maskz_loadu_ps(lanes, row + 4 * at);
-    if (r.type == TR_TYPE_F16)
-        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes, row + 2 * at));
-    const tr_block_q8_0 *b = (const tr_block_q8_0 *)(const void *)row + at / 32;
-    __m512 d = _mm512_set1_ps(_cvtsh_ss(b->d));
-    __m512i q = _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(b->q + at % 32)));
-    return _mm512_mul_ps(d, _mm512_cvtepi32_ps(q));
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes, row + 2 * at));
 }
 
 /* ---- scores ---------------------------------------------------------------------------- */

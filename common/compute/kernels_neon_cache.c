@@ -31,18 +31,9 @@ TR_INLINE float32x4_t values_at(rows r, size_t k, size_t at)
 
     if (r.type == TR_TYPE_F32)
         return vld1q_f32((const float *)(const void *)row + at);
-    if (r.type == TR_TYPE_F16)
-        return vcvt_f32_f16(
-            vreinterpret_f16_u16(vld1_u16((const uint16_t *)(const void *)row + at)));
-    const tr_block_q8_0 *b = (const tr_block_q8_0 *)(const void *)row + at / 32;
-    float32x4_t d = vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(b->d)));
-    uint32_t four;
-    memcpy(&four, b->q + at % 32, sizeof four);
-    int16x8_t q = vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(four)));
-    return vmulq_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(q))), d);
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)(const void *)row + at)));
 }
 
-/* One element; not of Q8_0, whose rows are whole vectors. */
 TR_INLINE float value_at(rows r, size_t k, size_t at)
 {
     const uint8_t *row = r.row + k * r.row_size;

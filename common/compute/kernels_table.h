@@ -31,11 +31,10 @@
     X(iq4_xs, TR_TYPE_IQ4_XS)                                                                      \
     X(mxfp4, TR_TYPE_MXFP4)
 
-/* X(name, type) for each type that a cache keeps. */
+/* X(name, type) for each type whose rows of a cache are read as they are. */
 #define TR_CACHE_TYPES(X)                                                                          \
     X(f32, TR_TYPE_F32)                                                                            \
-    X(f16, TR_TYPE_F16)                                                                            \
-    X(q8_0, TR_TYPE_Q8_0)
+    X(f16, TR_TYPE_F16)
 
 /* Bytes of a row of dim values of such a type. */
 TR_INLINE size_t tr_cache_row_size(tr_type type, size_t dim)

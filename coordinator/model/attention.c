@@ -2,7 +2,7 @@
  *
  * A task is up to BLOCK queries that look through the same key/value head at the same sequence:
  * neighbouring rows of a prompt, and query heads that share the key/value head.  Few queries read a
- * page as the cache keeps it; for many it is turned into floats once.  What is computed for one
+ * page of halves as it is; else it is turned into floats once.  What is computed for one
  * query, and in which order, does not depend on the others.
  *
  * SPDX-License-Identifier: Apache-2.0 */
@@ -113,13 +113,14 @@ typedef struct {
     const void *rows;
 } page_rows;
 
-/* As they are for few queries, as floats for many. */
+/* As they are for few queries if kernels read them so, else as floats. */
 static page_rows rows_for(const block *b, const void *rows, size_t n_positions)
 {
     const tr_kv *kv = b->a->kv;
+    tr_type type = tr_kv_get_shape(kv)->type;
 
-    if (n_each(b) <= FEW)
-        return (page_rows){ tr_kv_get_shape(kv)->type, rows };
+    if (n_each(b) <= FEW && b->a->compute->kernels->dots[type])
+        return (page_rows){ type, rows };
     return (page_rows){ TR_TYPE_F32, tr_kv_floats(kv, rows, n_positions, b->page) };
 }
 

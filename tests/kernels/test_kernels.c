@@ -238,20 +238,16 @@ static void page_check(const tr_kernels *k, const page *p)
 
 static void rows_of_a_cache_are_read_as_if_they_were_floats(void **state)
 {
-    static const tr_type types[] = { TR_TYPE_F32, TR_TYPE_F16, TR_TYPE_Q8_0 };
+    static const tr_type types[] = { TR_TYPE_F32, TR_TYPE_F16 };
     static page p;
     dice d = { tr_test_seed(), 0 };
 
     (void)state;
-    for (size_t t = 0; t < 3; t++) {
+    for (size_t t = 0; t < 2; t++) {
         for (size_t dim = 0; dim < MAX - GUARD; dim++) {
-            if (dim % tr_type_get(types[t])->block != 0)
-                continue;
-            for (size_t repeat = 0; repeat < tr_type_get(types[t])->block; repeat++) {
-                page_make(&p, &d, types[t], dim);
-                for (size_t i = 0; table_at(i); i++)
-                    page_check(table_at(i), &p);
-            }
+            page_make(&p, &d, types[t], dim);
+            for (size_t i = 0; table_at(i); i++)
+                page_check(table_at(i), &p);
         }
     }
 }
