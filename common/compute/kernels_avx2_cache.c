@@ -8,7 +8,6 @@
 #include "compute/kernels_avx2_lanes.h"
 #include "compute/kernels_table.h"
 
-
 enum {
     TILE = 4,  /* dot products */
     WIDTH = 8, /* floats of a vector */
@@ -152,54 +151,9 @@ TR_INLINE void mix_of(const float *const *w, size_t n_queries, rows values, size
                 out[i][at] += w[i][k] * value_at(values, k, at);
 }
 
-/* ---- entries ----------------------------------------------------------------------------- */
-
-TR_INLINE rows rows_of(tr_type type, const void *first, size_t dim)
-{
-    return (rows){ type, first, tr_cache_row_size(type, dim) };
-}
-
-TR_INLINE void dots_any(const float *const *q, size_t n_queries, rows keys, size_t n, size_t dim,
-                        float *const *out)
-{
-    size_t i = 0;
-
-    for (; i + 2 <= n_queries; i += 2)
-        scores_of(q + i, 2, keys, n, dim, out + i);
-    if (i < n_queries)
-        scores_of(q + i, 1, keys, n, dim, out + i);
-}
-
-TR_INLINE void mix_any(const float *const *w, size_t n_queries, rows values, size_t n, size_t dim,
-                       float *const *out)
-{
-    size_t i = 0;
-
-    for (; i + 2 <= n_queries; i += 2)
-        mix_of(w + i, 2, values, n, dim, out + i);
-    if (i < n_queries)
-        mix_of(w + i, 1, values, n, dim, out + i);
-}
-
-#define CACHE(name, type)                                                                          \
-    static void dots_##name(const float *const *q, size_t n_queries, const void *keys, size_t n,   \
-                            size_t dim, float *const *out)                                         \
-    {                                                                                              \
-        dots_any(q, n_queries, rows_of(type, keys, dim), n, dim, out);                             \
-    }                                                                                              \
-    static void mix_##name(const float *const *w, size_t n_queries, const void *values, size_t n,  \
-                           size_t dim, float *const *out)                                          \
-    {                                                                                              \
-        mix_any(w, n_queries, rows_of(type, values, dim), n, dim, out);                            \
-    }
-
-TR_CACHE_TYPES(CACHE)
+#include "compute/kernels_cache_entries.h"
 
 void tr_kernels_avx2_cache(tr_kernels *k)
 {
-#define INSTALL(name, type)                                                                        \
-    k->dots[type] = dots_##name;                                                                   \
-    k->mix[type] = mix_##name;
-    TR_CACHE_TYPES(INSTALL)
-#undef INSTALL
+    install_entries(k);
 }
