@@ -3,12 +3,11 @@
 #include "compute/gguf_write.h"
 
 #include "base/check.h"
+#include "base/new_file.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { ALIGNMENT = 32, MAGIC = 0x46554747, VERSION = 3 };
 
@@ -18,10 +17,9 @@ typedef struct {
 } buffer;
 
 struct tr_gguf_writer {
-    char *path, *part;
-    FILE *file;      /* NULL before it is created and after it is closed */
-    bool is_created; /* part exists */
-    bool is_placed;  /* and was renamed to path */
+    const char *name; /* for error lines */
+    tr_new_file place;
+    FILE *file; /* NULL for a header alone, and after it is closed */
     buffer entries, tensors;
     uint64_t n_entries, n_tensors;
     uint64_t data_size; /* of the tensors declared, each padded */
@@ -33,44 +31,24 @@ struct tr_gguf_writer {
 
 static tr_status io_failed(tr_gguf_writer *w, const char *what)
 {
-    w->st = tr_fail(TR_E_IO, "%s: %s: %s", w->part, what, strerror(errno));
+    w->st = tr_fail(TR_E_IO, "%s: %s: %s", w->place.part, what, strerror(errno));
     return w->st;
 }
 
-/* The rename at the end would replace a device such as /dev/null, too. */
-static tr_status refuse_special(const char *path)
+tr_status tr_gguf_writer_new(const char *path, bool overwrite, tr_gguf_writer **out)
 {
-    struct stat s;
-
-    if (stat(path, &s) != 0 || S_ISREG(s.st_mode))
-        return TR_OK;
-    return tr_fail(TR_E_IO, "%s: exists and is no regular file; give another name", path);
-}
-
-tr_status tr_gguf_writer_new(const char *path, tr_gguf_writer **out)
-{
-    tr_status st = path ? refuse_special(path) : TR_OK;
-    if (st != TR_OK)
-        return st;
     tr_gguf_writer *w = calloc(1, sizeof *w);
-    if (w && (w->path = strdup(path ? path : "header")) &&
-        asprintf(&w->part, "%s.part", w->path) < 0)
-        w->part = NULL;
-    if (!w || !w->path || !w->part) {
-        tr_gguf_writer_abandon(&w);
+
+    if (!w)
         return tr_fail(TR_E_MEMORY, "%s: no memory", path ? path : "header");
-    }
-    if (!path) {
-        *out = w;
-        return TR_OK;
-    }
-    w->file = fopen(w->part, "we");
-    if (!w->file) {
-        st = io_failed(w, "can't be written");
+    w->name = path ? path : "header";
+    tr_status st = path ? tr_new_file_open(path, overwrite, &w->place) : TR_OK;
+    if (st == TR_OK && path)
+        st = tr_new_file_stream(&w->place, &w->file);
+    if (st != TR_OK) {
         tr_gguf_writer_abandon(&w);
         return st;
     }
-    w->is_created = true;
     *out = w;
     return TR_OK;
 }
@@ -85,7 +63,7 @@ static void put(tr_gguf_writer *w, buffer *b, const void *data, size_t size)
         size_t capacity = 2 * (b->size + size);
         uint8_t *grown = realloc(b->data, capacity);
         if (!grown) {
-            w->st = tr_fail(TR_E_MEMORY, "%s: no memory for the header", w->path);
+            w->st = tr_fail(TR_E_MEMORY, "%s: no memory for the header", w->name);
             return;
         }
         b->data = grown;
@@ -201,7 +179,7 @@ void tr_gguf_put_tensor(tr_gguf_writer *w, const char *name, tr_type type, const
     put_u64(w, &w->tensors, w->data_size);
     uint64_t *end = realloc(w->end, (w->n_tensors + 1) * sizeof *end);
     if (!end) {
-        w->st = tr_fail(TR_E_MEMORY, "%s: no memory for the header", w->path);
+        w->st = tr_fail(TR_E_MEMORY, "%s: no memory for the header", w->name);
         return;
     }
     w->end = end;
@@ -251,7 +229,7 @@ tr_status tr_gguf_writer_header(const tr_gguf_writer *w, uint8_t **header, size_
         return w->st;
     uint8_t *to = calloc(1, all);
     if (!to)
-        return tr_fail(TR_E_MEMORY, "%s: no memory for the header", w->path);
+        return tr_fail(TR_E_MEMORY, "%s: no memory for the header", w->name);
     write_start(w, to);
     if (w->entries.size > 0)
         memcpy(to + START, w->entries.data, w->entries.size);
@@ -298,9 +276,8 @@ tr_status tr_gguf_writer_finish(tr_gguf_writer **writer)
         if (closed != 0)
             io_failed(w, "write");
     }
-    if (w->st == TR_OK && rename(w->part, w->path) != 0)
-        io_failed(w, "rename");
-    w->is_placed = w->st == TR_OK;
+    if (w->st == TR_OK)
+        w->st = tr_new_file_place(&w->place);
     tr_status st = w->st;
     tr_gguf_writer_abandon(writer);
     return st;
@@ -314,13 +291,10 @@ void tr_gguf_writer_abandon(tr_gguf_writer **writer)
         return;
     if (w->file)
         fclose(w->file);
-    if (w->is_created && !w->is_placed)
-        unlink(w->part);
+    tr_new_file_close(&w->place, TR_NEW_FILE_REMOVE);
     free(w->entries.data);
     free(w->tensors.data);
     free(w->end);
-    free(w->part);
-    free(w->path);
     free(w);
     *writer = NULL;
 }

@@ -1,7 +1,7 @@
 /* gguf_write.h - write a GGUF file from beginning to end, without holding it in memory.
  *
  * USE     tr_gguf_writer *w;
- *         st = tr_gguf_writer_new("out.gguf", &w);
+ *         st = tr_gguf_writer_new("out.gguf", overwrite, &w);
  *         tr_gguf_put_u32(w, "qwen3moe.block_count", 8);  ...      all metadata
  *         tr_gguf_put_tensor(w, name, type, dim, n_dims);  ...     all tensors, in data order
  *         st = tr_gguf_writer_begin_data(w);
@@ -11,12 +11,13 @@
  *
  * Or the header alone, for who writes the data otherwise:
  *
- *         st = tr_gguf_writer_new(NULL, &w);  ...                  metadata, tensors as above
+ *         st = tr_gguf_writer_new(NULL, false, &w);  ...           metadata, tensors as above
  *         st = tr_gguf_writer_header(w, &header, &size);           a new block, padding included
  *         tr_gguf_writer_abandon(&w);
  *
  * The file grows as PATH.part and is renamed when it is complete, so a path never holds half a
- * model.  Padding between tensors is written where it belongs.
+ * model; what exists is replaced with overwrite only (base/new_file.h).  Padding between tensors is
+ * written where it belongs.
  *
  * FAILS   TR_E_IO, TR_E_MEMORY.  Errors of the put functions are kept and come out of begin_data
  *         or header, once.  Declaring and writing other sizes than promised is a bug and aborts.
@@ -29,7 +30,7 @@
 
 typedef struct tr_gguf_writer tr_gguf_writer;
 
-tr_status tr_gguf_writer_new(const char *path, tr_gguf_writer **out);
+tr_status tr_gguf_writer_new(const char *path, bool overwrite, tr_gguf_writer **out);
 
 void tr_gguf_put_u32(tr_gguf_writer *w, const char *key, uint32_t v);
 void tr_gguf_put_f32(tr_gguf_writer *w, const char *key, float v);

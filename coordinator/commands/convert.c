@@ -39,6 +39,8 @@ static const char help[] =
     "  --pre NAME            how text is cut into words (tokenizer.ggml.pre), where "
     "tokenizer.json\n"
     "                        has a way that is not recognised\n"
+    "  --overwrite           replace OUT.gguf if it is there, and OUT.gguf.part if it is of\n"
+    "                        something else\n"
     "  --threads N           (0: all cores)\n"
     "  -h, --help            show this\n"
     "\n"
@@ -69,6 +71,9 @@ static tr_status read_option(int c, options *o, const char *word)
         return TR_OK;
     case 't':
         return tr_option_number("threads", optarg, 0, TR_POOL_MAX_THREADS, &o->threads);
+    case 'o':
+        o->c.overwrite = true;
+        return TR_OK;
     case ':':
         return tr_fail(TR_E_USAGE, "%s needs a value; see troupe convert --help", word);
     default:
@@ -79,13 +84,10 @@ static tr_status read_option(int c, options *o, const char *word)
 static tr_status parse(int argc, char **argv, options *o, bool *done)
 {
     static const struct option long_options[] = {
-        { "type", required_argument, NULL, 'y' },
-        { "dense", required_argument, NULL, 'd' },
-        { "tensor", required_argument, NULL, 'r' },
-        { "pre", required_argument, NULL, 'p' },
-        { "threads", required_argument, NULL, 't' },
-        { "help", no_argument, NULL, 'h' },
-        { NULL, 0, NULL, 0 },
+        { "type", required_argument, NULL, 'y' },   { "dense", required_argument, NULL, 'd' },
+        { "tensor", required_argument, NULL, 'r' }, { "pre", required_argument, NULL, 'p' },
+        { "overwrite", no_argument, NULL, 'o' },    { "threads", required_argument, NULL, 't' },
+        { "help", no_argument, NULL, 'h' },         { NULL, 0, NULL, 0 },
     };
     int c;
 

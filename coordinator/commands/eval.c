@@ -3,6 +3,7 @@
 #include "coordinator/commands/eval.h"
 
 #include "base/log.h"
+#include "base/new_file.h"
 #include "coordinator/cluster/launch.h"
 #include "coordinator/commands/eval_base.h"
 #include "coordinator/commands/json_text.h"
@@ -139,6 +140,8 @@ tr_status tr_eval_open(const tr_eval_setting *s, tr_eval **out)
         return tr_fail(TR_E_MEMORY, "eval: no memory");
     v->s = *s;
     tr_status st = fill_request(v);
+    if (st == TR_OK && s->options->save)
+        st = tr_new_file_check(s->options->save, s->options->overwrite);
     if (st == TR_OK)
         fill_header(v);
     if (st == TR_OK && s->options->kl) {
@@ -361,7 +364,7 @@ tr_status tr_eval_run(tr_eval *v, tr_engine *e)
 
     snprintf(v->header.kernels, sizeof v->header.kernels, "%s", tr_engine_kernels(e)->name);
     if (o->save)
-        st = tr_eval_writer_new(o->save, &v->header, &v->writer);
+        st = tr_eval_writer_new(o->save, o->overwrite, &v->header, &v->writer);
     v->request.on_position = on_position;
     v->request.ctx = v;
     v->said = tr_now();

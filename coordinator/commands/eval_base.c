@@ -3,6 +3,7 @@
 #include "coordinator/commands/eval_base.h"
 
 #include "base/check.h"
+#include "base/new_file.h"
 #include "coordinator/commands/json_text.h"
 #include "coordinator/text/sampler.h"
 
@@ -11,8 +12,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum {
     VERSION = 1,
@@ -36,22 +35,21 @@ uint64_t tr_eval_hash(uint64_t so_far, const void *data, size_t size)
 /* ---- writing --------------------------------------------------------------------------- */
 
 struct tr_eval_writer {
+    tr_new_file place;
     FILE *file;
-    char *path, *part; /* written as part, then renamed */
-    bool is_created;
     size_t top, n;
     tr_alternative *kept; /* [top] */
 };
 
 static tr_status write_failed(const tr_eval_writer *w, const char *what)
 {
-    return tr_fail(TR_E_IO, "%s: %s: %s", w->part, what, strerror(errno));
+    return tr_fail(TR_E_IO, "%s: %s: %s", w->place.part, what, strerror(errno));
 }
 
 static tr_status write_line(tr_eval_writer *w, json_t *value)
 {
     if (!value)
-        return tr_fail(TR_E_MEMORY, "%s: no memory for a line", w->part);
+        return tr_fail(TR_E_MEMORY, "%s: no memory for a line", w->place.part);
     bool is_good = json_dumpf(value, w->file, JSON_COMPACT) == 0 && fputc('\n', w->file) != EOF;
     json_decref(value);
     return is_good ? TR_OK : write_failed(w, "write");
@@ -68,51 +66,23 @@ static tr_status write_header(tr_eval_writer *w, const tr_eval_header *h)
                      "positions", (json_int_t)h->n_positions, "top", (json_int_t)h->top));
 }
 
-static bool begins_as_base(const char *path)
+tr_status tr_eval_writer_new(const char *path, bool overwrite, const tr_eval_header *h,
+                             tr_eval_writer **out)
 {
-    static const char start[] = "{\"troupe_eval\":";
-    char found[sizeof start - 1];
-    FILE *f = fopen(path, "re");
-    bool is_base = f && fread(found, 1, sizeof found, f) == sizeof found &&
-                   memcmp(found, start, sizeof found) == 0;
-
-    if (f)
-        fclose(f);
-    return is_base;
-}
-
-/* The rename at the end would replace a device such as /dev/null, too, or the model. */
-static tr_status refuse_others(const char *path)
-{
-    struct stat s;
-
-    if (stat(path, &s) != 0)
-        return TR_OK;
-    if (!S_ISREG(s.st_mode))
-        return tr_fail(TR_E_IO, "%s: exists and is no regular file; give another name", path);
-    if (s.st_size == 0 || begins_as_base(path))
-        return TR_OK;
-    return tr_fail(TR_E_IO, "%s: exists and was not saved by eval; give another name", path);
-}
-
-tr_status tr_eval_writer_new(const char *path, const tr_eval_header *h, tr_eval_writer **out)
-{
-    tr_status st = refuse_others(path);
-    if (st != TR_OK)
-        return st;
     tr_eval_writer *w = calloc(1, sizeof *w);
-    if (w && (w->path = strdup(path)) && asprintf(&w->part, "%s.part", path) < 0)
-        w->part = NULL;
+
     if (w)
         w->kept = calloc(h->top, sizeof *w->kept);
-    if (!w || !w->path || !w->part || !w->kept) {
-        tr_eval_writer_abandon(&w);
+    if (!w || !w->kept) {
+        free(w);
         return tr_fail(TR_E_MEMORY, "%s: no memory", path);
     }
     w->top = h->top;
-    w->file = fopen(w->part, "we");
-    w->is_created = w->file != NULL;
-    st = w->file ? write_header(w, h) : write_failed(w, "can't be written");
+    tr_status st = tr_new_file_open(path, overwrite, &w->place);
+    if (st == TR_OK)
+        st = tr_new_file_stream(&w->place, &w->file);
+    if (st == TR_OK)
+        st = write_header(w, h);
     if (st != TR_OK) {
         tr_eval_writer_abandon(&w);
         return st;
@@ -157,7 +127,7 @@ tr_status tr_eval_writer_add(tr_eval_writer *w, const tr_eval_position *p)
     if (json_array_size(ids) != w->top || json_array_size(log_probs) != w->top) {
         json_decref(ids);
         json_decref(log_probs);
-        return tr_fail(TR_E_MEMORY, "%s: no memory for a line", w->part);
+        return tr_fail(TR_E_MEMORY, "%s: no memory for a line", w->place.part);
     }
     return write_line(w, json_pack("{s:I, s:f, s:o, s:o}", "token", (json_int_t)p->token, "logprob",
                                    (double)p->logits[p->token] - p->log_total, "top", ids,
@@ -175,10 +145,8 @@ tr_status tr_eval_writer_finish(tr_eval_writer **writer)
         if (closed != 0)
             st = write_failed(w, "write");
     }
-    if (st == TR_OK && rename(w->part, w->path) != 0)
-        st = write_failed(w, "rename");
     if (st == TR_OK)
-        w->is_created = false;
+        st = tr_new_file_place(&w->place);
     tr_eval_writer_abandon(writer);
     return st;
 }
@@ -191,11 +159,8 @@ void tr_eval_writer_abandon(tr_eval_writer **writer)
         return;
     if (w->file)
         fclose(w->file);
-    if (w->is_created)
-        unlink(w->part);
+    tr_new_file_close(&w->place, TR_NEW_FILE_REMOVE);
     free(w->kept);
-    free(w->part);
-    free(w->path);
     free(w);
     *writer = NULL;
 }

@@ -5,7 +5,7 @@
  * theirs; at the end how many positions there were.  docs/eval.md describes it in full.
  *
  * USE     tr_eval_writer *w;
- *         st = tr_eval_writer_new(path, &header, &w);
+ *         st = tr_eval_writer_new(path, overwrite, &header, &w);   base/new_file.h
  *         st = tr_eval_writer_add(w, &position);           header.n_positions times
  *         st = tr_eval_writer_finish(&w);                  only now the file is there
  *         tr_eval_writer_abandon(&w);                      nothing stays behind; after finish:
@@ -52,7 +52,8 @@ uint64_t tr_eval_hash(uint64_t so_far, const void *data, size_t size);
 
 typedef struct tr_eval_writer tr_eval_writer;
 
-tr_status tr_eval_writer_new(const char *path, const tr_eval_header *h, tr_eval_writer **out);
+tr_status tr_eval_writer_new(const char *path, bool overwrite, const tr_eval_header *h,
+                             tr_eval_writer **out);
 tr_status tr_eval_writer_add(tr_eval_writer *w, const tr_eval_position *p);
 tr_status tr_eval_writer_finish(tr_eval_writer **w);
 void tr_eval_writer_abandon(tr_eval_writer **w);

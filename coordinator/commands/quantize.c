@@ -31,6 +31,7 @@ static const char help[] =
     "  --tensor GLOB=TYPE    of tensors with such names; may be given often, the last one that\n"
     "                        fits decides: --tensor 'blk.0.*=Q8_0' --tensor 'output.*=Q6_K'\n"
     "  --force               quantise what is quantised already\n"
+    "  --overwrite           replace OUT.gguf if it is there\n"
     "  --threads N           (0: all cores)\n"
     "  -h, --help            show this\n"
     "\n"
@@ -48,6 +49,9 @@ static tr_status read_option(int c, quantize *q, const char *word)
     case 'f':
         q->r.force = true;
         return TR_OK;
+    case 'o':
+        q->r.overwrite = true;
+        return TR_OK;
     case 't':
         return tr_option_number("threads", optarg, 0, TR_POOL_MAX_THREADS, &q->threads);
     case ':':
@@ -60,9 +64,13 @@ static tr_status read_option(int c, quantize *q, const char *word)
 static tr_status parse(int argc, char **argv, quantize *q, bool *done)
 {
     static const struct option options[] = {
-        { "dense", required_argument, NULL, 'd' }, { "tensor", required_argument, NULL, 'r' },
-        { "force", no_argument, NULL, 'f' },       { "threads", required_argument, NULL, 't' },
-        { "help", no_argument, NULL, 'h' },        { NULL, 0, NULL, 0 },
+        { "dense", required_argument, NULL, 'd' },
+        { "tensor", required_argument, NULL, 'r' },
+        { "force", no_argument, NULL, 'f' },
+        { "overwrite", no_argument, NULL, 'o' },
+        { "threads", required_argument, NULL, 't' },
+        { "help", no_argument, NULL, 'h' },
+        { NULL, 0, NULL, 0 },
     };
     int c;
 

@@ -78,6 +78,8 @@ static const spec specs[] = {
       .high = TR_RUN_MAX_TOKENS },
     { "save", "FILE", "write what this model expects at each position: a base", .kind = KIND_TEXT,
       .who = FOR_EVAL, AT(save) },
+    { "overwrite", NULL, "with --save: replace FILE if it is there", .kind = KIND_FLAG,
+      .who = FOR_EVAL, AT(overwrite) },
     { "top", "N", "with --save: tokens to keep of each position; 0: all (256)", .kind = KIND_COUNT,
       .who = FOR_EVAL, AT(top), .low = 0, .high = TR_RUN_MAX_TOKENS },
     { "kl", "FILE", "the divergence from a base that --save wrote", .kind = KIND_TEXT,

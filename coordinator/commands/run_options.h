@@ -71,6 +71,7 @@ typedef struct tr_run_options {
     bool has_skip;    /* else half of the window */
     uint64_t top;     /* tokens of each position that a base file keeps; 0: all */
     const char *save; /* a base file to write, or NULL */
+    bool overwrite;   /* which may be there already */
     const char *kl;   /* a base file to compare with, or NULL */
 
     /* Sampling. */

@@ -21,6 +21,7 @@ static const char help[] =
     "  --like NAME         the shape; --list shows all\n"
     "  --list              show the shapes\n"
     "  -o, --output FILE   where to write\n"
+    "  --overwrite         replace FILE if it is there\n"
     "  --type TYPE         of the experts: F32, F16, BF16, Q8_0, Q4_0, Q4_K, ... (Q8_0)\n"
     "  --dense-type TYPE   of the other matrices (as --type)\n"
     "  --layers N          instead of the shape's\n"
@@ -59,17 +60,12 @@ typedef struct {
 } synth_given;
 
 static const struct option long_options[] = {
-    { "like", required_argument, NULL, 'l' },
-    { "output", required_argument, NULL, 'o' },
-    { "type", required_argument, NULL, 't' },
-    { "dense-type", required_argument, NULL, 'd' },
-    { "layers", required_argument, NULL, 'n' },
-    { "experts", required_argument, NULL, 'e' },
-    { "context", required_argument, NULL, 'c' },
-    { "seed", required_argument, NULL, 's' },
-    { "list", no_argument, NULL, 'L' },
-    { "help", no_argument, NULL, 'h' },
-    { NULL, 0, NULL, 0 },
+    { "like", required_argument, NULL, 'l' },    { "output", required_argument, NULL, 'o' },
+    { "type", required_argument, NULL, 't' },    { "dense-type", required_argument, NULL, 'd' },
+    { "layers", required_argument, NULL, 'n' },  { "experts", required_argument, NULL, 'e' },
+    { "context", required_argument, NULL, 'c' }, { "seed", required_argument, NULL, 's' },
+    { "overwrite", no_argument, NULL, 'w' },     { "list", no_argument, NULL, 'L' },
+    { "help", no_argument, NULL, 'h' },          { NULL, 0, NULL, 0 },
 };
 
 static tr_status read_option(int c, tr_random_model *o, synth_given *g, char *word)
@@ -93,6 +89,9 @@ static tr_status read_option(int c, tr_random_model *o, synth_given *g, char *wo
         return tr_option_number("context", optarg, 1, 1 << 24, &g->context);
     case 's':
         return tr_option_number("seed", optarg, 0, UINT64_MAX, &o->seed);
+    case 'w':
+        o->overwrite = true;
+        return TR_OK;
     case ':':
         return tr_fail(TR_E_USAGE, "%s needs a value; see troupe synth --help", word);
     default: /* getopt moves on to the next word only behind the last of several letters */

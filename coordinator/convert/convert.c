@@ -136,7 +136,7 @@ static tr_status fill_header(work *w)
 
 static tr_status make_header(work *w)
 {
-    tr_status st = tr_gguf_writer_new(NULL, &w->model.w);
+    tr_status st = tr_gguf_writer_new(NULL, false, &w->model.w);
 
     if (st != TR_OK)
         return st;
@@ -249,9 +249,10 @@ static tr_status write_tensor(work *w, size_t i)
 
 static tr_status write_all(work *w)
 {
-    uint64_t identity = tr_gguf_identity(w->g) ^ tr_checkpoint_identity(w->tensors);
+    tr_output_content content = { tr_gguf_identity(w->g) ^ tr_checkpoint_identity(w->tensors),
+                                  w->result->bytes };
 
-    tr_status st = tr_output_open(w->c->out, identity, w->result->bytes, w->c->progress, &w->out);
+    tr_status st = tr_output_open(w->c->out, &content, w->c->overwrite, w->c->progress, &w->out);
     if (st != TR_OK)
         return st;
     w->result->kept = tr_output_size(w->out);

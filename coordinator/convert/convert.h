@@ -25,7 +25,8 @@ typedef struct {
     tr_type_rules types;
     const char *pre; /* the name of the way to cut words, or NULL to recognise it */
     tr_pool *pool;
-    bool progress; /* draw a bar on stderr */
+    bool overwrite; /* replace what is at `out`, and a part of another conversion */
+    bool progress;  /* draw a bar on stderr */
 } tr_convert;
 
 typedef struct {

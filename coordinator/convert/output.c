@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/interrupt.h"
+#include "base/new_file.h"
 #include "base/progress.h"
 
 #include <errno.h>
@@ -11,7 +12,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -20,11 +20,14 @@ enum {
     PIECE = 1 << 20,     /* bytes of a read */
     MIN_CHUNK = 1 << 20, /* bytes that share a checksum: a 64th of the file within these */
     MAX_CHUNK = 32 << 20,
+    LINE = 64, /* of the sums; the longest has 42 bytes */
 };
 
+static const char mark[] = "troupe "; /* the sums begin so */
+
 struct tr_output {
-    char *path, *part, *sums;
-    int fd;      /* of the part */
+    tr_new_file place;
+    char *sums;
     FILE *notes; /* of the sums */
     uint64_t identity, total;
     uint64_t size;  /* bytes written */
@@ -46,13 +49,13 @@ static tr_status sum_up(tr_output *o, uint64_t end, uint8_t *piece, tr_progress 
     XXH3_64bits_reset_withSeed(o->sum, o->identity);
     for (uint64_t at = o->noted; at < end;) {
         size_t n = end - at < PIECE ? (size_t)(end - at) : PIECE;
-        ssize_t got = pread(o->fd, piece, n, (off_t)at);
+        ssize_t got = pread(o->place.fd, piece, n, (off_t)at);
         if (tr_interrupted())
             return TR_E_INTERRUPTED;
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return io_failed(o->part, "read");
+            return io_failed(o->place.part, "read");
         if (got == 0)
             break; /* it ends too early, so the sum is wrong */
         XXH3_64bits_update(o->sum, piece, (size_t)got);
@@ -67,7 +70,7 @@ static tr_status sum_up(tr_output *o, uint64_t end, uint8_t *piece, tr_progress 
  * sums behind the last of these. */
 static tr_status check_lines(tr_output *o, uint8_t *piece, tr_progress *bar, long *kept)
 {
-    char line[64];
+    char line[LINE];
     tr_status st = TR_OK;
 
     while (st == TR_OK && fgets(line, sizeof line, o->notes)) {
@@ -84,103 +87,120 @@ static tr_status check_lines(tr_output *o, uint8_t *piece, tr_progress *bar, lon
     return st;
 }
 
-static bool is_ours(tr_output *o)
+/* line is the first of the sums. */
+static bool is_ours(const tr_output *o, const char *line)
 {
-    char line[64];
     uint64_t identity, total;
 
-    return fgets(line, sizeof line, o->notes) && strchr(line, '\n') &&
+    return strchr(line, '\n') &&
            sscanf(line, "troupe %" SCNx64 " %" SCNx64, &identity, &total) == 2 &&
            identity == o->identity && total == o->total;
 }
 
-static tr_status take_over(tr_output *o, bool is_shown)
+/* The part and the sums begin at nothing. */
+static tr_status begin_anew(tr_output *o)
 {
-    uint8_t *piece = malloc(PIECE);
-    tr_progress bar;
-    long kept = 0;
-    tr_status st = piece ? TR_OK : tr_fail(TR_E_MEMORY, "%s: no memory", o->part);
-
-    tr_progress_begin(&bar, "checking", o->total, is_shown);
-    if (st == TR_OK && is_ours(o)) {
-        kept = ftell(o->notes);
-        st = check_lines(o, piece, &bar, &kept);
-    }
-    tr_progress_end(&bar);
-    free(piece);
-    if (st != TR_OK)
-        return st;
-    XXH3_64bits_reset_withSeed(o->sum, o->identity);
-    if (ftruncate(o->fd, (off_t)o->size) != 0)
-        return io_failed(o->part, "can't be cut");
-    if (fseek(o->notes, kept, SEEK_SET) != 0 || ftruncate(fileno(o->notes), kept) != 0)
+    if (ftruncate(o->place.fd, 0) != 0)
+        return io_failed(o->place.part, "can't be cut");
+    if (fseek(o->notes, 0, SEEK_SET) != 0 || ftruncate(fileno(o->notes), 0) != 0)
         return io_failed(o->sums, "can't be cut");
-    if (kept == 0 &&
-        (fprintf(o->notes, "troupe %" PRIx64 " %" PRIx64 "\n", o->identity, o->total) < 0 ||
-         fflush(o->notes) != 0))
+    if (fprintf(o->notes, "troupe %" PRIx64 " %" PRIx64 "\n", o->identity, o->total) < 0 ||
+        fflush(o->notes) != 0)
         return io_failed(o->sums, "write");
     return TR_OK;
 }
 
+static tr_status go_on(tr_output *o, bool is_shown)
+{
+    uint8_t *piece = malloc(PIECE);
+    tr_progress bar;
+    long kept = ftell(o->notes);
+
+    if (!piece)
+        return tr_fail(TR_E_MEMORY, "%s: no memory", o->place.part);
+    tr_progress_begin(&bar, "checking", o->total, is_shown);
+    tr_status st = check_lines(o, piece, &bar, &kept);
+    tr_progress_end(&bar);
+    free(piece);
+    if (st != TR_OK)
+        return st;
+    if (ftruncate(o->place.fd, (off_t)o->size) != 0)
+        return io_failed(o->place.part, "can't be cut");
+    if (fseek(o->notes, kept, SEEK_SET) != 0 || ftruncate(fileno(o->notes), kept) != 0)
+        return io_failed(o->sums, "can't be cut");
+    return TR_OK;
+}
+
+static tr_status take_over(tr_output *o, bool overwrite, bool is_shown)
+{
+    char line[LINE] = "";
+    bool has_line = fgets(line, sizeof line, o->notes) != NULL;
+
+    XXH3_64bits_reset_withSeed(o->sum, o->identity);
+    if (o->place.had > 0 && is_ours(o, line))
+        return go_on(o, is_shown);
+    if (o->place.had > 0 && !overwrite)
+        return tr_new_file_refuse(o->place.part,
+                                  "is of another directory or other options, or another file");
+    if (has_line && strncmp(line, mark, strlen(mark)) != 0 && !overwrite)
+        return tr_new_file_refuse(o->sums, "is another file");
+    return begin_anew(o);
+}
+
 /* ---- open ----------------------------------------------------------------------------------- */
 
-/* The rename at the end would replace a device such as /dev/null, too. */
-static tr_status refuse_special(const char *path)
+static tr_status open_notes(tr_output *o)
 {
     struct stat s;
+    int fd = open(o->sums, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
 
-    if (stat(path, &s) != 0 || S_ISREG(s.st_mode))
-        return TR_OK;
-    return tr_fail(TR_E_IO, "%s: exists and is no regular file; give another name", path);
-}
-
-static tr_status name_all(tr_output *o, const char *path)
-{
-    o->path = strdup(path);
-    if (asprintf(&o->part, "%s.part", path) < 0)
-        o->part = NULL;
-    if (asprintf(&o->sums, "%s.part.sums", path) < 0)
-        o->sums = NULL;
-    o->sum = XXH3_createState();
-    return o->path && o->part && o->sums && o->sum ? TR_OK
-                                                   : tr_fail(TR_E_MEMORY, "%s: no memory", path);
-}
-
-static tr_status open_files(tr_output *o)
-{
-    o->fd = open(o->part, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (o->fd < 0)
-        return io_failed(o->part, "can't be written");
-    if (flock(o->fd, LOCK_EX | LOCK_NB) != 0)
-        return errno == EWOULDBLOCK ? tr_fail(TR_E_IO, "%s: another process is writing it", o->part)
-                                    : io_failed(o->part, "can't be locked");
-    int fd = open(o->sums, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    o->notes = fd >= 0 ? fdopen(fd, "r+") : NULL;
+    if (fd < 0)
+        return io_failed(o->sums, "can't be written");
+    if (fstat(fd, &s) == 0 && !S_ISREG(s.st_mode)) {
+        close(fd);
+        return tr_fail(TR_E_IO, "%s: exists and is no regular file; give another name", o->sums);
+    }
+    o->notes = fdopen(fd, "r+");
     if (o->notes)
         return TR_OK;
     tr_status st = io_failed(o->sums, "can't be written");
-    if (fd >= 0)
-        close(fd);
+    close(fd);
     return st;
 }
 
-tr_status tr_output_open(const char *path, uint64_t identity, uint64_t total, bool is_shown,
-                         tr_output **out)
+static tr_status open_files(tr_output *o, const char *path, bool overwrite)
 {
-    tr_status st = refuse_special(path);
-    if (st != TR_OK)
-        return st;
+    o->sum = XXH3_createState();
+    if (asprintf(&o->sums, "%s.part.sums", path) < 0)
+        o->sums = NULL;
+    if (!o->sum || !o->sums)
+        return tr_fail(TR_E_MEMORY, "%s: no memory", path);
+    tr_status st = tr_new_file_open_part(path, overwrite, &o->place);
+    /* Without sums nothing can be said of a part, and none are made for one that stays. */
+    if (st == TR_OK && o->place.had > 0 && !overwrite && access(o->sums, F_OK) != 0)
+        st = tr_new_file_refuse(o->place.part, "has no checksums beside it");
+    return st == TR_OK ? open_notes(o) : st;
+}
+
+tr_status tr_output_open(const char *path, const tr_output_content *content, bool overwrite,
+                         bool is_shown, tr_output **out)
+{
+    uint64_t chunk = content->total / 64;
     tr_output *o = calloc(1, sizeof *o);
+
     if (!o)
         return tr_fail(TR_E_MEMORY, "%s: no memory", path);
-    *o = (tr_output){ .fd = -1, .identity = identity, .total = total, .chunk = total / 64 };
-    o->chunk = o->chunk < MIN_CHUNK ? MIN_CHUNK : o->chunk > MAX_CHUNK ? MAX_CHUNK : o->chunk;
-    st = name_all(o, path);
+    *o = (tr_output){ .identity = content->identity,
+                      .total = content->total,
+                      .chunk = chunk < MIN_CHUNK   ? MIN_CHUNK
+                               : chunk > MAX_CHUNK ? MAX_CHUNK
+                                                   : chunk };
+    tr_status st = open_files(o, path, overwrite);
     if (st == TR_OK)
-        st = open_files(o);
-    if (st == TR_OK)
-        st = take_over(o, is_shown);
+        st = take_over(o, overwrite, is_shown);
     if (st != TR_OK) {
+        if (o->place.had == 0) /* what was made here just now */
+            tr_new_file_close(&o->place, TR_NEW_FILE_REMOVE);
         tr_output_close(&o);
         return st;
     }
@@ -217,11 +237,11 @@ tr_status tr_output_write(tr_output *o, tr_bytes bytes)
 {
     TR_CHECK(bytes.size <= o->total - o->size);
     while (bytes.size > 0) {
-        ssize_t n = pwrite(o->fd, bytes.data, bytes.size, (off_t)o->size);
+        ssize_t n = pwrite(o->place.fd, bytes.data, bytes.size, (off_t)o->size);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return broken(o, o->part);
+            return broken(o, o->place.part);
         XXH3_64bits_update(o->sum, bytes.data, (size_t)n);
         bytes.data += n;
         bytes.size -= (size_t)n;
@@ -236,11 +256,11 @@ tr_status tr_output_finish(tr_output **output)
     tr_status st = TR_OK;
 
     TR_CHECK(o->size == o->total);
-    if (fsync(o->fd) != 0)
-        st = io_failed(o->part, "write");
-    else if (rename(o->part, o->path) != 0)
-        st = io_failed(o->part, "rename");
+    if (fsync(o->place.fd) != 0)
+        st = io_failed(o->place.part, "write");
     else
+        st = tr_new_file_place(&o->place);
+    if (st == TR_OK)
         unlink(o->sums);
     o->is_broken = true; /* no note more */
     tr_output_close(output);
@@ -257,11 +277,8 @@ void tr_output_close(tr_output **output)
         note(o);
     if (o->notes)
         fclose(o->notes);
-    if (o->fd >= 0)
-        close(o->fd);
+    tr_new_file_close(&o->place, TR_NEW_FILE_KEEP);
     XXH3_freeState(o->sum);
-    free(o->path);
-    free(o->part);
     free(o->sums);
     free(o);
     *output = NULL;

@@ -3,18 +3,19 @@
  * It grows as PATH.part, with PATH.part.sums beside it: every now and then a line that says how
  * far the file is sound, and the checksum of what was added.  Who begins again with the same
  * identity gets back what is sound: every byte is read and held against its checksum, and what is
- * behind the first wrong or missing one is cut off.  With another identity it begins at nothing.
- * The file gets its name when it is complete and on the disk.
+ * behind the first wrong or missing one is cut off.  A part of another identity, or none of ours,
+ * is refused, and with overwrite begun anew.  The file gets its name when it is complete and on the
+ * disk (base/new_file.h).
  *
  * USE     tr_output *o;
- *         st = tr_output_open("out.gguf", identity, total, is_shown, &o);
+ *         st = tr_output_open("out.gguf", &(tr_output_content){ identity, total }, overwrite,
+ *                             is_shown, &o);
  *         uint64_t at = tr_output_size(o);         sound bytes: go on behind them
  *         st = tr_output_write(o, bytes);  ...
  *         st = tr_output_finish(&o);               in place
  *         tr_output_close(&o);                     instead: what is there stays for the next time
  *
- * FAILS   TR_E_IO      can't be written or read; the path is no regular file; another process is
- *                      writing it
+ * FAILS   TR_E_IO      can't be written or read; exists; another process is writing it
  *         TR_E_MEMORY
  *         TR_E_INTERRUPTED
  *
@@ -27,10 +28,14 @@
 
 typedef struct tr_output tr_output;
 
-/* total is the size of the complete file; with is_shown a bar is drawn while what is there is
- * checked. */
-tr_status tr_output_open(const char *path, uint64_t identity, uint64_t total, bool is_shown,
-                         tr_output **out);
+typedef struct {
+    uint64_t identity;
+    uint64_t total; /* bytes of the complete file */
+} tr_output_content;
+
+/* With is_shown a bar is drawn while what is there is checked. */
+tr_status tr_output_open(const char *path, const tr_output_content *content, bool overwrite,
+                         bool is_shown, tr_output **out);
 uint64_t tr_output_size(const tr_output *o);
 tr_status tr_output_write(tr_output *o, tr_bytes bytes);
 tr_status tr_output_finish(tr_output **o);

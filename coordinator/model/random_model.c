@@ -454,7 +454,7 @@ tr_status tr_random_model_write(const tr_random_model *o)
 {
     synth s = { .o = o };
 
-    tr_status st = tr_gguf_writer_new(o->path, &s.w);
+    tr_status st = tr_gguf_writer_new(o->path, o->overwrite, &s.w);
     if (st != TR_OK)
         return st;
     s.tensor = calloc(MAX_TENSORS, sizeof *s.tensor);

@@ -18,7 +18,8 @@ typedef struct {
     const char *path;
     tr_type experts, dense; /* computable ones */
     uint64_t seed;
-    bool progress; /* draw a bar on stderr */
+    bool overwrite; /* replace what is at path */
+    bool progress;  /* draw a bar on stderr */
 } tr_random_model;
 
 tr_status tr_random_model_write(const tr_random_model *o);

@@ -125,7 +125,7 @@ static tr_status write_all(work *w)
     for (size_t i = 0; i < n && st == TR_OK; i++)
         st = choose_type(w, i);
     if (st == TR_OK)
-        st = tr_gguf_writer_new(w->r->out, &w->w);
+        st = tr_gguf_writer_new(w->r->out, w->r->overwrite, &w->w);
     if (st != TR_OK)
         return st;
     put_metadata(w);

@@ -22,8 +22,9 @@ typedef struct {
     const char *in, *out;
     tr_type_rules types;
     tr_pool *pool;
-    bool force;    /* quantise what is quantised */
-    bool progress; /* draw a bar on stderr */
+    bool force;     /* quantise what is quantised */
+    bool overwrite; /* replace what is at `out` */
+    bool progress;  /* draw a bar on stderr */
 } tr_requantise;
 
 typedef struct {

@@ -59,7 +59,7 @@ def run(*words, **more):
 
 
 def convert(folder, out, *words):
-    status, _, said = run("convert", folder, out, "--threads", "2", *words)
+    status, _, said = run("convert", folder, out, "--threads", "2", "--overwrite", *words)
     check(status == 0, "convert %s %s: %s" % (folder, " ".join(words), said))
     return status == 0
 
@@ -209,9 +209,15 @@ def interrupted():
           "something is left behind")
     with open(whole, "rb") as f, open(out, "rb") as g:
         check(f.read() == g.read(), "other bytes after interruptions")
+    os.rename(out, whole)
     run(*words, preexec_fn=limited(4 << 20))
     other = run(*words, "--type", "F16")
+    check(other[0] == 6 and "--overwrite" in other[2] and os.path.getsize(out + ".part") > 1 << 20,
+          "what was begun for another type: " + other[2])
+    other = run(*words, "--type", "F16", "--overwrite")
     check(other[0] == 0 and "going on" not in other[2], "what was begun for another type is used")
+    other = run(*words)
+    check(other[0] == 6 and "--overwrite" in other[2], "what is complete: " + other[2])
     print("  killed twice, damaged, and the same bytes; %d bytes were kept" % kept)
 
 

@@ -85,6 +85,21 @@ expect_error "synth to nowhere" 6 'can.t be written' \
   "$TROUPE" synth --like tiny -o "$WORK/none/x.gguf"
 expect_error "synth of an unknown shape" 2 'no such shape' \
   "$TROUPE" synth --like gpt-5 -o "$WORK/x.gguf"
+
+# What is there stays there: the part of another, and what was made before.
+echo mine >"$WORK/mine"
+echo mine >"$WORK/other.part"
+for at in mine other; do
+  expect_error "synth in the place of $at" 6 "$at.*: .*--overwrite" \
+    "$TROUPE" synth --like tiny -o "$WORK/$at"
+  expect_error "quantize in the place of $at" 6 "$at.*: .*--overwrite" \
+    "$TROUPE" quantize "$WORK/nan.gguf" "$WORK/$at" Q8_0
+  expect_error "a base in the place of $at" 6 "$at.*: .*--overwrite" \
+    "$TROUPE" eval "$0" -m "$MODEL" --save "$WORK/$at"
+done
+[ "$(cat "$WORK/mine" "$WORK/other.part")" = $'mine\nmine' ] || fail "something was replaced"
+"$TROUPE" synth --like tiny -o "$WORK/mine" --overwrite || fail "synth --overwrite"
+
 expect_error "inspect nothing" 2 'one model file' "$TROUPE" inspect
 expect_error "inspect a text" 3 'no GGUF file' "$TROUPE" inspect "$0"
 

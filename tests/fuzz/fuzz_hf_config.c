@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     tr_fail_capture_begin(reason, sizeof reason);
     if (tr_json_parse("fuzz", (tr_bytes){ data, size }, &f.root) == TR_OK &&
-        tr_family_find(&m) == TR_OK && tr_gguf_writer_new(NULL, &m.w) == TR_OK) {
+        tr_family_find(&m) == TR_OK && tr_gguf_writer_new(NULL, false, &m.w) == TR_OK) {
         if (tr_family_read(&m) == TR_OK)
             check_model(&m);
         tr_gguf_writer_abandon(&m.w);

@@ -44,7 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     tr_fail_capture_begin(reason, sizeof reason);
     if (tr_json_parse("fuzz", (tr_bytes){ data, size }, &f.root) == TR_OK &&
-        tr_gguf_writer_new(NULL, &w) == TR_OK) {
+        tr_gguf_writer_new(NULL, false, &w) == TR_OK) {
         if (tr_vocabulary_put(&files, N_VOCAB, NULL, w) == TR_OK)
             use(w);
         tr_gguf_writer_abandon(&w);

@@ -101,7 +101,7 @@ static void write_file(const char *path, const types *t)
     tr_gguf_writer *w = NULL;
     uint64_t at = 0;
 
-    assert_int_equal(tr_gguf_writer_new(path, &w), TR_OK);
+    assert_int_equal(tr_gguf_writer_new(path, true, &w), TR_OK);
     tr_gguf_put_string(w, "general.architecture", tr_bytes_of("x"));
     tr_gguf_put_u32(w, "x.block_count", 1);
     tr_gguf_put_u32(w, "x.embedding_length", DIM);

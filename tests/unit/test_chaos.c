@@ -462,7 +462,8 @@ static int open_model(void **state)
                           .path = path,
                           .experts = TR_TYPE_Q8_0,
                           .dense = TR_TYPE_Q8_0,
-                          .seed = 5 };
+                          .seed = 5,
+                          .overwrite = true };
 
     (void)state;
     if (tr_random_model_write(&m) != TR_OK || tr_gguf_open(path, &gguf) != TR_OK)

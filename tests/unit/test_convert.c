@@ -41,10 +41,15 @@ static int teardown(void **state)
     return 0;
 }
 
-/* Opens, says how much was there, and writes up to `until`. */
-static uint64_t go_on(uint64_t identity, uint64_t until, tr_output **o)
+static tr_status open_for(uint64_t identity, bool overwrite, tr_output **o)
 {
-    assert_int_equal(tr_output_open(path, identity, TOTAL, false, o), TR_OK);
+    return tr_output_open(path, &(tr_output_content){ identity, TOTAL }, overwrite, false, o);
+}
+
+/* Opens, says how much was there, and writes up to `until`. */
+static uint64_t go_on(uint64_t identity, uint64_t until, bool overwrite, tr_output **o)
+{
+    assert_int_equal(open_for(identity, overwrite, o), TR_OK);
     uint64_t had = tr_output_size(*o);
     for (uint64_t at = had; at < until;) { /* pieces of no particular size */
         uint64_t n = until - at < 99991 ? until - at : 99991;
@@ -57,7 +62,7 @@ static uint64_t go_on(uint64_t identity, uint64_t until, tr_output **o)
 static uint64_t begin_until(uint64_t until)
 {
     tr_output *o = NULL;
-    uint64_t had = go_on(1, until, &o);
+    uint64_t had = go_on(1, until, false, &o);
 
     tr_output_close(&o);
     return had;
@@ -77,7 +82,7 @@ static void finish_and_compare(uint64_t least, uint64_t most)
 {
     tr_output *o = NULL;
     uint8_t *is = malloc(TOTAL + 1);
-    uint64_t had = go_on(1, TOTAL, &o);
+    uint64_t had = go_on(1, TOTAL, false, &o);
 
     assert_in_range(had, least, most);
     assert_int_equal(tr_output_finish(&o), TR_OK);
@@ -133,29 +138,85 @@ static void sums_that_make_no_sense_are_not_believed(void **state)
 
     (void)state;
     begin_until(3 * MB);
-    put_byte(sums, 0, 'x');
-    finish_and_compare(0, 0);
-    begin_until(3 * MB);
     put_byte(sums, -2, 'z'); /* the last digit of the last sum */
     finish_and_compare(MB, 3 * MB - 1);
     begin_until(3 * MB);
     assert_int_equal(stat(sums, &s), 0);
     assert_int_equal(truncate(sums, s.st_size - 1), 0); /* a torn line */
     finish_and_compare(MB, 3 * MB - 1);
-    begin_until(3 * MB);
+}
+
+static long size_of(const char *file)
+{
+    struct stat s;
+
+    return stat(file, &s) == 0 ? (long)s.st_size : -1;
+}
+
+/* Refused with these words in the line, and nothing is touched; with overwrite begun anew. */
+static void refuse_then_overwrite(uint64_t identity, const char *words)
+{
+    long had = size_of(part), noted = size_of(sums);
+    tr_output *o = NULL;
+    char line[512] = "";
+
+    tr_fail_capture_begin(line, sizeof line);
+    assert_int_equal(open_for(identity, false, &o), TR_E_IO);
+    tr_fail_capture_end();
+    assert_non_null(strstr(line, words));
+    assert_non_null(strstr(line, "--overwrite"));
+    assert_int_equal(size_of(part), had);
+    assert_int_equal(size_of(sums), noted);
+    assert_int_equal(go_on(identity, MB, true, &o), 0);
+    tr_output_close(&o);
+    unlink(part);
     unlink(sums);
+}
+
+static void a_part_that_is_not_ours_is_replaced_only_when_told(void **state)
+{
+    (void)state;
+    begin_until(2 * MB);
+    refuse_then_overwrite(2, "is of another directory");
+    begin_until(2 * MB);
+    put_byte(sums, 0, 'x');
+    refuse_then_overwrite(1, "is of another directory");
+    begin_until(2 * MB);
+    unlink(sums);
+    refuse_then_overwrite(1, "no checksums");
+    begin_until(2 * MB);
+    unlink(part);
+    put_byte(sums, 0, 'x');
+    refuse_then_overwrite(1, ".sums: is another file");
+}
+
+/* An empty part holds nothing, nor do sums without their part. */
+static void nothing_is_gone_on_with(void **state)
+{
+    (void)state;
+    begin_until(2 * MB);
+    unlink(part);
+    finish_and_compare(0, 0);
+    fclose(fopen(part, "w"));
     finish_and_compare(0, 0);
 }
 
-static void another_identity_begins_at_nothing(void **state)
+static void what_is_complete_is_replaced_only_when_told(void **state)
 {
     tr_output *o = NULL;
+    char line[512] = "";
 
     (void)state;
-    begin_until(2 * MB);
-    assert_int_equal(go_on(2, MB, &o), 0);
-    tr_output_close(&o);
-    finish_and_compare(0, 0);
+    go_on(1, TOTAL, false, &o);
+    assert_int_equal(tr_output_finish(&o), TR_OK);
+    tr_fail_capture_begin(line, sizeof line);
+    assert_int_equal(open_for(1, false, &o), TR_E_IO);
+    tr_fail_capture_end();
+    assert_non_null(strstr(line, "--overwrite"));
+    assert_int_equal(access(part, F_OK), -1);
+    assert_int_equal(go_on(1, TOTAL, true, &o), 0);
+    assert_int_equal(tr_output_finish(&o), TR_OK);
+    unlink(path);
 }
 
 static void two_at_once_are_one_too_many(void **state)
@@ -164,25 +225,13 @@ static void two_at_once_are_one_too_many(void **state)
     char reason[256];
 
     (void)state;
-    go_on(1, MB, &o);
+    go_on(1, MB, false, &o);
     tr_fail_capture_begin(reason, sizeof reason);
-    assert_int_equal(tr_output_open(path, 1, TOTAL, false, &other), TR_E_IO);
+    assert_int_equal(open_for(1, true, &other), TR_E_IO);
     tr_fail_capture_end();
     assert_non_null(strstr(reason, "another process"));
     tr_output_close(&o);
     finish_and_compare(MB, MB);
-}
-
-static void a_device_is_left_alone(void **state)
-{
-    tr_output *o = NULL;
-    char reason[256];
-
-    (void)state;
-    tr_fail_capture_begin(reason, sizeof reason);
-    assert_int_equal(tr_output_open("/dev/null", 1, TOTAL, false, &o), TR_E_IO);
-    tr_fail_capture_end();
-    assert_non_null(strstr(reason, "no regular file"));
 }
 
 static void every_name_that_is_found_is_known(void **state)
@@ -224,9 +273,10 @@ int main(void)
         cmocka_unit_test(a_cut_part_ends_what_is_sound),
         cmocka_unit_test(what_stands_behind_the_last_sum_is_cut_off),
         cmocka_unit_test(sums_that_make_no_sense_are_not_believed),
-        cmocka_unit_test(another_identity_begins_at_nothing),
+        cmocka_unit_test(a_part_that_is_not_ours_is_replaced_only_when_told),
+        cmocka_unit_test(nothing_is_gone_on_with),
+        cmocka_unit_test(what_is_complete_is_replaced_only_when_told),
         cmocka_unit_test(two_at_once_are_one_too_many),
-        cmocka_unit_test(a_device_is_left_alone),
         cmocka_unit_test(every_name_that_is_found_is_known),
         cmocka_unit_test(eight_bits_make_these_floats),
     };

@@ -353,7 +353,7 @@ static void what_the_writer_writes_the_reader_reads(void **state)
     (void)state;
     for (int i = 0; i < 33; i++)
         data[i] = (float)i;
-    assert_int_equal(tr_gguf_writer_new(path, &w), TR_OK);
+    assert_int_equal(tr_gguf_writer_new(path, true, &w), TR_OK);
     tr_gguf_put_f32(w, "f", 1.5f);
     tr_gguf_put_strings(w, "words", words, 3);
     tr_gguf_put_i32s(w, "kinds", kinds, 3);
@@ -401,7 +401,7 @@ static void a_failed_finish_leaves_nothing_behind(void **state)
     tr_gguf_writer *w = NULL;
 
     (void)state;
-    assert_int_equal(tr_gguf_writer_new(path, &w), TR_OK);
+    assert_int_equal(tr_gguf_writer_new(path, true, &w), TR_OK);
     tr_gguf_put_tensor(w, "t", TR_TYPE_F32, square, 1);
     assert_int_equal(tr_gguf_writer_begin_data(w), TR_OK);
     tr_bytes bytes = { (const uint8_t *)data, sizeof data };
@@ -414,9 +414,9 @@ static void a_failed_finish_leaves_nothing_behind(void **state)
     assert_int_equal(access("taken.gguf.part", F_OK), -1);
 
     /* Nor is a folder or a device taken for a file to replace. */
-    assert_int_equal(tr_gguf_writer_new(path, &w), TR_E_IO);
+    assert_int_equal(tr_gguf_writer_new(path, true, &w), TR_E_IO);
     assert_non_null(strstr(line, "no regular file"));
-    assert_int_equal(tr_gguf_writer_new("/dev/null", &w), TR_E_IO);
+    assert_int_equal(tr_gguf_writer_new("/dev/null", false, &w), TR_E_IO);
     tr_fail_capture_end();
     assert_int_equal(access("taken.gguf.part", F_OK), -1);
     rmdir(path);
@@ -434,7 +434,7 @@ static void what_can_not_be_opened_or_written_is_said(void **state)
     assert_non_null(strstr(line, "No such file"));
     assert_int_equal(tr_gguf_open("/", &g), TR_E_IO);
     assert_non_null(strstr(line, "regular file"));
-    assert_int_equal(tr_gguf_writer_new("/nonexistent/out.gguf", &w), TR_E_IO);
+    assert_int_equal(tr_gguf_writer_new("/nonexistent/out.gguf", false, &w), TR_E_IO);
     assert_non_null(strstr(line, "out.gguf.part"));
     tr_fail_capture_end();
 }

@@ -122,7 +122,7 @@ static void load(fixture *f, const variant *v)
     int fd = mkstemp(path);
     assert_true(fd >= 0);
     close(fd);
-    assert_int_equal(tr_gguf_writer_new(path, &w), TR_OK);
+    assert_int_equal(tr_gguf_writer_new(path, true, &w), TR_OK);
     tr_gguf_put_string(w, "general.architecture", tr_bytes_of("deepseek2"));
     (v->is_joint ? write_joint : write_split)(f, w, v->type);
     assert_int_equal(tr_gguf_writer_finish(&w), TR_OK);

@@ -30,6 +30,7 @@ static tr_gguf *write_and_open(tr_type type, uint64_t seed)
         .experts = type,
         .dense = type,
         .seed = seed,
+        .overwrite = true,
     };
     tr_gguf *g = NULL;
 
@@ -97,9 +98,11 @@ static void what_is_written_is_a_model_that_can_run(void **state)
 
     (void)state;
     for (size_t i = 0; (shape = tr_model_shape_at(i)); i++) {
-        tr_random_model o = {
-            .shape = *shape, .path = path, .experts = TR_TYPE_Q8_0, .dense = TR_TYPE_Q8_0
-        };
+        tr_random_model o = { .shape = *shape,
+                              .path = path,
+                              .experts = TR_TYPE_Q8_0,
+                              .dense = TR_TYPE_Q8_0,
+                              .overwrite = true };
         tr_model_config config;
         tr_gguf *g = NULL;
         o.shape.n_layers = 2;

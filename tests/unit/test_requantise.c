@@ -24,7 +24,8 @@ static int setup(void **state)
                           .path = in_path,
                           .experts = TR_TYPE_F32,
                           .dense = TR_TYPE_F32,
-                          .seed = 1 };
+                          .seed = 1,
+                          .overwrite = true };
     return tr_random_model_write(&m) == TR_OK && tr_pool_new(2, &pool) == TR_OK ? 0 : -1;
 }
 
@@ -39,9 +40,11 @@ static int teardown(void **state)
 
 static tr_requantise to_type(tr_type type)
 {
-    return (tr_requantise){
-        .in = in_path, .out = out_path, .types = { .experts = type, .dense = type }, .pool = pool
-    };
+    return (tr_requantise){ .in = in_path,
+                            .out = out_path,
+                            .types = { .experts = type, .dense = type },
+                            .pool = pool,
+                            .overwrite = true };
 }
 
 static void every_tensor_keeps_its_name_shape_and_values(void **state)
@@ -130,6 +133,8 @@ static void what_is_quantised_is_not_quantised_again_unless_told(void **state)
     assert_int_not_equal(access(again, F_OK), 0);
     r.force = true;
     assert_int_equal(tr_requantise_run(&r, &result), TR_OK);
+    r.overwrite = false;
+    assert_int_equal(tr_requantise_run(&r, &result), TR_E_IO);
     unlink(again);
     r.out = out_path;
     assert_int_equal(tr_requantise_run(&r, &result), TR_E_USAGE);

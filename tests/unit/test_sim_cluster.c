@@ -373,7 +373,8 @@ static int open_model(void **state)
                           .path = path,
                           .experts = TR_TYPE_Q8_0,
                           .dense = TR_TYPE_Q8_0,
-                          .seed = 5 };
+                          .seed = 5,
+                          .overwrite = true };
 
     (void)state;
     n_vocab = m.shape.n_vocab;
