@@ -19,6 +19,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { ERROR, SIZE }; /* of the result, as the output's figures */
+
 typedef struct {
     const tr_convert *c;
     tr_json_file config, tokenizer, settings, generation;
@@ -206,6 +208,8 @@ static tr_status write_rest(work *w, uint64_t at, tr_bytes bytes)
 static tr_status write_stripes(work *w, const tr_recipe *r, uint64_t at, tr_retype *s,
                                tr_row_reader *reader)
 {
+    double *figures = tr_output_figures(w->out);
+    double error = figures[ERROR], size = figures[SIZE];
     tr_status st = TR_OK;
 
     for (uint64_t row = 0; row < r->n_rows && st == TR_OK; row += s->n_rows) {
@@ -216,11 +220,13 @@ static tr_status write_stripes(work *w, const tr_recipe *r, uint64_t at, tr_rety
         if (begin + n * s->row_out <= tr_output_size(w->out))
             continue;
         st = tr_row_reader_read(reader, row, n, s->in);
-        if (st == TR_OK)
-            st = write_rest(w, begin, tr_retype_rows(s, w->c->pool, n));
+        if (st != TR_OK)
+            return st;
+        tr_bytes rows = tr_retype_rows(s, w->c->pool, n);
+        figures[ERROR] = error + s->error;
+        figures[SIZE] = size + s->size;
+        st = write_rest(w, begin, rows);
     }
-    w->result->error += s->error;
-    w->result->size += s->size;
     return st;
 }
 
@@ -266,6 +272,8 @@ static tr_status write_all(work *w)
     tr_progress_end(&w->bar);
     if (st == TR_OK)
         st = write_zeros(w, w->result->bytes);
+    w->result->error = tr_output_figures(w->out)[ERROR];
+    w->result->size = tr_output_figures(w->out)[SIZE];
     return st == TR_OK ? tr_output_finish(&w->out) : st;
 }
 

@@ -33,7 +33,7 @@ typedef struct {
     uint64_t bytes; /* of the file */
     uint64_t kept;  /* of them, those that an earlier run had written */
     size_t n_tensors;
-    double error, size; /* sums of squares over what changed in this run: differences, values */
+    double error, size; /* sums of squares over what changed: of differences, of values */
 } tr_convert_result;
 
 tr_status tr_convert_run(const tr_convert *c, tr_convert_result *out);

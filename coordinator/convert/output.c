@@ -20,7 +20,7 @@ enum {
     PIECE = 1 << 20,     /* bytes of a read */
     MIN_CHUNK = 1 << 20, /* bytes that share a checksum: a 64th of the file within these */
     MAX_CHUNK = 32 << 20,
-    LINE = 64, /* of the sums; the longest has 42 bytes */
+    LINE = 128, /* of the sums; the longest has 84 bytes */
 };
 
 static const char mark[] = "troupe "; /* the sums begin so */
@@ -33,6 +33,7 @@ struct tr_output {
     uint64_t size;  /* bytes written */
     uint64_t noted; /* of them, those that have a checksum */
     uint64_t chunk;
+    double figure[TR_OUTPUT_FIGURES];
     bool is_broken;    /* something could not be written */
     XXH3_state_t *sum; /* of the bytes behind noted */
 };
@@ -44,6 +45,12 @@ static tr_status io_failed(const char *path, const char *what)
 
 /* ---- what is there -------------------------------------------------------------------------- */
 
+static uint64_t with_figures(uint64_t sum, const double *figure)
+{
+    return XXH3_64bits_withSeed(figure, TR_OUTPUT_FIGURES * sizeof *figure, sum);
+}
+
+/* Of the bytes up to `end`. */
 static tr_status sum_up(tr_output *o, uint64_t end, uint8_t *piece, tr_progress *bar, uint64_t *sum)
 {
     XXH3_64bits_reset_withSeed(o->sum, o->identity);
@@ -75,12 +82,14 @@ static tr_status check_lines(tr_output *o, uint8_t *piece, tr_progress *bar, lon
 
     while (st == TR_OK && fgets(line, sizeof line, o->notes)) {
         uint64_t end, said, is = 0;
-        if (sscanf(line, "%" SCNx64 " %" SCNx64, &end, &said) != 2 || !strchr(line, '\n') ||
-            end <= o->noted || end > o->total)
+        double f[TR_OUTPUT_FIGURES];
+        if (sscanf(line, "%" SCNx64 " %" SCNx64 " %la %la", &end, &said, &f[0], &f[1]) != 4 ||
+            !strchr(line, '\n') || end <= o->noted || end > o->total)
             break;
         st = sum_up(o, end, piece, bar, &is);
-        if (st != TR_OK || is != said)
+        if (st != TR_OK || with_figures(is, f) != said)
             break;
+        memcpy(o->figure, f, sizeof f);
         o->noted = o->size = end;
         *kept = ftell(o->notes);
     }
@@ -215,6 +224,11 @@ uint64_t tr_output_size(const tr_output *o)
     return o->size;
 }
 
+double *tr_output_figures(tr_output *o)
+{
+    return o->figure;
+}
+
 static tr_status broken(tr_output *o, const char *path)
 {
     o->is_broken = true;
@@ -224,9 +238,11 @@ static tr_status broken(tr_output *o, const char *path)
 /* What the system loses after that shows in the sum. */
 static tr_status note(tr_output *o)
 {
-    uint64_t sum = XXH3_64bits_digest(o->sum);
+    uint64_t sum = with_figures(XXH3_64bits_digest(o->sum), o->figure);
 
-    if (fprintf(o->notes, "%" PRIx64 " %" PRIx64 "\n", o->size, sum) < 0 || fflush(o->notes) != 0)
+    if (fprintf(o->notes, "%" PRIx64 " %" PRIx64 " %a %a\n", o->size, sum, o->figure[0],
+                o->figure[1]) < 0 ||
+        fflush(o->notes) != 0)
         return broken(o, o->sums);
     XXH3_64bits_reset_withSeed(o->sum, o->identity);
     o->noted = o->size;

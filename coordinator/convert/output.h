@@ -37,6 +37,13 @@ typedef struct {
 tr_status tr_output_open(const char *path, const tr_output_content *content, bool overwrite,
                          bool is_shown, tr_output **out);
 uint64_t tr_output_size(const tr_output *o);
+
+/* Numbers of the caller's, 0 at first, that belong to the bytes written so far: they are noted with
+ * each checksum, and who goes on finds those of the bytes that are sound.  Change them before the
+ * write that they count. */
+enum { TR_OUTPUT_FIGURES = 2 };
+double *tr_output_figures(tr_output *o);
+
 tr_status tr_output_write(tr_output *o, tr_bytes bytes);
 tr_status tr_output_finish(tr_output **o);
 void tr_output_close(tr_output **o);

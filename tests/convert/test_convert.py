@@ -210,6 +210,14 @@ def interrupted():
     with open(whole, "rb") as f, open(out, "rb") as g:
         check(f.read() == g.read(), "other bytes after interruptions")
     os.rename(out, whole)
+    said = [run(*words, "--type", "Q8_0", **more)[2] for more in (
+        {"preexec_fn": limited(2 << 20)}, {})]
+    os.remove(out)
+    said.append(run(*words, "--type", "Q8_0")[2])
+    os.remove(out)
+    errors = [re.findall("errs by (0.[0-9]*)", s) for s in said]
+    check("going on" in said[1] and errors[1] == errors[2] and len(errors[1]) == 1 and
+          errors[1] > ["0.1"], "what changed errs by, going on and at once: %s" % said)
     run(*words, preexec_fn=limited(4 << 20))
     other = run(*words, "--type", "F16")
     check(other[0] == 6 and "--overwrite" in other[2] and os.path.getsize(out + ".part") > 1 << 20,
