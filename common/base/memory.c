@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/check.h"
 #include "base/fault.h"
+#include "base/memory_limit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,12 +106,20 @@ uint64_t tr_memory_resident(void)
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-uint64_t tr_memory_physical(void)
+static tr_memory_limit limit_here(void)
 {
-    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    return tr_memory_limit_read("/proc/self/cgroup", "/sys/fs/cgroup");
 }
 
-uint64_t tr_memory_available(void)
+uint64_t tr_memory_physical(void)
+{
+    uint64_t all = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t most = limit_here().most;
+
+    return most < all ? most : all;
+}
+
+static uint64_t available_on_machine(void)
 {
     FILE *f = fopen("/proc/meminfo", "re");
     char line[128];
@@ -122,4 +131,15 @@ uint64_t tr_memory_available(void)
     if (f)
         fclose(f);
     return kib * 1024;
+}
+
+/* A group that has nothing left still differs from a system that does not tell. */
+uint64_t tr_memory_available(void)
+{
+    uint64_t all = available_on_machine();
+    uint64_t left = limit_here().left;
+
+    if (left < all)
+        return left ? left : 1;
+    return all;
 }

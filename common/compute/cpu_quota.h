@@ -5,8 +5,6 @@
 
 #include <stddef.h>
 
-enum { TR_CPU_PATH = 1024 };
-
 /* Cores that the time quotas of the groups in the file `groups` (as /proc/self/cgroup) and of
  * those above them allow; SIZE_MAX if there is no quota.  root is where groups are mounted:
  * version 2 at root itself, version 1 at root/cpu. */

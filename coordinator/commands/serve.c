@@ -135,7 +135,7 @@ static tr_status open_text(server *s)
 static size_t cache_positions(const server *s)
 {
     size_t most = (size_t)s->o.parallel * s->context;
-    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t memory = tr_memory_physical();
     tr_kv_shape shape = tr_need_kv_shape(&s->config, s->o.kv);
     size_t page = tr_kv_page_size(&shape) + tr_kv_window_page_size(&shape) / 8; /* need.c */
 

@@ -14,6 +14,7 @@
 #include "proto/limits.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 struct tr_sequence {
     tr_engine *engine;
@@ -35,6 +36,7 @@ struct tr_engine {
     tr_forward *forward;
     size_t n_sequences;
     tr_need need;
+    uint64_t available; /* bytes of memory here before anything was loaded */
     size_t kv_bytes;
     double load_seconds;
 
@@ -107,6 +109,21 @@ static void ignore_groups(tr_model_config *c)
     c->n_groups = 0;
 }
 
+/* Workers say where they are when they join.  With --memory-mib somebody else has counted. */
+static tr_status foresee_host(const tr_engine *e)
+{
+    bool is_here[TR_MAX_WORKERS + 1] = { false };
+    char here[TR_MAX_NAME] = "";
+
+    if (e->o.memory > 0 || gethostname(here, sizeof here - 1) != 0)
+        return TR_OK;
+    for (uint32_t w = 1; w <= e->o.n_workers; w++)
+        is_here[w] =
+            strcmp(tr_members_get(tr_cluster_members(e->cluster), w)->hello.host, here) == 0;
+    return tr_need_check_host(&e->need, tr_need_of_workers(&e->map, &e->placement, is_here),
+                              e->available);
+}
+
 /* Kernels first: workers and coordinator must agree on the table before anything is loaded for
  * it.  Then everybody loads at once. */
 static tr_status join_and_load(tr_engine *e)
@@ -145,6 +162,9 @@ static tr_status join_and_load(tr_engine *e)
         if (st != TR_OK)
             return st;
         e->compute.kernels = tr_cluster_kernels(e->cluster);
+        st = foresee_host(e);
+        if (st != TR_OK)
+            return st;
     } else {
         e->compute.kernels = tr_kernels_select(tr_cpu_features(), e->o.isa);
         if (!e->compute.kernels)
@@ -270,6 +290,7 @@ static tr_status foresee(tr_engine *e)
     if (st != TR_OK)
         return st;
     e->need = tr_need_of(&e->o, &c, &e->map);
+    e->available = tr_memory_available();
     return tr_need_check(&e->need, &e->o);
 }
 

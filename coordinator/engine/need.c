@@ -66,9 +66,14 @@ static const char *what_to_do(const tr_need *n, const tr_engine_options *o, uint
                                                   : "lower --ctx, or take --kv q8_0";
 }
 
+static uint64_t sum_of(const tr_need *n)
+{
+    return n->cache + n->buffers + n->dense + n->experts;
+}
+
 tr_status tr_need_check(const tr_need *n, const tr_engine_options *o)
 {
-    uint64_t sum = n->cache + n->buffers + n->dense + n->experts;
+    uint64_t sum = sum_of(n);
     uint64_t there = o->memory ? o->memory : tr_memory_available();
 
     if (there == 0 || sum <= there) /* 0: the system does not tell */
@@ -79,4 +84,27 @@ tr_status tr_need_check(const tr_need *n, const tr_engine_options *o)
                    (unsigned long long)sum, (unsigned long long)(n->dense + n->experts),
                    (unsigned long long)n->cache, (unsigned long long)n->buffers,
                    (unsigned long long)there, what_to_do(n, o, there));
+}
+
+uint64_t tr_need_of_workers(const tr_expert_map *map, const tr_placement *p, const bool *is_here)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t l = 0; l < map->n_layers; l++)
+        for (uint32_t x = 0; x < map->layer[l].n_experts; x++)
+            if (is_here[tr_placement_home(p, l, x)])
+                sum += tr_expert_map_bytes(map, l);
+    return sum;
+}
+
+tr_status tr_need_check_host(const tr_need *n, uint64_t workers, uint64_t there)
+{
+    if (there == 0 || workers == 0 || sum_of(n) + workers <= there)
+        return TR_OK;
+    return tr_fail(TR_E_MEMORY,
+                   "%llu bytes of memory are needed on this host (the coordinator %llu, experts of "
+                   "workers here %llu), but %llu are available: put workers on other machines, or "
+                   "say with --memory-mib what the coordinator may take",
+                   (unsigned long long)(sum_of(n) + workers), (unsigned long long)sum_of(n),
+                   (unsigned long long)workers, (unsigned long long)there);
 }

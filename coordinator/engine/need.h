@@ -2,6 +2,8 @@
  *
  * USE     tr_need n = tr_need_of(&options, &config, &map);
  *         st = tr_need_check(&n, &options);
+ *         ... workers join, and say where they are ...
+ *         st = tr_need_check_host(&n, tr_need_of_workers(&map, &placement, is_here), there);
  *
  * Weights are counted as the file has them (panels add a few percent), without the program itself,
  * its vocabulary and messages (some ten MiB more); the cache with all its pages, though these
@@ -13,6 +15,7 @@
 #ifndef TR_COORDINATOR_ENGINE_NEED_H
 #define TR_COORDINATOR_ENGINE_NEED_H
 
+#include "coordinator/cluster/placement.h"
 #include "coordinator/engine/engine.h"
 
 typedef struct {
@@ -32,5 +35,12 @@ tr_need tr_need_of(const tr_engine_options *o, const tr_model_config *c, const t
 
 /* Whether it fits into o->memory, or what this machine can give now. */
 tr_status tr_need_check(const tr_need *n, const tr_engine_options *o);
+
+/* Bytes of the experts that some workers will load: is_here[w] for those. */
+uint64_t tr_need_of_workers(const tr_expert_map *map, const tr_placement *p, const bool *is_here);
+
+/* Whether it fits beside the experts of workers on the same host into what that could give before
+ * anybody loaded; there is 0 where the system does not tell. */
+tr_status tr_need_check_host(const tr_need *n, uint64_t workers, uint64_t there);
 
 #endif

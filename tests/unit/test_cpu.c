@@ -2,12 +2,11 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "compute/cpu.h"
 #include "compute/cpu_quota.h"
+#include "tests/support/file_tree.h"
 #include "tests/support/tr_test.h"
 
-#include <ftw.h>
 #include <sched.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <stdlib.h>
 
 typedef struct {
     const char *path, *text;
@@ -52,30 +51,6 @@ static const tree trees[] = {
       SIZE_MAX },
 };
 
-static void text_write(const char *root, const char *path, const char *text)
-{
-    char full[512];
-
-    snprintf(full, sizeof full, "%s/%s", root, path);
-    for (char *p = full + strlen(root) + 1; (p = strchr(p, '/')) != NULL; p++) {
-        *p = '\0';
-        (void)mkdir(full, 0700);
-        *p = '/';
-    }
-    FILE *f = fopen(full, "we");
-    assert_non_null(f);
-    assert_true(fputs(text, f) >= 0);
-    assert_int_equal(fclose(f), 0);
-}
-
-static int entry_remove(const char *path, const struct stat *sb, int type, struct FTW *at)
-{
-    (void)sb;
-    (void)type;
-    (void)at;
-    return remove(path);
-}
-
 static void the_least_quota_of_all_groups_counts(void **state)
 {
     char groups[128];
@@ -84,12 +59,12 @@ static void the_least_quota_of_all_groups_counts(void **state)
     for (size_t i = 0; i < sizeof trees / sizeof trees[0]; i++) {
         char root[] = "/tmp/test_cpu.XXXXXX";
         assert_non_null(mkdtemp(root));
-        text_write(root, "groups", trees[i].groups);
+        file_tree_put(root, "groups", trees[i].groups);
         for (size_t j = 0; j < 4 && trees[i].file[j].path; j++)
-            text_write(root, trees[i].file[j].path, trees[i].file[j].text);
+            file_tree_put(root, trees[i].file[j].path, trees[i].file[j].text);
         snprintf(groups, sizeof groups, "%s/groups", root);
         size_t got = tr_cpu_quota(groups, root);
-        assert_int_equal(nftw(root, entry_remove, 8, FTW_DEPTH | FTW_PHYS), 0);
+        file_tree_remove(root);
         if (got != trees[i].cores)
             fail_msg("tree %zu: %zu cores, not %zu", i, got, trees[i].cores);
     }

@@ -102,12 +102,38 @@ static void what_does_not_fit_is_refused_with_the_numbers(void **state)
     assert_int_equal(tr_need_of(&o, &c, &map).experts, 0);
 }
 
+/* Three workers, of which two share the coordinator's host. */
+static void workers_on_this_host_are_counted(void **state)
+{
+    const bool is_here[4] = { false, true, false, true }, all[4] = { true, true, true, true };
+    tr_need n = { .cache = 1000, .buffers = 100, .dense = 10 };
+    tr_placement p = { 0 };
+    char line[512] = "";
+
+    (void)state;
+    assert_int_equal(tr_placement_new(map.n_layers, map.n_experts, 3, TR_PLACE_EVEN, NULL, &p),
+                     TR_OK);
+    uint64_t here = tr_need_of_workers(&map, &p, is_here);
+    assert_int_equal(tr_need_of_workers(&map, &p, all), tr_need_experts(&map));
+    assert_true(here > tr_need_experts(&map) / 2 && here < tr_need_experts(&map));
+    tr_placement_fini(&p);
+    assert_int_equal(tr_need_check_host(&n, here, 1110 + here), TR_OK);
+    assert_int_equal(tr_need_check_host(&n, here, 0), TR_OK);
+    assert_int_equal(tr_need_check_host(&n, 0, 1), TR_OK); /* checked before they came */
+    tr_fail_capture_begin(line, sizeof line);
+    assert_int_equal(tr_need_check_host(&n, here, 1109 + here), TR_E_MEMORY);
+    tr_fail_capture_end();
+    assert_non_null(strstr(line, "the coordinator 1110, experts of workers here"));
+    assert_non_null(strstr(line, "other machines"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_latent_is_counted_once),
         cmocka_unit_test(windows_do_not_grow),
         cmocka_unit_test(what_does_not_fit_is_refused_with_the_numbers),
+        cmocka_unit_test(workers_on_this_host_are_counted),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }
