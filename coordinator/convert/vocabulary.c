@@ -122,6 +122,29 @@ static tr_status fill_up(vocabulary *v)
     return TR_OK;
 }
 
+/* Spaces and words beside an added token are left as they are. */
+static void say_what_is_not_done(const vocabulary *v)
+{
+    static const char *const flags[] = { "lstrip", "rstrip", "single_word" };
+    size_t n = 0, i;
+    const char *first = "";
+    json_t *t;
+
+    json_array_foreach(tr_json_member(v->files->tokenizer->root, "added_tokens"), i, t)
+    {
+        bool is_set = false;
+        for (size_t f = 0; f < sizeof flags / sizeof flags[0]; f++)
+            is_set = is_set || json_is_true(tr_json_member(t, flags[f]));
+        if (is_set && n++ == 0)
+            first = json_string_value(tr_json_member(t, "content"));
+    }
+    if (n > 0)
+        tr_log(TR_LOG_WARN,
+               "%s: %zu added tokens, \"%.60s\" first, have lstrip, rstrip or single_word, which "
+               "is ignored: what stands beside them may get other tokens",
+               v->path, n, first);
+}
+
 /* ---- merges --------------------------------------------------------------------------------- */
 
 /* Older files have "left right", newer ones [left, right]. */
@@ -275,15 +298,22 @@ static tr_status put_spm(vocabulary *v)
 
 /* ---- byte-level ----------------------------------------------------------------------------- */
 
-/* NFC changes text that hardly anybody writes; other engines leave it out as well. */
+/* NFC composes letters and accents that were written apart, which few texts have; llama.cpp, whose
+ * ids ours are to be, leaves it out as well, and files have no key for it. */
 static tr_status check_normalizer(const vocabulary *v)
 {
     const json_t *n = tr_json_member(v->files->tokenizer->root, "normalizer");
     const json_t *type = tr_json_member(n, "type");
 
-    if (!n || tr_json_is_text(type, "NFC") ||
-        (tr_json_is_text(type, "Sequence") &&
-         json_array_size(tr_json_member(n, "normalizers")) == 0))
+    if (tr_json_is_text(type, "NFC")) {
+        tr_log(TR_LOG_WARN,
+               "%s: would compose accents that stand apart from their letters (NFC), which is not "
+               "done here: such text gets other tokens",
+               v->path);
+        return TR_OK;
+    }
+    if (!n || (tr_json_is_text(type, "Sequence") &&
+               json_array_size(tr_json_member(n, "normalizers")) == 0))
         return TR_OK;
     return tr_fail(TR_E_UNSUPPORTED, "%s: normalizer of type \"%.40s\" is not supported", v->path,
                    json_is_string(type) ? json_string_value(type) : "?");
@@ -450,6 +480,8 @@ static tr_status make(vocabulary *v, const char *pre)
         st = read_tokens(v);
     if (st == TR_OK)
         st = read_added(v);
+    if (st == TR_OK)
+        say_what_is_not_done(v);
     if (st == TR_OK)
         st = fill_up(v);
     if (st == TR_OK)
