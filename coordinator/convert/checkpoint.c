@@ -186,6 +186,24 @@ tr_status tr_checkpoint_open(const char *dir, tr_checkpoint **out)
     return TR_OK;
 }
 
+tr_status tr_checkpoint_of(const char *dir, tr_safetensors *file, tr_checkpoint **out)
+{
+    tr_checkpoint *c = calloc(1, sizeof *c);
+
+    if (!c) {
+        tr_safetensors_close(&file);
+        return tr_fail(TR_E_MEMORY, "%s: no memory", dir);
+    }
+    *c = (tr_checkpoint){ .dir = dir, .file = { file }, .n_files = 1, .n = tr_safetensors_n(file) };
+    tr_status st = gather(c);
+    if (st != TR_OK) {
+        tr_checkpoint_close(&c);
+        return st;
+    }
+    *out = c;
+    return TR_OK;
+}
+
 void tr_checkpoint_close(tr_checkpoint **checkpoint)
 {
     tr_checkpoint *c = *checkpoint;
