@@ -417,6 +417,17 @@ static tr_status place_tensors(parser *p)
 
 /* ---- the whole ---------------------------------------------------------------------- */
 
+/* The length of a header in 8 bytes, and a header in JSON. */
+static bool is_safetensors(tr_bytes file)
+{
+    uint64_t length;
+
+    if (file.size < sizeof length + 2)
+        return false;
+    memcpy(&length, file.data, sizeof length);
+    return length <= file.size - sizeof length && memcmp(file.data + sizeof length, "{\"", 2) == 0;
+}
+
 static tr_status read_start(parser *p, uint64_t *n_tensors, uint64_t *n_keys)
 {
     tr_gguf *g = p->g;
@@ -426,8 +437,11 @@ static tr_status read_start(parser *p, uint64_t *n_tensors, uint64_t *n_keys)
     *n_tensors = tr_cursor_u64(&p->c);
     *n_keys = tr_cursor_u64(&p->c);
     if (magic != MAGIC && p->c.bytes.size >= 4)
-        return tr_fail(TR_E_FORMAT, "model %s: no GGUF file (its first bytes are not \"GGUF\")",
-                       g->path);
+        return tr_fail(TR_E_FORMAT, "model %s: no GGUF file (its first bytes are not \"GGUF\")%s",
+                       g->path,
+                       is_safetensors(p->c.bytes)
+                           ? ", but safetensors: troupe convert makes one of its directory"
+                           : "");
     if (!tr_cursor_ok(&p->c))
         return truncated(p, "the first 24 bytes");
     if (g->version == __builtin_bswap32(2) || g->version == __builtin_bswap32(3))
@@ -495,13 +509,15 @@ static tr_status map_file(tr_gguf *g)
 {
     struct stat s;
 
-    g->fd = open(g->path, O_RDONLY | O_CLOEXEC);
+    g->fd = open(g->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe would make it wait */
     if (g->fd < 0)
         return tr_fail(TR_E_IO, "model %s: open: %s", g->path, strerror(errno));
     if (fstat(g->fd, &s) != 0)
         return tr_fail(TR_E_IO, "model %s: stat: %s", g->path, strerror(errno));
     if (!S_ISREG(s.st_mode))
-        return tr_fail(TR_E_IO, "model %s: not a regular file", g->path);
+        return tr_fail(TR_E_IO, "model %s: not a regular file%s", g->path,
+                       S_ISDIR(s.st_mode) ? "; troupe convert makes one of a Hugging Face directory"
+                                          : "");
     if (s.st_size == 0)
         return tr_fail(TR_E_FORMAT, "model %s: the file is empty", g->path);
     g->file_size = (uint64_t)s.st_size;

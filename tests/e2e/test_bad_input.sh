@@ -102,6 +102,16 @@ done
 
 expect_error "inspect nothing" 2 'one model file' "$TROUPE" inspect
 expect_error "inspect a text" 3 'no GGUF file' "$TROUPE" inspect "$0"
+printf '\100\0\0\0\0\0\0\0{"w":%059d}' 0 >"$WORK/model.safetensors"
+expect_error "inspect safetensors" 3 'troupe convert' "$TROUPE" inspect "$WORK/model.safetensors"
+mkfifo "$WORK/pipe"
+for what in "$WORK" "$WORK/pipe" /dev/null /dev/zero; do
+  expect_error "inspect $what" 6 'not a regular file' timeout 20 "$TROUPE" inspect "$what"
+done
+head -c 100000 /dev/urandom >"$WORK/noise"
+expect_error "inspect noise" 3 'no GGUF file' "$TROUPE" inspect "$WORK/noise"
+printf 'GGUF\3\0\0\0' | cat - "$WORK/noise" >"$WORK/noise.gguf"
+expect_error "inspect noise that begins well" 3 'promises' "$TROUPE" inspect "$WORK/noise.gguf"
 
 # An output that takes nothing.
 for workers in 0 2; do
