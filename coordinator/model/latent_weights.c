@@ -130,22 +130,31 @@ static tr_status turn_heads(const tr_compute *c, const tr_gguf *g, const tr_gguf
     return st;
 }
 
+/* The matrix of one head's K_h' and the bytes that it takes; false if they can't be counted. */
+static bool lay_out_turned(const tr_compute *c, const tr_gguf_tensor *t, uint64_t n_key,
+                           tr_head_weights *w)
+{
+    bool has_panels = c->kernels->panels[TR_TYPE_Q8_0] != NULL;
+    tr_matrix m = { .type = TR_TYPE_Q8_0,
+                    .n_out = t->dim[0],
+                    .n_in = n_key,
+                    .layout = has_panels ? TR_LAYOUT_PANELS : TR_LAYOUT_ROWS };
+
+    if (!tr_type_row_size(m.type, m.n_in, &m.row_size))
+        return false;
+    size_t one = has_panels ? tr_panels_size(m.type, m.n_in, m.n_out) : m.row_size * m.n_out;
+    w->first = m;
+    w->head_size = tr_align_up(one, TR_ALIGN);
+    return true;
+}
+
 /* K_h' of rows K_h, in blocks of Q8_0. */
 static tr_status load_turned(const tr_compute *c, const tr_gguf *g, const tr_gguf_tensor *t,
                              const slices *r, tr_head_weights *out)
 {
-    bool has_panels = c->kernels->panels[TR_TYPE_Q8_0] != NULL;
-    tr_head_weights w = { .first = { .type = TR_TYPE_Q8_0,
-                                     .n_out = t->dim[0],
-                                     .n_in = r->n_out,
-                                     .layout = has_panels ? TR_LAYOUT_PANELS : TR_LAYOUT_ROWS } };
+    tr_head_weights w = { .head_size = 0 };
 
-    if (!tr_type_row_size(w.first.type, w.first.n_in, &w.first.row_size))
-        return tr_fail(TR_E_FORMAT, "tensor %s: too large", t->name);
-    size_t one = has_panels ? tr_panels_size(w.first.type, w.first.n_in, w.first.n_out)
-                            : w.first.row_size * w.first.n_out;
-    w.head_size = tr_align_up(one, TR_ALIGN);
-    if (!tr_mul_size(w.head_size, r->n_heads, &w.size))
+    if (!lay_out_turned(c, t, r->n_out, &w) || !tr_mul_size(w.head_size, r->n_heads, &w.size))
         return tr_fail(TR_E_FORMAT, "tensor %s: too large", t->name);
     tr_status st = tr_memory_new(w.size, t->name, &w.data);
     if (st == TR_OK)
@@ -176,13 +185,9 @@ static uint64_t head_bytes(const tr_compute *c, const tr_gguf_tensor *t, uint64_
 /* Of a head's K_h', as load_turned has it. */
 static uint64_t turned_bytes(const tr_compute *c, const tr_gguf_tensor *t, uint64_t n_key)
 {
-    size_t row_size = 0;
+    tr_head_weights w = { .head_size = 0 };
 
-    if (c->kernels->panels[TR_TYPE_Q8_0])
-        return tr_align_up(tr_panels_size(TR_TYPE_Q8_0, n_key, t->dim[0]), TR_ALIGN);
-    return tr_type_row_size(TR_TYPE_Q8_0, n_key, &row_size)
-               ? tr_align_up(row_size * t->dim[0], TR_ALIGN)
-               : 0;
+    return lay_out_turned(c, t, n_key, &w) ? w.head_size : 0;
 }
 
 uint64_t tr_latent_size(const tr_compute *c, const tr_model_config *config,
