@@ -23,7 +23,9 @@ enum {
     LINE = 128, /* of the sums; the longest has 84 bytes */
 };
 
-static const char mark[] = "troupe "; /* the sums begin so */
+/* So the sums begin: in whatever version, and in this one, whose lines have figures. */
+static const char mark[] = "troupe ";
+static const char form[] = "troupe sums 2 ";
 
 struct tr_output {
     tr_new_file place;
@@ -102,7 +104,7 @@ static bool is_ours(const tr_output *o, const char *line)
     uint64_t identity, total;
 
     return strchr(line, '\n') &&
-           sscanf(line, "troupe %" SCNx64 " %" SCNx64, &identity, &total) == 2 &&
+           sscanf(line, "troupe sums 2 %" SCNx64 " %" SCNx64, &identity, &total) == 2 &&
            identity == o->identity && total == o->total;
 }
 
@@ -113,7 +115,7 @@ static tr_status begin_anew(tr_output *o)
         return io_failed(o->place.part, "can't be cut");
     if (fseek(o->notes, 0, SEEK_SET) != 0 || ftruncate(fileno(o->notes), 0) != 0)
         return io_failed(o->sums, "can't be cut");
-    if (fprintf(o->notes, "troupe %" PRIx64 " %" PRIx64 "\n", o->identity, o->total) < 0 ||
+    if (fprintf(o->notes, "%s%" PRIx64 " %" PRIx64 "\n", form, o->identity, o->total) < 0 ||
         fflush(o->notes) != 0)
         return io_failed(o->sums, "write");
     return TR_OK;
@@ -144,14 +146,16 @@ static tr_status take_over(tr_output *o, bool overwrite, bool is_shown)
 {
     char line[LINE] = "";
     bool has_line = fgets(line, sizeof line, o->notes) != NULL;
+    bool is_marked = strncmp(line, mark, strlen(mark)) == 0;
 
-    XXH3_64bits_reset_withSeed(o->sum, o->identity);
     if (o->place.had > 0 && is_ours(o, line))
         return go_on(o, is_shown);
+    if (o->place.had > 0 && !overwrite && is_marked && strncmp(line, form, strlen(form)) != 0)
+        return tr_new_file_refuse(o->place.part, "was begun by another version of troupe");
     if (o->place.had > 0 && !overwrite)
         return tr_new_file_refuse(o->place.part,
                                   "is of another directory or other options, or another file");
-    if (has_line && strncmp(line, mark, strlen(mark)) != 0 && !overwrite)
+    if (has_line && !is_marked && !overwrite)
         return tr_new_file_refuse(o->sums, "is another file");
     return begin_anew(o);
 }
@@ -213,6 +217,7 @@ tr_status tr_output_open(const char *path, const tr_output_content *content, boo
         tr_output_close(&o);
         return st;
     }
+    XXH3_64bits_reset_withSeed(o->sum, o->identity); /* it had summed up what is there */
     *out = o;
     return TR_OK;
 }

@@ -204,7 +204,7 @@ def interrupted():
     check(status == 0 and "going on" in said[1] and "going on" in last,
           "going on: %s" % (said + [last]))
     kept = int(last.split(".part: ")[1].split()[0]) if ".part: " in last else 0
-    check(3 << 20 <= kept <= 7 << 20, "%d bytes were taken over, 5 to 7 MB are sound" % kept)
+    check(5 << 20 <= kept <= 7 << 20, "%d bytes were taken over, 6 to 7 MB are sound" % kept)
     check(not os.path.exists(out + ".part") and not os.path.exists(out + ".part.sums"),
           "something is left behind")
     with open(whole, "rb") as f, open(out, "rb") as g:

@@ -107,6 +107,9 @@ static void what_was_closed_in_order_is_all_there(void **state)
     assert_int_equal(begin_until(3 * MB + 17), 0);
     assert_int_equal(access(path, F_OK), -1);
     finish_and_compare(3 * MB + 17, 3 * MB + 17);
+    begin_until(MB + 17);
+    assert_int_equal(begin_until(3 * MB + 5), MB + 17);
+    finish_and_compare(3 * MB + 5, 3 * MB + 5); /* what was noted after the first return, too */
 }
 
 static void a_changed_byte_ends_what_is_sound(void **state)
@@ -185,6 +188,9 @@ static void a_part_that_is_not_ours_is_replaced_only_when_told(void **state)
     begin_until(2 * MB);
     put_byte(sums, 0, 'x');
     refuse_then_overwrite(1, "is of another directory");
+    begin_until(2 * MB);
+    put_byte(sums, 12, '1');
+    refuse_then_overwrite(1, "another version");
     begin_until(2 * MB);
     unlink(sums);
     refuse_then_overwrite(1, "no checksums");
