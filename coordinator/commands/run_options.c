@@ -478,6 +478,8 @@ static tr_status eval_check(const tr_run_options *o)
                        (unsigned long long)o->skip, (unsigned long long)window);
     if (o->ctx == 1)
         return tr_fail(TR_E_USAGE, "--ctx 1: a window needs a token and one that follows it");
+    if (o->overwrite && !o->save)
+        return tr_fail(TR_E_USAGE, "--overwrite: only --save writes a file");
     if (o->save && o->kl && strcmp(o->save, o->kl) == 0)
         return tr_fail(TR_E_USAGE, "--save and --kl: give two different files");
     return TR_OK;

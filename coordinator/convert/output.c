@@ -111,8 +111,10 @@ static bool is_ours(const tr_output *o, const char *line)
 /* The part and the sums begin at nothing. */
 static tr_status begin_anew(tr_output *o)
 {
-    if (ftruncate(o->place.fd, 0) != 0)
-        return io_failed(o->place.part, "can't be cut");
+    tr_status st = o->place.had > 0 ? tr_new_file_renew(&o->place) : TR_OK;
+
+    if (st != TR_OK)
+        return st;
     if (fseek(o->notes, 0, SEEK_SET) != 0 || ftruncate(fileno(o->notes), 0) != 0)
         return io_failed(o->sums, "can't be cut");
     if (fprintf(o->notes, "%s%" PRIx64 " %" PRIx64 "\n", form, o->identity, o->total) < 0 ||
@@ -168,7 +170,7 @@ static tr_status open_notes(tr_output *o)
     int fd = open(o->sums, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
 
     if (fd < 0)
-        return io_failed(o->sums, "can't be written");
+        return tr_new_file_open_failed(o->sums);
     if (fstat(fd, &s) == 0 && !S_ISREG(s.st_mode)) {
         close(fd);
         return tr_fail(TR_E_IO, "%s: exists and is no regular file; give another name", o->sums);
@@ -277,12 +279,12 @@ tr_status tr_output_finish(tr_output **output)
     tr_status st = TR_OK;
 
     TR_CHECK(o->size == o->total);
-    if (fsync(o->place.fd) != 0)
+    if (fsync(o->place.fd) != 0) {
         st = io_failed(o->place.part, "write");
-    else
+    } else {
+        unlink(o->sums); /* once the part is placed another process may have begun its own */
         st = tr_new_file_place(&o->place);
-    if (st == TR_OK)
-        unlink(o->sums);
+    }
     o->is_broken = true; /* no note more */
     tr_output_close(output);
     return st;

@@ -89,6 +89,7 @@ expect_error "synth of an unknown shape" 2 'no such shape' \
 # What is there stays there: the part of another, and what was made before.
 echo mine >"$WORK/mine"
 echo mine >"$WORK/other.part"
+ln -s "$WORK/nowhere" "$WORK/dangling"
 for at in mine other; do
   expect_error "synth in the place of $at" 6 "$at.*: .*--overwrite" \
     "$TROUPE" synth --like tiny -o "$WORK/$at"
@@ -99,6 +100,16 @@ for at in mine other; do
 done
 [ "$(cat "$WORK/mine" "$WORK/other.part")" = $'mine\nmine' ] || fail "something was replaced"
 "$TROUPE" synth --like tiny -o "$WORK/mine" --overwrite || fail "synth --overwrite"
+cp "$MODEL" "$WORK/in.part" # which the output's part takes the place of while it is read
+"$TROUPE" quantize "$WORK/in.part" "$WORK/in" Q4_K --dense Q8_0 --force --overwrite 2>"$WORK/log" ||
+  fail "quantize from the output's part: $(cat "$WORK/log")"
+"$TROUPE" quantize "$MODEL" "$WORK/same" Q4_K --dense Q8_0 --force 2>"$WORK/log" &&
+  cmp "$WORK/in" "$WORK/same" || fail "quantize from the output's part makes something else"
+expect_error "synth to an empty name" 2 'name .* is empty' "$TROUPE" synth --like tiny -o ''
+expect_error "--overwrite without --save" 2 '\-\-overwrite: only' \
+  "$TROUPE" eval "$0" -m "$MODEL" --overwrite
+expect_error "quantize to a dangling link" 6 'no regular file' \
+  "$TROUPE" quantize "$MODEL" "$WORK/dangling" Q4_K --force --overwrite
 
 expect_error "inspect nothing" 2 'one model file' "$TROUPE" inspect
 expect_error "inspect a text" 3 'no GGUF file' "$TROUPE" inspect "$0"

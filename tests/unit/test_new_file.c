@@ -5,6 +5,7 @@
 
 #include "base/new_file.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -39,16 +40,19 @@ static void put(const char *name, const char *text)
     fclose(f);
 }
 
-static void expect(const char *name, const char *text)
+static void expect_open(int fd, const char *text)
 {
     char is[64] = "";
-    FILE *f = fopen(name, "r");
 
-    assert_non_null(f);
-    size_t n = fread(is, 1, sizeof is - 1, f);
-    fclose(f);
-    is[n] = '\0';
+    assert_true(fd >= 0);
+    assert_true(read(fd, is, sizeof is - 1) >= 0);
+    close(fd);
     assert_string_equal(is, text);
+}
+
+static void expect(const char *name, const char *text)
+{
+    expect_open(open(name, O_RDONLY), text);
 }
 
 static void write_new(bool overwrite)
@@ -98,7 +102,36 @@ static void a_part_is_replaced_only_when_told(void **state)
     put(part, "hours of work");
     refuse(false, "out.part: was left");
     expect(part, "hours of work");
+    int reads = open(part, O_RDONLY);
     write_new(true);
+    unlink(path);
+    expect_open(reads, "hours of work"); /* such as who makes the new file of it */
+}
+
+/* It is refused at the end at the latest, and what was written is kept. */
+static void a_file_that_comes_meanwhile_stays(void **state)
+{
+    tr_new_file f;
+    char line[256] = "";
+
+    (void)state;
+    assert_int_equal(tr_new_file_open(path, false, &f), TR_OK);
+    assert_int_equal(write(f.fd, "new", 3), 3);
+    put(path, "old");
+    tr_fail_capture_begin(line, sizeof line);
+    assert_int_equal(tr_new_file_place(&f), TR_E_IO);
+    tr_fail_capture_end();
+    tr_new_file_close(&f, TR_NEW_FILE_REMOVE);
+    assert_non_null(strstr(line, "out.part"));
+    expect(path, "old");
+    expect(part, "new");
+    unlink(part);
+    assert_int_equal(tr_new_file_open(path, true, &f), TR_OK);
+    unlink(path);
+    put(path, "newer");
+    assert_int_equal(tr_new_file_place(&f), TR_OK);
+    tr_new_file_close(&f, TR_NEW_FILE_REMOVE);
+    expect(path, "");
     unlink(path);
 }
 
@@ -115,11 +148,15 @@ static void what_is_no_file_is_never_replaced(void **state)
     refuse(true, "no regular file");
     unlink(part);
     assert_int_equal(symlink("/etc/hostname", part), 0);
-    refuse(true, "can't be written");
+    refuse(true, "no regular file");
     unlink(part);
+    assert_int_equal(symlink("/nonexistent/out", path), 0);
+    refuse(true, "no regular file");
+    unlink(path);
     tr_fail_capture_begin(line, sizeof line);
     assert_int_equal(tr_new_file_open("/dev/null", true, &f), TR_E_IO);
     assert_int_equal(tr_new_file_open("/nonexistent/out", true, &f), TR_E_IO);
+    assert_int_equal(tr_new_file_open("", true, &f), TR_E_USAGE);
     tr_fail_capture_end();
 }
 
@@ -143,6 +180,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_is_replaced_only_when_told),
+        cmocka_unit_test(a_file_that_comes_meanwhile_stays),
         cmocka_unit_test(a_part_is_replaced_only_when_told),
         cmocka_unit_test(what_is_no_file_is_never_replaced),
         cmocka_unit_test(two_at_once_are_one_too_many),
