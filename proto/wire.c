@@ -203,6 +203,7 @@ static tr_status unpack_hello(const Troupe__Control__Hello *p, tr_hello *out)
         .pid = p->pid,
         .model = p->model,
         .memory = p->memory,
+        .memory_limit = p->memory_limit,
         .cores = p->cores,
         .threads = p->threads,
     };
@@ -454,6 +455,7 @@ static tr_status pack_hello(const tr_hello *h, uint8_t *buffer, size_t size, siz
     p.host = (char *)(uintptr_t)h->host;
     p.model = h->model;
     p.memory = h->memory;
+    p.memory_limit = h->memory_limit;
     p.cores = h->cores;
     p.threads = h->threads;
     p.n_kernels = h->n_kernels;

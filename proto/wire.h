@@ -51,7 +51,7 @@ typedef struct {
     uint32_t worker, pid;
     char host[TR_MAX_NAME];
     uint64_t model;
-    uint64_t memory;
+    uint64_t memory, memory_limit; /* of the host, and what the worker's groups may have of it */
     uint32_t cores, threads;
     uint32_t n_kernels;
     char kernels[TR_MAX_KERNEL_TABLES][TR_MAX_NAME];

@@ -305,7 +305,8 @@ static tr_status say_hello(tr_join *j, const char *version, size_t threads)
     if (gethostname(h->host, sizeof h->host - 1) != 0 || h->host[0] == '\0')
         snprintf(h->host, sizeof h->host, "unknown");
     h->model = tr_gguf_identity(j->gguf);
-    h->memory = tr_memory_physical();
+    h->memory = tr_memory_of_machine();
+    h->memory_limit = tr_memory_physical();
     h->cores = (uint32_t)tr_cpu_cores();
     h->threads = (uint32_t)threads;
     for (const char *const *name = tr_kernels_names(); *name; name++)

@@ -111,15 +111,20 @@ static tr_memory_limit limit_here(void)
     return tr_memory_limit_read("/proc/self/cgroup", "/sys/fs/cgroup");
 }
 
+uint64_t tr_memory_of_machine(void)
+{
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 uint64_t tr_memory_physical(void)
 {
-    uint64_t all = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t all = tr_memory_of_machine();
     uint64_t most = limit_here().most;
 
     return most < all ? most : all;
 }
 
-static uint64_t available_on_machine(void)
+uint64_t tr_memory_left_on_machine(void)
 {
     FILE *f = fopen("/proc/meminfo", "re");
     char line[128];
@@ -136,7 +141,7 @@ static uint64_t available_on_machine(void)
 /* A group that has nothing left still differs from a system that does not tell. */
 uint64_t tr_memory_available(void)
 {
-    uint64_t all = available_on_machine();
+    uint64_t all = tr_memory_left_on_machine();
     uint64_t left = limit_here().left;
 
     if (left < all)

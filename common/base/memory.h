@@ -53,8 +53,12 @@ static inline size_t tr_arena_size(size_t size)
 /* Resident bytes of this process; 0 where the system does not tell. */
 uint64_t tr_memory_resident(void);
 
-/* Bytes of memory of this machine, or what its groups (containers, Slurm) may have if that is less,
- * and of them those that are to be had; 0 where it does not tell. */
+/* Bytes of memory of this machine, whoever may have them, and of them those that are to be had; 0
+ * where it does not tell. */
+uint64_t tr_memory_of_machine(void);
+uint64_t tr_memory_left_on_machine(void);
+
+/* The same, or what the groups of this process (containers, Slurm) may have if that is less. */
 uint64_t tr_memory_physical(void);
 uint64_t tr_memory_available(void);
 

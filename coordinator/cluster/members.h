@@ -86,6 +86,9 @@ uint64_t tr_members_job(const tr_members *m);
 /* peer 1..n_workers. */
 const tr_member *tr_members_get(const tr_members *m, uint32_t peer);
 
+/* True for a worker that no launcher of ours started: its groups may be others than ours. */
+bool tr_members_is_outside(const tr_members *m, uint32_t peer);
+
 /* True for a worker that takes shares: it is READY, or LOADING before the job begins. */
 bool tr_members_is_usable(const tr_members *m, uint32_t peer);
 

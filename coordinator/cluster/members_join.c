@@ -52,7 +52,7 @@ static tr_status add_ticket(tr_members *m, uint32_t peer, tr_invite *i)
     return TR_OK;
 }
 
-static bool is_outside(const tr_members *m, uint32_t peer)
+bool tr_members_is_outside(const tr_members *m, uint32_t peer)
 {
     return peer > m->n - m->o.n_outside;
 }
@@ -60,7 +60,7 @@ static bool is_outside(const tr_members *m, uint32_t peer)
 /* To whom a transport reaches; the others find theirs in a file. */
 static tr_status send_invite(tr_members *m, uint32_t peer, tr_bytes text)
 {
-    tr_transport *way = is_outside(m, peer) ? m->transport : inviter_of(m);
+    tr_transport *way = tr_members_is_outside(m, peer) ? m->transport : inviter_of(m);
     tr_frame_header h = { .kind = TR_FRAME_INVITE, .job = m->job };
     tr_msg *msg = NULL;
 
@@ -70,7 +70,7 @@ static tr_status send_invite(tr_members *m, uint32_t peer, tr_bytes text)
     tr_frame_begin(msg->data, &h, text.size);
     memcpy(tr_frame_text(msg->data), text.data, text.size);
     tr_frame_seal(msg->data);
-    if (is_outside(m, peer)) {
+    if (tr_members_is_outside(m, peer)) {
         st = tr_invite_file_write(m->o.invite_dir, peer, (tr_bytes){ msg->data, msg->size });
         explicit_bzero(msg->data, msg->size);
     } else {
@@ -85,7 +85,7 @@ static tr_status send_invite(tr_members *m, uint32_t peer, tr_bytes text)
 static void remove_invite_files(const tr_members *m)
 {
     for (uint32_t peer = 1; peer <= m->n; peer++)
-        if (is_outside(m, peer))
+        if (tr_members_is_outside(m, peer))
             tr_invite_file_remove(m->o.invite_dir, peer);
 }
 

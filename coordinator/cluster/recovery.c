@@ -58,13 +58,16 @@ struct tr_recovery {
 
 /* ---- memory ---------------------------------------------------------------------------- */
 
-/* How many processes of the job share a worker's host, the coordinator among them if it does. */
-static uint32_t processes_on(const tr_recovery *r, const char *host, const char *here)
+/* How many processes of the job share a host, the coordinator among them if it does: all, or those
+ * that our launcher started. */
+static uint32_t processes_on(const tr_recovery *r, const char *host, const char *here,
+                             bool with_outside)
 {
     uint32_t n = strcmp(host, here) == 0;
 
     for (uint32_t w = 1; w < r->n_peers; w++)
-        n += strcmp(tr_members_get(r->o.members, w)->hello.host, host) == 0;
+        n += strcmp(tr_members_get(r->o.members, w)->hello.host, host) == 0 &&
+             (with_outside || !tr_members_is_outside(r->o.members, w));
     return n ? n : 1;
 }
 
@@ -73,13 +76,33 @@ static uint64_t less(uint64_t a, uint64_t b)
     return a > b ? a - b : 0;
 }
 
+/* Of each process of a host.  What one launcher started shares a group and its limit, another
+ * worker's is its own. */
+static uint64_t part_of(const tr_recovery *r, const tr_hello *h, bool is_outside, const char *here)
+{
+    uint64_t of_host = h->memory / processes_on(r, h->host, here, true);
+    uint64_t of_group = h->memory_limit / (is_outside ? 1 : processes_on(r, h->host, here, false));
+
+    return (of_host < of_group ? of_host : of_group) / 10 * 9;
+}
+
 /* For experts, of a worker that said hello. */
 static uint64_t room_of(const tr_recovery *r, uint32_t w, const char *here)
 {
-    const tr_hello *h = &tr_members_get(r->o.members, w)->hello;
+    if (r->o.worker_memory)
+        return r->o.worker_memory;
+    return part_of(r, &tr_members_get(r->o.members, w)->hello,
+                   tr_members_is_outside(r->o.members, w), here);
+}
 
-    return r->o.worker_memory ? r->o.worker_memory
-                              : h->memory / processes_on(r, h->host, here) / 10 * 9;
+static uint64_t room_here(const tr_recovery *r, const char *here)
+{
+    tr_hello h = { .memory = tr_memory_of_machine(), .memory_limit = tr_memory_physical() };
+
+    if (r->o.coordinator_memory)
+        return r->o.coordinator_memory;
+    snprintf(h.host, sizeof h.host, "%s", here);
+    return less(part_of(r, &h, false, here), tr_memory_resident());
 }
 
 static void host_name(char here[TR_MAX_NAME])
@@ -94,10 +117,7 @@ static void measure_room(tr_recovery *r)
     char here[TR_MAX_NAME];
 
     host_name(here);
-    r->room[0] = r->o.coordinator_memory;
-    if (r->room[0] == 0)
-        r->room[0] =
-            less(tr_memory_physical() / processes_on(r, here, here) / 10 * 9, tr_memory_resident());
+    r->room[0] = room_here(r, here);
     for (uint32_t w = 1; w < r->n_peers; w++) {
         r->room[w] = room_of(r, w, here);
         r->is_counted[w] = strcmp(tr_members_get(r->o.members, w)->hello.host, here) == 0;

@@ -36,8 +36,8 @@ typedef struct {
     const tr_expert_map *map;
     const tr_assignment *first; /* kernels, exact, max_rows of every assignment; copied */
     uint32_t n_workers;
-    uint64_t worker_memory;      /* bytes of experts a worker may hold; 0: what its host has, but a
-                                  * tenth, divided by the processes there */
+    uint64_t worker_memory; /* bytes of experts a worker may hold; 0: its part of nine tenths of
+                             * what its host has, or what its groups may have if that is less */
     uint64_t coordinator_memory; /* the same for the coordinator */
     tr_replacement *replacement; /* NULL: lost workers are not replaced */
     bool replaces_here;          /* on this machine, whose memory must suffice */

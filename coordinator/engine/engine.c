@@ -36,7 +36,7 @@ struct tr_engine {
     tr_forward *forward;
     size_t n_sequences;
     tr_need need;
-    uint64_t available; /* bytes of memory here before anything was loaded */
+    uint64_t left, available; /* bytes of memory here before anything was loaded: all, ours */
     size_t kv_bytes;
     double load_seconds;
 
@@ -109,19 +109,18 @@ static void ignore_groups(tr_model_config *c)
     c->n_groups = 0;
 }
 
-/* Workers say where they are when they join.  With --memory-mib somebody else has counted. */
+/* Workers say where they are when they join. */
 static tr_status foresee_host(const tr_engine *e)
 {
-    bool is_here[TR_MAX_WORKERS + 1] = { false };
+    const char *worker[TR_MAX_WORKERS + 1] = { NULL };
     char here[TR_MAX_NAME] = "";
 
-    if (e->o.memory > 0 || gethostname(here, sizeof here - 1) != 0)
+    if (gethostname(here, sizeof here - 1) != 0)
         return TR_OK;
     for (uint32_t w = 1; w <= e->o.n_workers; w++)
-        is_here[w] =
-            strcmp(tr_members_get(tr_cluster_members(e->cluster), w)->hello.host, here) == 0;
-    return tr_need_check_host(&e->need, tr_need_of_workers(&e->map, &e->placement, is_here),
-                              e->available);
+        worker[w] = tr_members_get(tr_cluster_members(e->cluster), w)->hello.host;
+    tr_need_host h = { .name = here, .worker = worker, .machine = e->left, .groups = e->available };
+    return tr_need_check_host(&e->need, &e->o, &e->map, &e->placement, &h);
 }
 
 /* Kernels first: workers and coordinator must agree on the table before anything is loaded for
@@ -290,6 +289,7 @@ static tr_status foresee(tr_engine *e)
     if (st != TR_OK)
         return st;
     e->need = tr_need_of(&e->o, &c, &e->map);
+    e->left = tr_memory_left_on_machine();
     e->available = tr_memory_available();
     return tr_need_check(&e->need, &e->o);
 }

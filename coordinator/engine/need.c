@@ -6,6 +6,8 @@
 #include "coordinator/cluster/dispatch.h"
 #include "coordinator/model/forward.h"
 
+#include <string.h>
+
 tr_kv_shape tr_need_kv_shape(const tr_model_config *c, tr_type type)
 {
     return (tr_kv_shape){ .n_layers = c->n_layers,
@@ -86,25 +88,45 @@ tr_status tr_need_check(const tr_need *n, const tr_engine_options *o)
                    (unsigned long long)there, what_to_do(n, o, there));
 }
 
-uint64_t tr_need_of_workers(const tr_expert_map *map, const tr_placement *p, const bool *is_here)
+/* Of the first n workers, those that are on this host. */
+static uint64_t experts_here(const tr_expert_map *map, const tr_placement *p,
+                             const tr_need_host *host, uint32_t n)
 {
     uint64_t sum = 0;
 
     for (uint32_t l = 0; l < map->n_layers; l++)
-        for (uint32_t x = 0; x < map->layer[l].n_experts; x++)
-            if (is_here[tr_placement_home(p, l, x)])
+        for (uint32_t x = 0; x < map->layer[l].n_experts; x++) {
+            uint32_t home = tr_placement_home(p, l, x);
+            if (home > 0 && home <= n && strcmp(host->worker[home], host->name) == 0)
                 sum += tr_expert_map_bytes(map, l);
+        }
     return sum;
 }
 
-tr_status tr_need_check_host(const tr_need *n, uint64_t workers, uint64_t there)
+static tr_status check_beside(const tr_need *n, const tr_engine_options *o, uint64_t workers,
+                              uint64_t there)
 {
-    if (there == 0 || workers == 0 || sum_of(n) + workers <= there)
+    tr_need all = *n;
+
+    all.experts += workers;
+    if (there == 0 || workers == 0 || sum_of(&all) <= there)
         return TR_OK;
     return tr_fail(TR_E_MEMORY,
                    "%llu bytes of memory are needed on this host (the coordinator %llu, experts of "
-                   "workers here %llu), but %llu are available: put workers on other machines, or "
-                   "say with --memory-mib what the coordinator may take",
-                   (unsigned long long)(sum_of(n) + workers), (unsigned long long)sum_of(n),
-                   (unsigned long long)workers, (unsigned long long)there);
+                   "workers here %llu), but %llu are available: %s, or say with --memory-mib what "
+                   "the coordinator may take",
+                   (unsigned long long)sum_of(&all), (unsigned long long)sum_of(n),
+                   (unsigned long long)workers, (unsigned long long)there,
+                   what_to_do(&all, o, there));
+}
+
+tr_status tr_need_check_host(const tr_need *n, const tr_engine_options *o, const tr_expert_map *map,
+                             const tr_placement *p, const tr_need_host *host)
+{
+    if (o->memory > 0)
+        return TR_OK;
+    tr_status st =
+        check_beside(n, o, experts_here(map, p, host, o->n_workers - o->n_outside), host->groups);
+    return st == TR_OK ? check_beside(n, o, experts_here(map, p, host, o->n_workers), host->machine)
+                       : st;
 }

@@ -3,7 +3,7 @@
  * USE     tr_need n = tr_need_of(&options, &config, &map);
  *         st = tr_need_check(&n, &options);
  *         ... workers join, and say where they are ...
- *         st = tr_need_check_host(&n, tr_need_of_workers(&map, &placement, is_here), there);
+ *         st = tr_need_check_host(&n, &options, &map, &placement, &host);
  *
  * Weights are counted as the file has them (panels add a few percent), without the program itself,
  * its vocabulary and messages (some ten MiB more); the cache with all its pages, though these
@@ -36,11 +36,18 @@ tr_need tr_need_of(const tr_engine_options *o, const tr_model_config *c, const t
 /* Whether it fits into o->memory, or what this machine can give now. */
 tr_status tr_need_check(const tr_need *n, const tr_engine_options *o);
 
-/* Bytes of the experts that some workers will load: is_here[w] for those. */
-uint64_t tr_need_of_workers(const tr_expert_map *map, const tr_placement *p, const bool *is_here);
+/* This host before anybody loaded. */
+typedef struct {
+    const char *name;
+    const char *const *worker; /* [1 + o->n_workers] the hosts of workers, from 1 */
+    uint64_t machine;          /* bytes that are to be had here; 0 where the system does not tell */
+    uint64_t groups;           /* of them, those for groups of this process */
+} tr_need_host;
 
-/* Whether it fits beside the experts of workers on the same host into what that could give before
- * anybody loaded; there is 0 where the system does not tell. */
-tr_status tr_need_check_host(const tr_need *n, uint64_t workers, uint64_t there);
+/* Whether it fits beside the experts of workers on the same host: of all of them into the machine,
+ * and of those that are not from outside into our groups, in which a launcher starts them.  With
+ * o->memory somebody else has counted. */
+tr_status tr_need_check_host(const tr_need *n, const tr_engine_options *o, const tr_expert_map *map,
+                             const tr_placement *p, const tr_need_host *host);
 
 #endif

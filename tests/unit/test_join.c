@@ -208,7 +208,8 @@ static void a_hello_says_what_the_worker_is(void **state)
     assert_string_equal(c.hello.program, "1.0");
     assert_int_equal(c.hello.worker, 1);
     assert_true(c.hello.model == tr_gguf_identity(g));
-    assert_true(c.hello.memory > 0);
+    assert_true(c.hello.memory > 0 && c.hello.memory_limit > 0);
+    assert_true(c.hello.memory_limit <= c.hello.memory);
     assert_true(c.hello.cores >= 1);
     assert_int_equal(c.hello.threads, 2);
     tr_gguf_close(&g);

@@ -102,29 +102,63 @@ static void what_does_not_fit_is_refused_with_the_numbers(void **state)
     assert_int_equal(tr_need_of(&o, &c, &map).experts, 0);
 }
 
-/* Three workers, of which two share the coordinator's host. */
+static uint64_t experts_of(const tr_placement *p, uint32_t first, uint32_t last)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t l = 0; l < map.n_layers; l++)
+        for (uint32_t x = 0; x < map.layer[l].n_experts; x++)
+            if (tr_placement_home(p, l, x) >= first && tr_placement_home(p, l, x) <= last)
+                sum += tr_expert_map_bytes(&map, l);
+    return sum;
+}
+
+/* Three workers, of which the first and the third share the coordinator's host and the third comes
+ * from outside. */
 static void workers_on_this_host_are_counted(void **state)
 {
-    const bool is_here[4] = { false, true, false, true }, all[4] = { true, true, true, true };
+    const char *const worker[4] = { NULL, "here", "there", "here" };
+    const char *const far[4] = { NULL, "there", "there", "elsewhere" };
+    tr_engine_options o = tr_engine_defaults();
     tr_need n = { .cache = 1000, .buffers = 100, .dense = 10 };
     tr_placement p = { 0 };
     char line[512] = "";
 
     (void)state;
+    o.n_workers = 3;
+    o.n_outside = 1;
     assert_int_equal(tr_placement_new(map.n_layers, map.n_experts, 3, TR_PLACE_EVEN, NULL, &p),
                      TR_OK);
-    uint64_t here = tr_need_of_workers(&map, &p, is_here);
-    assert_int_equal(tr_need_of_workers(&map, &p, all), tr_need_experts(&map));
-    assert_true(here > tr_need_experts(&map) / 2 && here < tr_need_experts(&map));
+    uint64_t ours = experts_of(&p, 1, 1), here = ours + experts_of(&p, 3, 3);
+    assert_int_equal(experts_of(&p, 1, 3), tr_need_experts(&map));
+    const struct {
+        const char *const *worker;
+        uint64_t machine, groups; /* what is to be had */
+        uint64_t memory;          /* what was said to be */
+        tr_status want;
+        const char *words;
+    } rows[] = {
+        { worker, 1110 + here, 1110 + ours, 0, TR_OK,
+          "" }, /* its own group is the third's affair */
+        { worker, 1109 + here, 1109 + here, 0, TR_E_MEMORY, "lower --ctx" },
+        { worker, 1110 + here, 1109 + ours, 0, TR_E_MEMORY, "lower --ctx" },
+        { worker, here, ours, 0, TR_E_MEMORY, "the coordinator 1110, experts of workers here" },
+        { worker, here - 1, here - 1, 0, TR_E_MEMORY, "other machines" },
+        { worker, 0, 0, 0, TR_OK, "" },
+        { worker, 1, 1, 1, TR_OK, "" },
+        { far, 1, 1, 0, TR_OK, "" }, /* checked before they came */
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        tr_need_host h = { "here", rows[i].worker, rows[i].machine, rows[i].groups };
+        o.memory = rows[i].memory;
+        line[0] = '\0';
+        tr_fail_capture_begin(line, sizeof line);
+        tr_status st = tr_need_check_host(&n, &o, &map, &p, &h);
+        tr_fail_capture_end();
+        if (st != rows[i].want || !strstr(line, rows[i].words))
+            fail_msg("row %zu: %d: %s", i, (int)st, line);
+    }
     tr_placement_fini(&p);
-    assert_int_equal(tr_need_check_host(&n, here, 1110 + here), TR_OK);
-    assert_int_equal(tr_need_check_host(&n, here, 0), TR_OK);
-    assert_int_equal(tr_need_check_host(&n, 0, 1), TR_OK); /* checked before they came */
-    tr_fail_capture_begin(line, sizeof line);
-    assert_int_equal(tr_need_check_host(&n, here, 1109 + here), TR_E_MEMORY);
-    tr_fail_capture_end();
-    assert_non_null(strstr(line, "the coordinator 1110, experts of workers here"));
-    assert_non_null(strstr(line, "other machines"));
 }
 
 int main(void)

@@ -153,11 +153,53 @@ static void who_was_asked_keeps_the_room_through_another_s_turn(void **state)
     free(c);
 }
 
+/* Three workers on a host with room for 3 units each, and a limit of 4. */
+static void a_limit_is_of_one_worker_or_of_all_that_a_launcher_started(void **state)
+{
+    cluster *c = malloc(sizeof *c);
+
+    (void)state;
+    assert_non_null(c);
+    for (uint32_t n_outside = 0; n_outside <= N_WORKERS; n_outside++) {
+        open_cluster(c, 1, 0);
+        uint64_t at_home[N_WORKERS + 1], unit = 10ull << 40;
+        tr_recovery_options o = { .members = &c->members,
+                                  .placement = &c->placement,
+                                  .map = &c->map,
+                                  .first = &(tr_assignment){ .max_rows = 4, .kernels = "c" },
+                                  .n_workers = N_WORKERS,
+                                  .worker_memory = unit,
+                                  .coordinator_memory = 1 };
+        tr_recovery_free(&c->recovery);
+        assert_int_equal(tr_recovery_new(&o, &c->recovery), TR_OK);
+        for (uint32_t w = 1; w <= N_WORKERS; w++)
+            at_home[w] = unit - tr_recovery_room(c->recovery, w);
+        tr_recovery_free(&c->recovery);
+        o.worker_memory = 0;
+        c->members.o.n_outside = n_outside;
+        for (uint32_t w = 1; w <= N_WORKERS; w++) {
+            tr_hello *h = &c->member[w - 1].hello;
+            snprintf(h->host, sizeof h->host, "a-host-of-theirs");
+            h->memory = 9 * unit;
+            h->memory_limit = 4 * unit;
+        }
+        assert_int_equal(tr_recovery_new(&o, &c->recovery), TR_OK);
+        for (uint32_t w = 1; w <= N_WORKERS; w++) {
+            uint64_t n = w > N_WORKERS - n_outside ? 1 : N_WORKERS - n_outside;
+            uint64_t part = n == 1 ? 3 * unit : 4 * unit / n;
+            assert_int_equal(tr_recovery_room(c->recovery, w), part / 10 * 9 - at_home[w]);
+        }
+        close_cluster(c);
+    }
+    free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_loaded_is_not_given_back),
         cmocka_unit_test(who_was_asked_keeps_the_room_through_another_s_turn),
+        cmocka_unit_test(a_limit_is_of_one_worker_or_of_all_that_a_launcher_started),
     };
     tr_log_set_level(TR_LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,6 +43,7 @@ static tr_control a_hello(void)
                           .host = "node-7",
                           .model = 0xfedcba9876543210u,
                           .memory = 1ull << 40,
+                          .memory_limit = 1ull << 39,
                           .cores = 64,
                           .threads = 32,
                           .n_kernels = 2,
