@@ -1,4 +1,4 @@
-/* memory_limit.c - each group's limit, use, and pages of files.
+/* memory_limit.c - each group's limit, use, and what of that can go.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/memory_limit.h"
 
@@ -7,17 +7,21 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { N_LINES = 3 };
+
 /* By version, less one. */
 static const struct {
-    const char *limit, *usage, *active, *inactive; /* the last two: lines of memory.stat */
+    const char *limit, *usage;
+    const char *goes[N_LINES]; /* lines of memory.stat: what is taken away when memory is short */
 } names[] = {
-    { "memory.limit_in_bytes", "memory.usage_in_bytes", "total_active_file",
-      "total_inactive_file" },
-    { "memory.max", "memory.current", "active_file", "inactive_file" },
+    { "memory.limit_in_bytes",
+      "memory.usage_in_bytes",
+      { "total_active_file", "total_inactive_file" } },
+    { "memory.max", "memory.current", { "active_file", "inactive_file", "slab_reclaimable" } },
 };
 
-/* Those that the system takes away when memory is short. */
-static uint64_t file_pages(const char *folder, const char *active, const char *inactive)
+/* Pages of files, and what the kernel remembers of files. */
+static uint64_t what_goes(const char *folder, const char *const *lines)
 {
     char path[TR_CGROUP_PATH + 16], line[128], name[64];
     unsigned long long bytes;
@@ -26,9 +30,9 @@ static uint64_t file_pages(const char *folder, const char *active, const char *i
     snprintf(path, sizeof path, "%s/memory.stat", folder);
     FILE *f = fopen(path, "re");
     while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "%63s %llu", name, &bytes) == 2 &&
-            (strcmp(name, active) == 0 || strcmp(name, inactive) == 0))
-            sum += bytes;
+        for (size_t i = 0; i < N_LINES && lines[i]; i++)
+            if (sscanf(line, "%63s %llu", name, &bytes) == 2 && strcmp(name, lines[i]) == 0)
+                sum += bytes;
     if (f)
         fclose(f);
     return sum;
@@ -43,8 +47,8 @@ static void lower(void *ctx, const char *folder, int version)
         return;
     uint64_t most = (uint64_t)limit, left = most;
     if (tr_cgroup_numbers(folder, names[version - 1].usage, &usage, 1) == 1 && usage > 0) {
-        uint64_t files = file_pages(folder, names[version - 1].active, names[version - 1].inactive);
-        uint64_t held = (uint64_t)usage > files ? (uint64_t)usage - files : 0;
+        uint64_t goes = what_goes(folder, names[version - 1].goes);
+        uint64_t held = (uint64_t)usage > goes ? (uint64_t)usage - goes : 0;
         left = most > held ? most - held : 0;
     }
     l->most = most < l->most ? most : l->most;

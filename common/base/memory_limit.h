@@ -7,7 +7,7 @@
 
 typedef struct {
     uint64_t most; /* bytes that the groups may have */
-    uint64_t left; /* of them those that are to be had: free, or pages of files, which can go */
+    uint64_t left; /* of them those that are to be had: free, or kept for files, which can go */
 } tr_memory_limit;
 
 /* The least of all groups (cgroup.h); UINT64_MAX where there is no limit. */
