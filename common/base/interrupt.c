@@ -20,11 +20,13 @@ static void handle(int signal_number)
 
 static void watch(int flags)
 {
-    struct sigaction action = { .sa_handler = handle, .sa_flags = flags };
+    struct sigaction now, action = { .sa_handler = handle, .sa_flags = flags };
 
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    if (sigaction(SIGHUP, NULL, &now) == 0 && now.sa_handler != SIG_IGN) /* nohup */
+        sigaction(SIGHUP, &action, NULL);
 }
 
 void tr_interrupt_watch(void)

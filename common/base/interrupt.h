@@ -1,4 +1,4 @@
-/* interrupt.h - SIGINT and SIGTERM as a flag that loops look at.
+/* interrupt.h - SIGINT, SIGTERM and SIGHUP, unless it is ignored, as a flag that loops look at.
  *
  * USE     tr_interrupt_watch();          once, in main
  *         if (tr_interrupted())

@@ -38,7 +38,7 @@ typedef enum {
     TR_E_CONFIG = -43,      /* a configuration file is wrong */
     TR_E_MEMORY = -44,
     TR_E_SYSTEM = -45,      /* a system call or library failed without a better name */
-    TR_E_INTERRUPTED = -46, /* SIGINT or SIGTERM */
+    TR_E_INTERRUPTED = -46, /* SIGINT, SIGTERM or SIGHUP */
 } tr_status;
 
 typedef enum {
