@@ -29,7 +29,8 @@ typedef struct tr_checkpoint tr_checkpoint;
 
 tr_status tr_checkpoint_open(const char *dir, tr_checkpoint **out);
 
-/* The same of one file that is open already, which the checkpoint closes, also when this fails. */
+/* The same of one file that is open already, which the checkpoint closes, also when this fails: for
+ * who makes its header up, as a fuzzer does. */
 tr_status tr_checkpoint_of(const char *dir, tr_safetensors *file, tr_checkpoint **out);
 
 void tr_checkpoint_close(tr_checkpoint **c);

@@ -263,6 +263,11 @@ def edit_header(path, change):
         f.write(struct.pack("<Q", len(text)) + text + data[8 + n:])
 
 
+def pipe(path):
+    os.remove(path)
+    os.mkfifo(path)
+
+
 def cut(path, size):
     with open(path, "r+b") as f:
         f.truncate(size if size >= 0 else os.path.getsize(path) + size)
@@ -305,6 +310,8 @@ WRONG = [  # name, file, what is done to it, exit status, words of the line
      "overlaps|leaves a gap"),
     ("bad JSON", "config.json", lambda p: text(p, '{"model_type": '), 3, "no valid JSON"),
     ("no object", "config.json", lambda p: text(p, "[1]"), 3, "no object"),
+    ("a pipe", "config.json", pipe, 6, "config.json: is no regular file"),
+    ("a pipe of tensors", "model-00001-of-00002.safetensors", pipe, 6, "is no regular file"),
     ("no configuration", "config.json", os.remove, 6, "config.json: No such file"),
     ("family", "config.json", lambda p: edit_json(p, lambda o: o.update(model_type="bert")), 3,
      'model_type "bert"'),
