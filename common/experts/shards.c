@@ -9,7 +9,10 @@
 
 /* Experts lie in slabs: blocks large enough for huge pages, which halve what streaming weights
  * costs in address translation. */
-enum { SLAB = 64 << 20 };
+enum {
+    SLAB = 64 << 20,
+    MOST_AHEAD = 8, /* pages at once: what the last expert of a slab may leave unused */
+};
 
 typedef struct slab {
     struct slab *older;
@@ -83,7 +86,8 @@ void tr_shards_free(tr_shards **shards)
     *shards = NULL;
 }
 
-/* A page for each thread at a time, so that all clear pages and fill them soon after. */
+/* A page for each thread at a time, so that all clear pages and fill them soon after.  Which
+ * experts follow isn't known here, so many threads take no more ahead than few do. */
 static void take_pages(tr_shards *s)
 {
     tr_pool *pool = s->compute->pool;
@@ -91,7 +95,8 @@ static void take_pages(tr_shards *s)
 
     if (!pool || b->used <= b->taken)
         return;
-    size_t step = tr_pool_threads(pool) * TR_HUGE_PAGE;
+    size_t threads = tr_pool_threads(pool);
+    size_t step = (threads < MOST_AHEAD ? threads : MOST_AHEAD) * TR_HUGE_PAGE;
     size_t to = (b->used + step - 1) / step * step;
     to = to < b->size ? to : b->size;
     tr_pages_take(pool, (uint8_t *)b->memory + b->taken, to - b->taken);

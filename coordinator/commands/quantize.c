@@ -36,7 +36,8 @@ static const char help[] =
     "  -h, --help            show this\n"
     "\n"
     "Vectors, routers and learned positions stay as they are. K types need rows of a multiple\n"
-    "of 256 values, others of 32; other rows get the nearest type that fits, and a line says so.\n";
+    "of 256 values, others of 32; other rows get the nearest type that fits, and a line says so.\n"
+    "A --tensor that fits no name gets a warning.\n";
 
 static tr_status read_option(int c, quantize *q, const char *word)
 {

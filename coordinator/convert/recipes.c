@@ -370,6 +370,13 @@ static tr_status check_all_used(const maker *k)
     return TR_OK;
 }
 
+static const char *name_at(const void *ctx, size_t i)
+{
+    const tr_recipes *p = ctx;
+
+    return p->recipe[i].name;
+}
+
 tr_status tr_recipes_make(const tr_hf_model *m, tr_checkpoint *c, const tr_type_rules *types,
                           tr_recipes *out)
 {
@@ -387,6 +394,7 @@ tr_status tr_recipes_make(const tr_hf_model *m, tr_checkpoint *c, const tr_type_
         tr_recipes_fini(&list);
         return st;
     }
+    tr_type_rules_warn(types, name_at, &list, list.n);
     *out = list;
     return TR_OK;
 }

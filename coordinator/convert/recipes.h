@@ -1,7 +1,8 @@
 /* recipes.h - which tensors a converted file has, and where the rows of each come from.
  *
  * They follow from the family's tables and the directory's tensors; every name, shape and type
- * is checked here, before anything is written.  Nothing of the data is read.
+ * is checked here, before anything is written, and a rule of types that fits no tensor gets a line.
+ * Nothing of the data is read.
  *
  * USE     tr_recipes p;
  *         st = tr_recipes_make(&model, checkpoint, &types, &p);

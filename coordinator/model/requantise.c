@@ -50,6 +50,11 @@ static tr_status choose_type(work *w, size_t i)
     return TR_OK;
 }
 
+static const char *name_at(const void *ctx, size_t i)
+{
+    return tr_gguf_tensor_at(ctx, i)->name;
+}
+
 /* ---- metadata ------------------------------------------------------------------------------- */
 
 static bool key_is(const tr_gguf_entry *e, const char *key)
@@ -124,6 +129,8 @@ static tr_status write_all(work *w)
         return tr_fail(TR_E_MEMORY, "quantize: no memory for %zu tensors", n);
     for (size_t i = 0; i < n && st == TR_OK; i++)
         st = choose_type(w, i);
+    if (st == TR_OK)
+        tr_type_rules_warn(&w->r->types, name_at, w->g, n);
     if (st == TR_OK)
         st = tr_gguf_writer_new(w->r->out, w->r->overwrite, &w->w);
     if (st != TR_OK)

@@ -1,7 +1,7 @@
 /* requantise.h - a model file written again with its matrices in other types.
  *
  * What becomes of a tensor, type_rules.h says; a row that does not fill the type's blocks falls to
- * another type with a line that says so.
+ * another type with a line that says so, and a rule that fits no tensor gets a line, too.
  *
  * Tensors stream through a few megabytes, rows over all threads.  Metadata is copied but for the
  * keys that name the file's type.

@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/model/type_rules.h"
 
+#include "base/log.h"
+
 #include <fnmatch.h>
 #include <string.h>
 
@@ -13,10 +15,15 @@ static bool ends_with(const char *name, const char *tail)
     return n >= m && strcmp(name + n - m, tail) == 0;
 }
 
+static bool fits(const tr_type_rule *rule, const char *name)
+{
+    return fnmatch(rule->pattern, name, 0) == 0;
+}
+
 static tr_type type_wanted(const tr_type_rules *r, const char *name, tr_type is, bool is_matrix)
 {
     for (size_t i = r->n_rules; i-- > 0;)
-        if (fnmatch(r->rules[i].pattern, name, 0) == 0)
+        if (fits(&r->rules[i], name))
             return r->rules[i].type;
     if (r->keeps || !is_matrix || !ends_with(name, ".weight") || strstr(name, "ffn_gate_inp") ||
         strstr(name, "position_embd"))
@@ -55,6 +62,22 @@ tr_type tr_type_rules_choose(const tr_type_rules *r, const char *name, tr_type i
     if (wanted)
         *wanted = type;
     return type_that_fits(type, n);
+}
+
+void tr_type_rules_warn(const tr_type_rules *r, const char *(*name_at)(const void *ctx, size_t i),
+                        const void *ctx, size_t n)
+{
+    for (size_t i = 0; i < r->n_rules; i++) {
+        const tr_type_rule *rule = &r->rules[i];
+        size_t at = 0;
+        while (at < n && !fits(rule, name_at(ctx, at)))
+            at++;
+        if (at == n)
+            tr_log(TR_LOG_WARN,
+                   "--tensor '%.80s=%s': no tensor of the GGUF file has such a name, so this rule "
+                   "changes nothing; troupe quantize --help shows examples",
+                   rule->pattern, tr_type_get(rule->type)->name);
+    }
 }
 
 uint32_t tr_type_rules_file_type(tr_type type)

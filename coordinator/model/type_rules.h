@@ -5,7 +5,7 @@
  * positions and tensors of unknown purpose stay as they are.  A row that is no whole number of the
  * type's blocks falls to a type of about the same size whose blocks it fills.
  *
- * Pure.
+ * Pure, but for the lines of tr_type_rules_warn.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TR_COORDINATOR_MODEL_TYPE_RULES_H
@@ -29,6 +29,11 @@ typedef struct {
  * *wanted (may be NULL) is what the rules say, before the rows' length is looked at. */
 tr_type tr_type_rules_choose(const tr_type_rules *r, const char *name, tr_type is, uint64_t n,
                              bool is_matrix, tr_type *wanted);
+
+/* A line for each rule that fits none of the n names, as a mistyped one does.  name_at(ctx, i) is
+ * one of them. */
+void tr_type_rules_warn(const tr_type_rules *r, const char *(*name_at)(const void *ctx, size_t i),
+                        const void *ctx, size_t n);
 
 /* The number that general.file_type has for files of mostly this type; 0 where there is none. */
 uint32_t tr_type_rules_file_type(tr_type type);

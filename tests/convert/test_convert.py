@@ -166,6 +166,11 @@ def types():
     got = {t: b.t[t + ".weight"][1] for t in ("blk.0.attn_q", "output", "blk.0.ffn_up_exps",
                                               "blk.0.ffn_down_exps", "blk.0.attn_norm")}
     check(list(got.values()) == ["Q8_0", "F16", "Q4_K", "Q4_1", "F32"], "types: %s" % got)
+    status, _, said = run("convert", place("F16"), place("few.gguf"), "--overwrite", "--tensor",
+                          "output.weight=F16", "--tensor", "model.layers.*=Q8_0")
+    warned = [line for line in said.split("\n") if "warning:" in line]
+    check(status == 0 and len(warned) == 1 and "'model.layers.*=Q8_0': no tensor" in warned[0],
+          "a rule that fits no tensor: %s" % said)
     print("  F16, BF16, rules: as they should be")
 
 

@@ -110,6 +110,14 @@ expect_error "--overwrite without --save" 2 '\-\-overwrite: only' \
   "$TROUPE" eval "$0" -m "$MODEL" --overwrite
 expect_error "quantize to a dangling link" 6 'no regular file' \
   "$TROUPE" quantize "$MODEL" "$WORK/dangling" Q4_K --force --overwrite
+# A mistyped rule would make another file than was meant, without a word.
+run "rules that fit nothing" "$TROUPE" quantize "$MODEL" "$WORK/rules" Q8_0 --force --overwrite \
+  --tensor 'nothing.*=Q4_K' --tensor 'blk.*=Q8_0' --tensor 'blk.0.ffn_down_exp.weight=F16'
+[ "$status" = 0 ] || fail "rules that fit nothing: exit status $status: $(cat "$WORK/err")"
+[ "$(grep -c 'warning: ' "$WORK/err")" = 2 ] &&
+  grep -q "warning: .*'nothing\.\*=Q4_K': no tensor" "$WORK/err" &&
+  grep -q "warning: .*'blk\.0\.ffn_down_exp\.weight=F16': no tensor" "$WORK/err" ||
+  fail "rules that fit nothing: $(cat "$WORK/err")"
 
 expect_error "inspect nothing" 2 'one model file' "$TROUPE" inspect
 expect_error "inspect a text" 3 'no GGUF file' "$TROUPE" inspect "$0"

@@ -1,6 +1,7 @@
 #!/bin/bash
 # test_same_text.sh - real processes: the same bytes with any number of workers, any threads,
-# any cut of the prompt, any placement; greedy and sampled; launched by us or by plain mpirun.
+# any cut of the prompt, any placement; greedy and sampled; with shared experts or without;
+# launched by us or by plain mpirun.
 # SPDX-License-Identifier: Apache-2.0
 . "$(dirname "$0")/lib.sh"
 
@@ -77,5 +78,25 @@ check "prompt from a file" "$TROUPE" run -m "$MODEL" -f "$WORK/prompt.txt" -n 40
 timeout 60 "$TROUPE" run -m "$MODEL" -p - -n 40 --temp 0.8 --seed 7 -w 2 \
   <"$WORK/prompt.txt" >"$WORK/out" 2>"$WORK/err" || fail "prompt from standard input"
 cmp -s "$WORK/out" "$WORK/want" || fail "prompt from standard input: another text"
+# Experts that every row passes stay in the coordinator, beside those that workers answer for: with
+# a gate of their own (qwen2moe) or without (glm4moe).
+for model in qwen2moe.Q8_0 glm4moe.Q8_0; do
+  file=${GOLDEN_MODELS:?the reference models}/$model.gguf
+  grep -a -q ffn_up_shexp "$file" || fail "$model: has no shared expert"
+  for temperature in 0 0.8; do
+    common=(-m "$file" -p "The router is a matrix, 12345 of them: don't" -n 40 --ignore-eos
+      --temp "$temperature" --seed 7)
+    run "$model alone" "$TROUPE" run "${common[@]}" --threads 1
+    [ "$status" = 0 ] || fail "$model alone: exit status $status: $(cat "$WORK/err")"
+    grep -q 'generated 40 tokens' "$WORK/err" && [ "$(wc -c <"$WORK/out")" -gt 40 ] ||
+      fail "$model alone: hardly any text"
+    cp "$WORK/out" "$WORK/want"
+    for workers in 1 2 3; do
+      check "$model, $workers workers" "$TROUPE" run "${common[@]}" -w "$workers"
+    done
+  done
+  check "$model, rotated, chunks of 7" "$TROUPE" run "${common[@]}" -w 3 --placement rotate \
+    --batch 7
+done
 expect_nothing_left "all"
 finish

@@ -29,7 +29,7 @@ typedef struct {
     size_t n_rows;
     float *x, *y, *z;
     uint16_t *half;
-    uint8_t *act_rows;
+    uint8_t *act_rows, *blocks;
     const float *query[MAX_QUERIES]; /* of HEAD values, or weights of PAGE values */
     float *sum[MAX_QUERIES];
 } bench;
@@ -81,6 +81,10 @@ static void axpy_f32_do(bench *b)
 static void from_f16_do(bench *b)
 {
     b->k->from_f16(b->half, N_VECTOR, b->y);
+}
+static void from_q8_0_do(bench *b)
+{
+    b->k->from_q8_0(b->blocks, N_VECTOR, b->y);
 }
 static void to_f16_do(bench *b)
 {
@@ -196,6 +200,7 @@ static void table_measure(bench *b)
     measure(b, "silu_mul", n * 8, n * 4, silu_mul_do);
     measure(b, "axpy_f32", n * 8, n * 2, axpy_f32_do);
     measure(b, "from_f16", n * 6, n, from_f16_do);
+    measure(b, "from_q8_0", n * 5 + n / 16, n, from_q8_0_do);
     measure(b, "to_f16", n * 4, n, to_f16_do);
     for (uint32_t t = 0; t < TR_TYPE_COUNT; t++)
         if (b->k->dots[t])
@@ -210,11 +215,13 @@ int main(int argc, char **argv)
         .y = block_new((size_t)MAX_OUT * MAX_ROWS * sizeof(float)),
         .z = block_new(N_VECTOR * sizeof(float)),
         .half = block_new(N_VECTOR * sizeof(uint16_t)),
+        .blocks = block_new(N_VECTOR * sizeof(uint16_t)),
         .act_rows = block_new(MAX_ROWS * tr_act_row_size(TR_ACT_F32, N_VECTOR)),
     };
 
     for (size_t i = 0; i < N_VECTOR; i++)
         b.x[i] = b.z[i] = (float)(2.0 * tr_rng_unit(tr_rng_u64(1, 2, i)) - 1.0);
+    tr_quantise_row(TR_TYPE_Q8_0, b.x, N_VECTOR, b.blocks);
     for (size_t i = 0; tr_kernels_names()[i]; i++) {
         b.k = tr_kernels_select(tr_cpu_features(), tr_kernels_names()[i]);
         if (b.k && (argc < 2 || strcmp(argv[1], b.k->name) == 0))
@@ -224,6 +231,7 @@ int main(int argc, char **argv)
     free(b.y);
     free(b.z);
     free(b.half);
+    free(b.blocks);
     free(b.act_rows);
     return 0;
 }

@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tests/kernels/kernel_cases.h"
 
+#include "compute/blocks.h"
 #include "compute/matrix.h"
 
 enum { MAX = 300, GUARD = 16, MAX_KEYS = 40, MAX_QUERIES = 9 };
@@ -23,6 +24,14 @@ static void guard_set(void *p, size_t size)
 {
     for (size_t i = 0; i < size; i++)
         ((uint8_t *)p)[i] = ((const uint8_t *)&guard)[i % 4];
+}
+
+/* The same bits, or neither a number: what a NaN carries is the processor's own affair. */
+static void assert_alike(const float *got, const float *want, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isnan(got[i]) || !isnan(want[i]))
+            assert_memory_equal(&got[i], &want[i], sizeof *got);
 }
 
 /* ---- which table --------------------------------------------------------------------- */
@@ -140,6 +149,16 @@ static void dots_are_right_and_the_same_in_every_table(void **state)
     }
 }
 
+/* Of all sizes below one that the dice choose: some calls give nothing but subnormals, some give
+ * products that overflow, most neither. */
+static void extreme_floats(dice *d, float *x, size_t n)
+{
+    size_t reach = 1 + dice_below(d, 277);
+
+    for (size_t i = 0; i < n; i++)
+        x[i] = ldexpf(dice_float(d), (int)dice_below(d, reach) - 149);
+}
+
 /* Sums run over the values in order, each product rounded before it is added. */
 static void mix_check(const tr_kernels *k, const float *w, const float *values, size_t n,
                       size_t dim)
@@ -154,7 +173,7 @@ static void mix_check(const tr_kernels *k, const float *w, const float *values, 
             want[j] += w[i] * values[i * dim + j];
     guard_set(got + dim, GUARD * sizeof *got);
     k->mix[TR_TYPE_F32](&w, 1, values, n, dim, &out);
-    assert_memory_equal(got, want, dim * sizeof *want);
+    assert_alike(got, want, dim);
     assert_true(guard_is_whole(got + dim, GUARD * sizeof *got));
 }
 
@@ -166,8 +185,9 @@ static void mix_adds_in_the_order_of_the_values(void **state)
     (void)state;
     for (size_t dim = 0; dim < MAX - 3; dim++) {
         size_t shift = dim % 3;
-        dice_floats(&d, w, MAX_KEYS);
-        dice_floats(&d, values, MAX_KEYS * (MAX - 3) + 3);
+        void (*floats)(dice *, float *, size_t) = dim % 2 ? extreme_floats : dice_floats;
+        floats(&d, w, MAX_KEYS);
+        floats(&d, values, MAX_KEYS * (MAX - 3) + 3);
         for (size_t i = 0; table_at(i); i++)
             mix_check(table_at(i), w, values + shift, dice_below(&d, MAX_KEYS + 1), dim);
     }
@@ -184,27 +204,63 @@ typedef struct {
     float x[MAX_QUERIES][MAX]; /* queries, or weights */
 } page;
 
-/* Random bytes: of half precision every value but NaN, whose bits may differ. */
-static void page_make(page *p, dice *d, tr_type type, size_t dim)
-{
-    size_t row_size;
+typedef enum {
+    USUAL,   /* -1..1 */
+    EXTREME, /* any that are finite */
+    ODD,     /* the usual ones, and here and there one that is infinite or no number */
+} values;
 
-    assert_true(tr_type_row_size(type, dim, &row_size));
+static void page_put(page *p, size_t i, float value)
+{
+    if (p->type == TR_TYPE_F32)
+        memcpy(p->rows + i * sizeof value, &value, sizeof value);
+    else
+        ((uint16_t *)(void *)p->rows)[i] = tr_f32_to_f16(value);
+}
+
+/* Half precision has every value there is, in equal parts. */
+static void page_make_extreme(page *p, dice *d)
+{
+    for (size_t i = 0; i < MAX_QUERIES; i++)
+        extreme_floats(d, p->x[i], MAX);
+    if (p->type == TR_TYPE_F32)
+        extreme_floats(d, (float *)(void *)p->rows, p->n * p->dim);
+    for (size_t i = 0; p->type != TR_TYPE_F32 && i < p->n * p->dim; i++) {
+        uint16_t bits = (uint16_t)dice_u64(d);
+        ((uint16_t *)(void *)p->rows)[i] = (bits & 0x7c00) == 0x7c00 ? bits ^ 0x4000 : bits;
+    }
+}
+
+/* Few of them: where all sums are NaN there is little to compare. */
+static void page_add_odd(page *p, dice *d)
+{
+    const float odd[] = { INFINITY, -INFINITY, NAN };
+
+    for (size_t i = 0; i < p->n && p->dim > 0; i++)
+        if (dice_below(d, 3) == 0)
+            page_put(p, i * p->dim + dice_below(d, p->dim), odd[dice_below(d, 3)]);
+    for (size_t i = 0; i < MAX_QUERIES; i++)
+        if (dice_below(d, 4) == 0)
+            p->x[i][dice_below(d, MAX)] = odd[dice_below(d, 3)];
+}
+
+static void page_make(page *p, dice *d, tr_type type, size_t dim, values kind)
+{
     p->type = type;
     p->n_queries = dice_below(d, MAX_QUERIES + 1);
     p->n = dice_below(d, MAX_KEYS + 1);
     p->dim = dim;
-    for (size_t i = 0; i < p->n * row_size; i++)
-        p->rows[i] = (uint8_t)dice_u64(d);
-    for (size_t i = 0; type != TR_TYPE_F32 && i + 1 < p->n * row_size; i += 2)
-        if ((p->rows[i + 1] & 0x7c) == 0x7c)
-            p->rows[i + 1] ^= 0x40;
-    for (size_t i = 0; type == TR_TYPE_F32 && i < p->n * dim; i++)
-        ((float *)(void *)p->rows)[i] = dice_float(d);
-    for (size_t i = 0; i < p->n; i++)
-        tr_dequantise_row(type, p->rows + i * row_size, dim, p->as_floats + i * dim);
-    for (size_t i = 0; i < MAX_QUERIES; i++)
-        dice_floats(d, p->x[i], MAX);
+    if (kind == EXTREME) {
+        page_make_extreme(p, d);
+    } else {
+        for (size_t i = 0; i < p->n * dim; i++)
+            page_put(p, i, dice_float(d));
+        for (size_t i = 0; i < MAX_QUERIES; i++)
+            dice_floats(d, p->x[i], MAX);
+    }
+    if (kind == ODD)
+        page_add_odd(p, d);
+    tr_dequantise_row(type, p->rows, p->n * dim, p->as_floats);
 }
 
 /* What plain C makes of the rows as floats, one query at a time. */
@@ -222,7 +278,7 @@ static void page_check(const tr_kernels *k, const page *p)
     k->dots[p->type](x, p->n_queries, p->rows, p->n, p->dim, out);
     for (size_t i = 0; i < p->n_queries; i++) {
         table_at(0)->dots[TR_TYPE_F32](&x[i], 1, p->as_floats, p->n, p->dim, &one);
-        assert_memory_equal(got[i], want, p->n * sizeof *want);
+        assert_alike(got[i], want, p->n);
         assert_true(guard_is_whole(got[i] + p->n, GUARD * sizeof *want));
         memset(got[i], 0, p->dim * sizeof *want);
         guard_set(got[i] + p->dim, GUARD * sizeof *want);
@@ -231,7 +287,7 @@ static void page_check(const tr_kernels *k, const page *p)
     for (size_t i = 0; i < p->n_queries; i++) {
         memset(want, 0, sizeof want);
         table_at(0)->mix[TR_TYPE_F32](&x[i], 1, p->as_floats, p->n, p->dim, &one);
-        assert_memory_equal(got[i], want, p->dim * sizeof *want);
+        assert_alike(got[i], want, p->dim);
         assert_true(guard_is_whole(got[i] + p->dim, GUARD * sizeof *want));
     }
 }
@@ -244,8 +300,8 @@ static void rows_of_a_cache_are_read_as_if_they_were_floats(void **state)
 
     (void)state;
     for (size_t t = 0; t < 2; t++) {
-        for (size_t dim = 0; dim < MAX - GUARD; dim++) {
-            page_make(&p, &d, types[t], dim);
+        for (size_t at = 0; at < 3 * (MAX - GUARD); at++) {
+            page_make(&p, &d, types[t], at / 3, (values)(at % 3));
             for (size_t i = 0; table_at(i); i++)
                 page_check(table_at(i), &p);
         }
@@ -263,7 +319,7 @@ static void rows_of_a_cache_may_hold_infinities(void **state)
 
     (void)state;
     do
-        page_make(&p, &d, TR_TYPE_F16, 40);
+        page_make(&p, &d, TR_TYPE_F16, 40, USUAL);
     while (p.n < 5);
     ((uint16_t *)(void *)p.rows)[40 + 7] = 0x7c00;
     ((uint16_t *)(void *)p.rows)[120 + 33] = 0x7e00;
@@ -330,6 +386,42 @@ static void halves_are_made_alike_in_every_table(void **state)
             for (size_t i = 0; i < n; i++)
                 assert_true(back[i] == tr_f16_to_f32(got[i]) || isnan(x[i]));
             assert_true(guard_is_whole(back + n, GUARD * sizeof *back));
+        }
+    }
+}
+
+/* Every sort of scale: zeros, subnormals, the largest, infinities and NaN among any others. */
+static void blocks_make(dice *d, tr_block_q8_0 *b, size_t n)
+{
+    static const uint16_t odd[] = { 0x0000, 0x8000, 0x0001, 0x83ff, 0x0400,
+                                    0x7bff, 0x7c00, 0xfc00, 0x7e00, 0xfd01 };
+
+    for (size_t i = 0; i < n; i++) {
+        b[i].d = dice_below(d, 2) ? odd[dice_below(d, 10)] : (uint16_t)dice_u64(d);
+        for (size_t j = 0; j < 32; j++)
+            b[i].q[j] = (int8_t)dice_u64(d);
+    }
+}
+
+static void blocks_become_floats_alike_in_every_table(void **state)
+{
+    enum { MOST = 9, REPEAT = 50 };
+    dice d = { tr_test_seed(), 0 };
+    tr_block_q8_0 blocks[MOST];
+    float got[1 + MOST * 32 + GUARD], want[MOST * 32];
+
+    (void)state;
+    for (size_t n = 0; n <= MOST * REPEAT; n++) {
+        size_t size = n / REPEAT * 32;
+        float *out = got + n % 2; /* need not be aligned */
+        blocks_make(&d, blocks, MOST);
+        tr_dequantise_row(TR_TYPE_Q8_0, blocks, size, want);
+        for (size_t t = 0; table_at(t); t++) {
+            guard_set(got, sizeof got);
+            table_at(t)->from_q8_0(blocks, size, out);
+            assert_alike(out, want, size);
+            assert_true(guard_is_whole(got, (size_t)(out - got) * sizeof *got));
+            assert_true(guard_is_whole(out + size, (GUARD + 1 - n % 2) * sizeof *got));
         }
     }
 }
@@ -595,6 +687,50 @@ static void ties_between_steps_go_to_the_even_one(void **state)
     free(row);
 }
 
+/* ---- what the machine can do ----------------------------------------------------------- */
+
+/* Operations that were claimed for no round, 3 and 300: each round has the same, at least one
+ * product and its sum. */
+static void check_claims(const double ops[3])
+{
+    assert_true(ops[0] == 0.0);
+    assert_true(ops[1] >= 3 * 2.0);
+    assert_true(ops[1] <= 3 * 2.0 * 4096);
+    assert_true(ops[2] == 100.0 * ops[1]);
+}
+
+static void check_float_peak(double (*peak)(size_t rounds, float *sink))
+{
+    static const size_t rounds[] = { 0, 3, 300 };
+    double ops[3];
+
+    for (size_t i = 0; i < 3; i++) {
+        float sink = 1.0f;
+        ops[i] = peak(rounds[i], &sink);
+        assert_true(isfinite(sink));
+    }
+    check_claims(ops);
+}
+
+static void peaks_claim_as_much_for_every_round(void **state)
+{
+    static const size_t rounds[] = { 0, 3, 300 };
+
+    (void)state;
+    for (size_t t = 0; table_at(t); t++) {
+        const tr_kernels *k = table_at(t);
+        double ops[3];
+        for (size_t i = 0; i < 3; i++) {
+            int32_t sink = 1;
+            ops[i] = k->int8_peak(rounds[i], &sink);
+        }
+        check_claims(ops);
+        check_float_peak(k->float_peak);
+        if (k->bf16_peak)
+            check_float_peak(k->bf16_peak);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -608,6 +744,7 @@ int main(void)
         cmocka_unit_test(rows_of_a_cache_may_hold_infinities),
         cmocka_unit_test(axpy_rounds_each_product_and_sum_once),
         cmocka_unit_test(halves_are_made_alike_in_every_table),
+        cmocka_unit_test(blocks_become_floats_alike_in_every_table),
         cmocka_unit_test(rms_norm_is_right_in_place_too),
         cmocka_unit_test(softmax_gives_probabilities),
         cmocka_unit_test(silu_mul_is_right_at_both_ends),
@@ -616,6 +753,7 @@ int main(void)
         cmocka_unit_test(blocks_of_zeros_and_of_extremes_are_exact),
         cmocka_unit_test(tables_agree_on_activations_that_are_no_numbers),
         cmocka_unit_test(ties_between_steps_go_to_the_even_one),
+        cmocka_unit_test(peaks_claim_as_much_for_every_round),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
