@@ -35,12 +35,13 @@ plain=(mpirun --oversubscribe -n 1 "$TROUPE" run -m "$MODEL" -p hi -n 2 --join-t
 # A rank that fails at once makes plain mpirun end the job by itself; so does one that ends well, if
 # others had called MPI by then: whoever is faster.
 for program in /bin/true /bin/false; do
-  run "a rank is $program" "${plain[@]}" : -n 1 $program
-  if grep -a -q "mpirun has exited due to process rank" "$WORK/err" || [ $program = /bin/false ]; then
-    [ "$status" != 0 ] || fail "a rank is $program: exit status 0"
-    expect_nothing_left "a rank is $program"
+  name="a rank is $program"
+  run "$name" "${plain[@]}" : -n 1 $program
+  if [ $program = /bin/false ] || grep -a -q "mpirun has exited due to" "$WORK/err"; then
+    [ "$status" != 0 ] || fail "$name: exit status 0"
+    expect_nothing_left "$name"
   else
-    ended_well "a rank is $program"
+    ended_well "$name"
   fi
 done
 finish

@@ -121,9 +121,11 @@ static void expected(const fixture *f, size_t row, size_t head, double *out)
     for (size_t i = 0; i < DIM; i++)
         out[i] = 0.0;
     for (size_t pass = 0; pass < 2; pass++) {
+        const float *all = NULL;
         for (size_t p = begin; p < n; p++) {
             tr_kv_span s = tr_kv_get(f->kv, f->row_table[row], 0, kv_head, p / TR_KV_PAGE);
-            const float *all = tr_kv_floats(f->kv, pass ? s.values : s.keys, TR_KV_PAGE, buffer);
+            if (!all || p % TR_KV_PAGE == 0)
+                all = tr_kv_floats(f->kv, pass ? s.values : s.keys, TR_KV_PAGE, buffer);
             const float *x = all + p % TR_KV_PAGE * DIM;
             double dot = 0.0;
             for (size_t i = 0; i < DIM; i++)
