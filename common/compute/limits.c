@@ -19,16 +19,29 @@ typedef double (*peak_fn)(const tr_kernels *k);
 
 typedef struct {
     const tr_compute *c;
-    const uint64_t *block;
+    uint64_t *block;
     peak_fn peak;
     _Atomic uint64_t sink; /* so that nothing is optimised away */
     _Atomic uint64_t ops;
 } limits_job;
 
+enum { WORDS = PIECE / sizeof(uint64_t) };
+
+/* Pages of equal content could be one page to a virtual machine's host, and stay in its cache:
+ * every word differs. */
+static void fill_pieces(void *ctx, size_t thread, size_t begin, size_t end)
+{
+    limits_job *j = ctx;
+
+    (void)thread;
+    for (size_t i = begin * WORDS; i < end * WORDS; i++)
+        j->block[i] = tr_rng_mix(i);
+}
+
 static void read_pieces(void *ctx, size_t thread, size_t begin, size_t end)
 {
     limits_job *j = ctx;
-    enum { WORDS = PIECE / sizeof(uint64_t), LANES = 32 };
+    enum { LANES = 32 };
     uint64_t lane[LANES] = { 0 };
     uint64_t sum = 0;
 
@@ -99,11 +112,9 @@ tr_status tr_limits_measure(const tr_compute *c, tr_limits *out)
     tr_status st = tr_memory_new(BLOCK, "memory benchmark", &block);
     if (st != TR_OK)
         return st;
-    /* Pages of equal content could be one page to a virtual machine's host, and stay in its
-     * cache: every word differs. */
-    for (size_t i = 0; i < BLOCK / sizeof(uint64_t); i++)
-        ((uint64_t *)block)[i] = tr_rng_mix(i);
     j.block = block;
+    /* By all threads, as weights are: on machines of several memories each then holds a part. */
+    tr_pool_for(c->pool, BLOCK / PIECE, 1, fill_pieces, &j);
     for (int t = 0; t < TRIES; t++) {
         tr_time begin = tr_now();
         tr_pool_for(c->pool, BLOCK / PIECE, 1, read_pieces, &j);
