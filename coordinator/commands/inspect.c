@@ -417,10 +417,7 @@ static tr_status read_option(int c, inspect_options *o, const char *word)
     case 'b':
         return tr_option_number("batch", optarg, 1, TR_MAX_ROWS, &m->batch);
     case 'k':
-        if (!tr_type_find(optarg, &m->kv) ||
-            (m->kv != TR_TYPE_F16 && m->kv != TR_TYPE_F32 && m->kv != TR_TYPE_Q8_0))
-            return tr_fail(TR_E_USAGE, "--kv %.40s: must be f16, f32 or q8_0", optarg);
-        return TR_OK;
+        return tr_option_kv(optarg, &m->kv);
     case ':':
         return tr_fail(TR_E_USAGE, "%.80s needs a value; see troupe inspect --help", word);
     default:

@@ -31,6 +31,16 @@ tr_status tr_option_type(const char *what, const char *text, tr_type *out)
     return TR_OK;
 }
 
+tr_status tr_option_kv(const char *text, tr_type *out)
+{
+    tr_type t;
+
+    if (!tr_type_find(text, &t) || (t != TR_TYPE_F16 && t != TR_TYPE_F32 && t != TR_TYPE_Q8_0))
+        return tr_fail(TR_E_USAGE, "--kv %.40s: must be f16, f32 or q8_0", text);
+    *out = t;
+    return TR_OK;
+}
+
 tr_status tr_option_type_rule(char *text, tr_type_rule *rules, size_t max, size_t *n_rules)
 {
     char *equals = strrchr(text, '=');

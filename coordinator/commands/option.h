@@ -17,6 +17,9 @@ tr_status tr_option_number(const char *name, const char *text, uint64_t low, uin
 /* The name of a computable type; what is the option with its dashes, or the argument. */
 tr_status tr_option_type(const char *what, const char *text, tr_type *out);
 
+/* A type that the cache of keys and values can have. */
+tr_status tr_option_kv(const char *text, tr_type *out);
+
 /* GLOB=TYPE as one more of at most max rules; text is cut at its last '=', and the rule keeps it.
  */
 tr_status tr_option_type_rule(char *text, tr_type_rule *rules, size_t max, size_t *n_rules);

@@ -132,18 +132,6 @@ static void help_print(void)
     }
 }
 
-static tr_status set_kv(const char *text, tr_type *out)
-{
-    tr_type type;
-
-    tr_status st = tr_option_type("--kv", text, &type);
-    if (st == TR_OK && type != TR_TYPE_F16 && type != TR_TYPE_F32 && type != TR_TYPE_Q8_0)
-        st = tr_fail(TR_E_USAGE, "--kv %s: must be f16, f32 or q8_0", text);
-    if (st == TR_OK)
-        *out = type;
-    return st;
-}
-
 static tr_status set_experts(const char *text, tr_serve_options *o)
 {
     size_t n;
@@ -180,7 +168,7 @@ static tr_status set(const option_info *info, const char *text, tr_serve_options
         *(bool *)at = true;
         return TR_OK;
     case TYPE:
-        return set_kv(text, at);
+        return tr_option_kv(text, at);
     case PLACEMENT:
         return set_word(info, text, "even", "rotate", at);
     case GROUPS:
