@@ -73,12 +73,25 @@ static uint64_t sum_of(const tr_need *n)
     return n->cache + n->buffers + n->dense + n->experts;
 }
 
+/* 0: the system does not tell. */
+static uint64_t memory_there(const tr_engine_options *o)
+{
+    return o->memory ? o->memory : tr_memory_available();
+}
+
+bool tr_need_fits(const tr_need *n, const tr_engine_options *o)
+{
+    uint64_t there = memory_there(o);
+
+    return there == 0 || sum_of(n) <= there;
+}
+
 tr_status tr_need_check(const tr_need *n, const tr_engine_options *o)
 {
     uint64_t sum = sum_of(n);
-    uint64_t there = o->memory ? o->memory : tr_memory_available();
+    uint64_t there = memory_there(o);
 
-    if (there == 0 || sum <= there) /* 0: the system does not tell */
+    if (there == 0 || sum <= there)
         return TR_OK;
     return tr_fail(TR_E_MEMORY,
                    "%llu bytes of memory are needed here (weights %llu, keys and values %llu, "

@@ -33,7 +33,9 @@ uint64_t tr_need_experts(const tr_expert_map *map);
 
 tr_need tr_need_of(const tr_engine_options *o, const tr_model_config *c, const tr_expert_map *map);
 
-/* Whether it fits into o->memory, or what this machine can give now. */
+/* Whether it fits into o->memory, or what this machine can give now; true where the system does not
+ * tell.  check says so with a line if not. */
+bool tr_need_fits(const tr_need *n, const tr_engine_options *o);
 tr_status tr_need_check(const tr_need *n, const tr_engine_options *o);
 
 /* This host before anybody loaded. */

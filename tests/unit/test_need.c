@@ -84,7 +84,9 @@ static void what_does_not_fit_is_refused_with_the_numbers(void **state)
     assert_true(n.experts == tr_need_experts(&map) && n.experts > n.dense && n.dense > 0);
     o.memory = sum;
     assert_int_equal(tr_need_check(&n, &o), TR_OK);
+    assert_true(tr_need_fits(&n, &o));
     o.memory = sum - 1;
+    assert_false(tr_need_fits(&n, &o));
     tr_fail_capture_begin(line, sizeof line);
     assert_int_equal(tr_need_check(&n, &o), TR_E_MEMORY);
     tr_fail_capture_end();
