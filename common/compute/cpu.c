@@ -105,3 +105,15 @@ size_t tr_cpu_cores(void)
 
     return quota < cores ? quota : cores;
 }
+
+uint64_t tr_cpu_last_cache(void)
+{
+    long size = 0;
+
+#if defined(_SC_LEVEL3_CACHE_SIZE) && defined(_SC_LEVEL2_CACHE_SIZE)
+    size = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    if (size <= 0)
+        size = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    return size > 0 ? (uint64_t)size : 0;
+}

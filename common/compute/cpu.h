@@ -17,4 +17,7 @@ uint32_t tr_cpu_features(void);
 /* Cores that this process may run on (affinity and cgroup included); at least 1. */
 size_t tr_cpu_cores(void);
 
+/* Bytes of the largest cache as the system tells them; 0 if it does not. */
+uint64_t tr_cpu_last_cache(void);
+
 #endif

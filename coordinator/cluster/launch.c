@@ -488,7 +488,8 @@ tr_status tr_launch_command(const tr_launch_other *other, int *exit_code)
 {
     tr_run_options o = { .workers = other->n_workers,
                          .prompt = "",
-                         .worker_binary = other->worker_binary };
+                         .worker_binary = other->worker_binary,
+                         .worker_threads = other->worker_threads };
 
     return launch(&o, other->cluster, 0, NULL, other, exit_code);
 }

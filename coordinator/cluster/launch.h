@@ -35,6 +35,7 @@ typedef struct {
     uint32_t n_workers;
     const tr_cluster_config *cluster; /* NULL: on this machine */
     const char *worker_binary;        /* NULL: the cluster's, or the one beside troupe */
+    uint64_t worker_threads;          /* of each; 0: the cluster's, or the worker decides */
     bool is_gentle;
 } tr_launch_other;
 

@@ -8,19 +8,21 @@
 
 #include "base/interrupt.h"
 #include "base/memory.h"
+#include "compute/cpu.h"
 #include "coordinator/cluster/cluster.h"
 #include "coordinator/cluster/job.h"
 #include "coordinator/cluster/launch.h"
+#include "coordinator/commands/bench_file.h"
 #include "coordinator/commands/bench_report.h"
 #include "coordinator/commands/bench_serve.h"
 #include "coordinator/commands/json_text.h"
 #include "coordinator/commands/option.h"
 #include "coordinator/engine/measure.h"
+#include "coordinator/engine/need.h"
 #include "proto/limits.h"
 
 #include <jansson.h>
 
-#include <errno.h>
 #include <getopt.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -34,13 +36,14 @@ static const double MIB = 1024.0 * 1024.0;
 
 static const size_t prefills[] = { 16, 128, 512 };
 static const size_t batches[] = { 1, 4, 16, 64 };
-static const size_t far_batches[] = { 1, 4 }; /* decoding behind FAR positions */
+static const size_t far_batches[] = { 1, 4, 16, 64 }; /* decoding behind FAR positions */
 
 enum {
     N_PREFILLS = sizeof prefills / sizeof prefills[0],
     N_BATCHES = sizeof batches / sizeof batches[0],
     N_FAR = sizeof far_batches / sizeof far_batches[0],
     FAR = 2048,
+    N_FAR_ALWAYS = 2, /* of these; more where there is memory */
     MAX_ROWS = 512,
     MAX_BATCH = 64,
 };
@@ -49,6 +52,7 @@ typedef struct {
     const char *model, *json, *isa, *plot, *worker_binary;
     bool compares, by_zmq;
     char **compared; /* the two files */
+    tr_type kv;
     uint64_t threads, repeats, steps, workers, idle;
 } bench_options;
 
@@ -58,7 +62,9 @@ typedef struct {
     tr_gguf *gguf;
     tr_engine *engine;
     tr_measure measure;
-    size_t far;      /* FAR; 0 where the model knows no such positions */
+    size_t far_at_once; /* sequences behind FAR positions for which the cache has room */
+    double beaten;      /* bytes of the largest step that was faster than memory's limit; 0: none */
+    tr_bench_file json, plot;
     json_t *results; /* array */
 } bench;
 
@@ -70,14 +76,18 @@ static const char help[] =
     "\n"
     "Measures what this machine can do (memory reads, products of 8-bit and of real numbers, the\n"
     "way to a worker and back), then reading a prompt of 16, 128 and 512 tokens and writing 1, 4,\n"
-    "16 and 64 answers at once, 1 and 4 behind a context of 2048, as a share of it, and where\n"
-    "the time goes; then memory, and a token after some idle seconds.\n"
+    "16 and 64 answers at once, the same behind a context of 2048, as a share of it, and where\n"
+    "the time goes; then memory, and a token after some idle seconds. What the model has no\n"
+    "positions for, or this machine no memory, is left out. From all logits a token is drawn with\n"
+    "the defaults of troupe run.\n"
     "\n"
     "  -m, --model FILE    the model\n"
     "  -w, --workers N     launch N workers with mpirun, which host the experts\n"
     "  --worker-binary F   the worker's program (troupe-worker beside troupe)\n"
     "  --transport NAME    how they get their rows: mpi, zmq or auto (auto: mpi)\n"
-    "  --threads N         threads of this process (0: all cores)\n"
+    "  --threads N         threads of this process, and of each worker that -w launches (0: all\n"
+    "                      cores)\n"
+    "  --kv TYPE           of keys and values: f16, f32 or q8_0 (f16)\n"
     "  --isa NAME          kernels: c, avx2, avx512 or neon (the best of this processor)\n"
     "  --repeats N         of each measurement; the median is shown (3)\n"
     "  --steps N           of one measurement of writing (16)\n"
@@ -112,6 +122,8 @@ static tr_status read_option(int c, bench_options *o, const char *word)
         return TR_OK;
     case 'x':
         return tr_option_transport(optarg, &o->by_zmq);
+    case 'k':
+        return tr_option_kv(optarg, &o->kv);
     case 'w':
         return tr_option_number("workers", optarg, 0, TR_MAX_WORKERS, &o->workers);
     case 't':
@@ -140,6 +152,7 @@ static tr_status parse(int argc, char **argv, bench_options *o, bool *done)
         { "json", required_argument, NULL, 'j' },
         { "workers", required_argument, NULL, 'w' },
         { "help", no_argument, NULL, 'h' },
+        { "kv", required_argument, NULL, 'k' },
         { "idle", required_argument, NULL, 'z' },
         { "compare", no_argument, NULL, 'c' },
         { "plot", required_argument, NULL, 'p' },
@@ -173,6 +186,49 @@ static tr_status parse(int argc, char **argv, bench_options *o, bool *done)
 
 /* ---- measuring ------------------------------------------------------------------------ */
 
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Whether the cache for so many fits beside all weights, those of workers too: they may be on this
+ * machine.  A tenth of the memory stays free. */
+static bool has_room(tr_engine_options e, const tr_model_config *c, const tr_expert_map *map)
+{
+    e.n_workers = 0;
+    e.memory = tr_memory_available() / 10 * 9;
+    tr_need n = tr_need_of(&e, c, map);
+    return tr_need_fits(&n, &e);
+}
+
+/* As long a context as the measurements need and the model knows, as many of them as memory
+ * holds. */
+static tr_status choose_sizes(bench *b, const tr_model_config *c, tr_engine_options *e)
+{
+    size_t answer = TR_MEASURE_PROMPT + (size_t)b->o.steps;
+    tr_expert_map map;
+
+    e->max_rows = MAX_ROWS;
+    e->max_logits = MAX_BATCH;
+    e->n_sequences = MAX_BATCH;
+    e->context = FAR + answer;
+    if (c->has_positions && c->context < e->context)
+        e->context = c->context;
+    tr_status st = tr_model_check(b->gguf);
+    if (st == TR_OK)
+        st = tr_expert_map_read(b->gguf, &map);
+    if (st != TR_OK)
+        return st;
+    for (size_t i = N_FAR; i >= N_FAR_ALWAYS; i--) {
+        b->far_at_once = far_batches[i - 1];
+        e->kv_positions = larger(larger(MAX_ROWS, MAX_BATCH * answer), b->far_at_once * e->context);
+        if (has_room(*e, c, &map))
+            break;
+    }
+    tr_expert_map_fini(&map);
+    return TR_OK;
+}
+
 static tr_status open_engine(bench *b)
 {
     tr_engine_options e = tr_engine_defaults();
@@ -192,56 +248,106 @@ static tr_status open_engine(bench *b)
     e.gguf = b->gguf;
     e.threads = (size_t)b->o.threads;
     e.isa = b->o.isa;
-    e.max_rows = MAX_ROWS;
-    e.max_logits = MAX_BATCH;
-    e.n_sequences = MAX_BATCH;
-    e.context = FAR + MAX_ROWS + (size_t)b->o.steps;
-    b->far = FAR;
-    if (config.has_positions && config.context < e.context) {
-        b->far = 0;
-        e.context -= FAR;
-    }
-    e.kv_positions = MAX_BATCH * (MAX_ROWS / 8 + (size_t)b->o.steps) + N_FAR * 2 * e.context;
+    e.kv_type = b->o.kv;
     e.transport = b->job.data;
     e.inviter = b->job.inviter;
     e.n_workers = b->job.data ? b->job.data->n_peers : 0;
     e.progress = isatty(STDERR_FILENO) != 0;
     e.on_picks = tr_measure_picks;
     e.ctx = &b->measure;
-    return tr_engine_open(&e, &b->engine);
+    st = choose_sizes(b, &config, &e);
+    return st == TR_OK ? tr_engine_open(&e, &b->engine) : st;
 }
 
 static tr_status keep_and_show(bench *b, const char *what, const tr_measure_result *r)
 {
+    double step = r->bytes * (double)r->rows / r->median;
+
+    if (r->median > r->limit && strcmp(r->bound, "memory") == 0 && step > b->beaten)
+        b->beaten = step;
     tr_bench_keep(b->results, what, r);
     return tr_bench_show(what, r);
+}
+
+/* False, with a line, if the model does not know so many positions or the cache has no room. */
+static bool can_measure(const bench *b, const char *what, size_t rows, size_t context,
+                        size_t positions)
+{
+    size_t known = tr_engine_context(b->engine);
+
+    if (positions > known)
+        printf("%-8s %4zu %7zu  left out: needs %zu positions, and this model knows %zu\n", what,
+               rows, context, positions, known);
+    else if (context > 0 && rows > b->far_at_once)
+        printf("%-8s %4zu %7zu  left out: keys and values of so many don't fit into memory\n", what,
+               rows, context);
+    else
+        return true;
+    return false;
+}
+
+static tr_status measure_prefill(bench *b, size_t n)
+{
+    tr_measure_result r;
+
+    if (!can_measure(b, "prefill", n, 0, n))
+        return TR_OK;
+    if (tr_interrupted())
+        return TR_E_INTERRUPTED;
+    tr_status st = tr_measure_prefill(&b->measure, n, &r);
+    return st == TR_OK ? keep_and_show(b, "prefill", &r) : st;
 }
 
 static tr_status measure_decode(bench *b, size_t n, size_t context)
 {
     tr_measure_result r;
 
+    if (!can_measure(b, "decode", n, context, context + TR_MEASURE_PROMPT + b->measure.steps))
+        return TR_OK;
     if (tr_interrupted())
         return TR_E_INTERRUPTED;
     tr_status st = tr_measure_decode(&b->measure, n, context, &r);
     return st == TR_OK ? keep_and_show(b, "decode", &r) : st;
 }
 
+/* The first step finds threads asleep and buffers that were never touched. */
+static tr_status warm_up(const bench *b)
+{
+    tr_measure once = b->measure;
+    tr_measure_result ignored;
+
+    once.repeats = 1;
+    return tr_measure_prefill(&once, 1, &ignored);
+}
+
+static void explain_shares(const bench *b)
+{
+    double cache = (double)tr_cpu_last_cache();
+
+    if (b->beaten > 0.0 && b->beaten <= cache)
+        printf(
+            "a share over 100 %%: the limit is that of memory, but the %.1f MB that a step reads "
+            "stay in the last cache (%.0f MB)\n",
+            b->beaten * 1e-6, cache * 1e-6);
+    else if (b->beaten > 0.0)
+        printf("a share over 100 %%: caches keep part of the %.1f MB that a step reads, or the "
+               "machine was slower while its limits were measured\n",
+               b->beaten * 1e-6);
+}
+
 static tr_status measure_all(bench *b)
 {
-    tr_measure_result r;
-    tr_status st = TR_OK;
+    tr_status st = warm_up(b);
 
     tr_bench_heading();
-    for (size_t i = 0; i < N_PREFILLS && st == TR_OK; i++) {
-        st = tr_interrupted() ? TR_E_INTERRUPTED : tr_measure_prefill(&b->measure, prefills[i], &r);
-        if (st == TR_OK)
-            st = keep_and_show(b, "prefill", &r);
-    }
+    for (size_t i = 0; i < N_PREFILLS && st == TR_OK; i++)
+        st = measure_prefill(b, prefills[i]);
     for (size_t i = 0; i < N_BATCHES && st == TR_OK; i++)
         st = measure_decode(b, batches[i], 0);
-    for (size_t i = 0; i < N_FAR && b->far > 0 && st == TR_OK; i++)
-        st = measure_decode(b, far_batches[i], b->far);
+    for (size_t i = 0; i < N_FAR && st == TR_OK; i++)
+        st = measure_decode(b, far_batches[i], FAR);
+    if (st == TR_OK)
+        explain_shares(b);
     return st;
 }
 
@@ -301,31 +407,38 @@ static void show_memory(const bench *b, uint64_t resident_bytes, json_t *summary
         json_pack("{s:f, s:f}", "weight_bytes", weights, "resident_bytes", resident));
 }
 
-static json_t *begin_summary(const bench *b)
+static json_t *begin_summary(const bench *b, double read_seconds)
 {
     const tr_limits *l = &b->measure.limits;
     const tr_compute *c = tr_engine_compute(b->engine);
+    double load_seconds = tr_engine_get_stats(b->engine).load_seconds;
+    char identity[32];
 
-    return json_pack("{s:o, s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:O}", "model",
-                     tr_json_text(tr_bytes_of(b->o.model)), "kernels", c->kernels->name, "threads",
+    snprintf(identity, sizeof identity, "%016llx", (unsigned long long)tr_gguf_identity(b->gguf));
+    return json_pack("{s:o, s:s, s:s, s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:O}",
+                     "model", tr_json_text(tr_bytes_of(b->o.model)), "identity", identity, "kv",
+                     tr_type_get(b->o.kv)->name, "kernels", c->kernels->name, "threads",
                      (int)tr_pool_threads(c->pool), "workers", (int)tr_engine_n_workers(b->engine),
                      "memory_gb_per_second", l->read_bytes * 1e-9, "int8_gop_per_second",
                      l->int8_ops * 1e-9, "float_gop_per_second", l->float_ops * 1e-9,
-                     "bf16_gop_per_second", l->bf16_ops * 1e-9, "load_seconds",
-                     tr_engine_get_stats(b->engine).load_seconds, "results", b->results);
+                     "bf16_gop_per_second", l->bf16_ops * 1e-9, "load_seconds", load_seconds,
+                     "read_seconds", read_seconds, "load_times_reading",
+                     load_seconds / read_seconds, "results", b->results);
 }
 
-static void show_limits(const bench *b)
+static void show_limits(const bench *b, double read_seconds)
 {
     const tr_limits *l = &b->measure.limits;
     const tr_compute *c = tr_engine_compute(b->engine);
+    double load_seconds = tr_engine_get_stats(b->engine).load_seconds;
 
     printf("%zu threads, kernels %s, %u workers: memory %.1f GB/s, int8 %.0f, float %.0f",
            tr_pool_threads(c->pool), c->kernels->name, tr_engine_n_workers(b->engine),
            l->read_bytes * 1e-9, l->int8_ops * 1e-9, l->float_ops * 1e-9);
     if (l->bf16_ops > 0.0)
         printf(", bf16 %.0f", l->bf16_ops * 1e-9);
-    printf(" GOP/s; loaded in %.2f s\n", tr_engine_get_stats(b->engine).load_seconds);
+    printf(" GOP/s; loaded in %.2f s, %.1f times reading the file again\n", load_seconds,
+           load_seconds / read_seconds);
 }
 
 static tr_status measure_and_write(bench *b, json_t *summary)
@@ -336,15 +449,26 @@ static tr_status measure_and_write(bench *b, json_t *summary)
         st = measure_trip(b, summary);
     if (st == TR_OK)
         st = measure_rest(b, summary);
-    if (st == TR_OK && b->o.json && json_dump_file(summary, b->o.json, JSON_INDENT(1)) != 0)
-        st = tr_fail(TR_E_IO, "%s: can't be written: %s", b->o.json, strerror(errno));
-    return st == TR_OK && b->o.plot ? tr_bench_plot(b->results, b->o.plot) : st;
+    if (st == TR_OK)
+        st = tr_bench_file_json(&b->json, summary);
+    return st == TR_OK ? tr_bench_file_plot(&b->plot, b->results) : st;
+}
+
+/* What can't be written is said before anything is loaded. */
+static tr_status open_files(bench *b)
+{
+    tr_status st = b->o.plot ? tr_bench_can_plot() : TR_OK;
+
+    if (st == TR_OK)
+        st = tr_bench_file_open(b->o.json, &b->json);
+    return st == TR_OK ? tr_bench_file_open(b->o.plot, &b->plot) : st;
 }
 
 static tr_status run(bench *b)
 {
-    tr_status st = b->o.plot ? tr_bench_can_plot() : TR_OK;
+    double read_seconds;
 
+    tr_status st = open_files(b);
     if (st == TR_OK)
         st = open_engine(b);
     if (st != TR_OK)
@@ -354,13 +478,15 @@ static tr_status run(bench *b)
     b->measure.steps = (size_t)b->o.steps;
     /* Measuring the limits takes a gigabyte for itself. */
     uint64_t resident = tr_memory_resident();
-    st = tr_limits_measure(tr_engine_compute(b->engine), &b->measure.limits);
+    st = tr_measure_read(&b->measure, b->gguf, &read_seconds);
+    if (st == TR_OK)
+        st = tr_limits_measure(tr_engine_compute(b->engine), &b->measure.limits);
     if (st != TR_OK)
         return st;
-    json_t *summary = begin_summary(b);
+    json_t *summary = begin_summary(b, read_seconds);
     if (!summary)
         return tr_fail(TR_E_MEMORY, "bench: no memory");
-    show_limits(b);
+    show_limits(b, read_seconds);
     show_memory(b, resident, summary);
     st = measure_and_write(b, summary);
     json_decref(summary);
@@ -371,6 +497,8 @@ static void close_all(bench *b, tr_status st)
 {
     bool had_engine = b->engine != NULL;
 
+    tr_bench_file_close(&b->json);
+    tr_bench_file_close(&b->plot);
     json_decref(b->results);
     tr_engine_close(&b->engine);
     tr_gguf_close(&b->gguf);
@@ -384,9 +512,10 @@ static void close_all(bench *b, tr_status st)
 static tr_status launch(const bench_options *o)
 {
     char threads[32], repeats[32], steps[32], idle[32];
-    const char *words[19] = { "-m",    o->model,  "--threads", threads,  "--repeats",
-                              repeats, "--steps", steps,       "--idle", idle };
-    size_t n = 10;
+    const char *words[21] = { "-m",        o->model, "--threads", threads,
+                              "--repeats", repeats,  "--steps",   steps,
+                              "--idle",    idle,     "--kv",      tr_type_get(o->kv)->name };
+    size_t n = 12;
     int exit_code = 0;
 
     snprintf(threads, sizeof threads, "%llu", (unsigned long long)o->threads);
@@ -412,14 +541,15 @@ static tr_status launch(const bench_options *o)
     tr_status st = tr_launch_command(&(tr_launch_other){ .command = "bench",
                                                          .words = words,
                                                          .n_workers = (uint32_t)o->workers,
-                                                         .worker_binary = o->worker_binary },
+                                                         .worker_binary = o->worker_binary,
+                                                         .worker_threads = o->threads },
                                      &exit_code);
     return st == TR_OK ? tr_launch_status(exit_code) : st;
 }
 
 tr_status tr_command_bench(int argc, char **argv)
 {
-    bench b = { .o = { .repeats = 3, .steps = 16, .idle = 5 } };
+    bench b = { .o = { .repeats = 3, .steps = 16, .idle = 5, .kv = TR_TYPE_F16 } };
     bool done = false;
 
     if (argc > 1 && strcmp(argv[1], "--serve") == 0)

@@ -1,52 +1,43 @@
-/* bench_report.c - a table on the terminal, JSON for programs, a chart by gnuplot.
+/* bench_report.c - a table on the terminal, JSON for programs, two of these side by side.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/commands/bench_report.h"
 
+#include "base/log.h"
+
 #include <errno.h>
-#include <fcntl.h>
-#include <spawn.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-/* The parts of a step, in the order they are shown. */
+/* The parts of the time, in the order they are shown. */
 typedef struct {
     const char *name, *heading;
-    size_t offset; /* of a tr_time in tr_forward_times */
+    size_t offset; /* of a tr_time in tr_measure_times */
 } part;
 
 static const part parts[] = {
-    { "dense", "dense", offsetof(tr_forward_times, dense) },
-    { "attention", "attn", offsetof(tr_forward_times, attention) },
-    { "router", "router", offsetof(tr_forward_times, router) },
-    { "dispatch", "disp", offsetof(tr_forward_times, dispatch) },
-    { "shared", "shared", offsetof(tr_forward_times, shared) },
-    { "experts", "experts", offsetof(tr_forward_times, experts) },
-    { "wait", "wait", offsetof(tr_forward_times, wait) },
-    { "combine", "comb", offsetof(tr_forward_times, combine) },
-    { "output", "output", offsetof(tr_forward_times, output) },
+    { "dense", "dense", offsetof(tr_measure_times, step.dense) },
+    { "attention", "attn", offsetof(tr_measure_times, step.attention) },
+    { "router", "router", offsetof(tr_measure_times, step.router) },
+    { "dispatch", "disp", offsetof(tr_measure_times, step.dispatch) },
+    { "shared", "shared", offsetof(tr_measure_times, step.shared) },
+    { "experts", "experts", offsetof(tr_measure_times, step.experts) },
+    { "wait", "wait", offsetof(tr_measure_times, step.wait) },
+    { "combine", "comb", offsetof(tr_measure_times, step.combine) },
+    { "output", "output", offsetof(tr_measure_times, step.output) },
+    { "sampling", "sampling", offsetof(tr_measure_times, sampling) },
+    { "other", "other", offsetof(tr_measure_times, other) },
 };
 
 enum { N_PARTS = sizeof parts / sizeof parts[0] };
 
-static tr_time part_of(const tr_forward_times *t, size_t i)
+/* Of the wall's time. */
+static double percent(const tr_measure_times *t, size_t i)
 {
     tr_time v;
 
     memcpy(&v, (const char *)t + parts[i].offset, sizeof v);
-    return v;
-}
-
-static double percent(const tr_forward_times *t, size_t i)
-{
-    tr_time all = 0;
-
-    for (size_t k = 0; k < N_PARTS; k++)
-        all += part_of(t, k);
-    return all > 0 ? 100.0 * (double)part_of(t, i) / (double)all : 0.0;
+    return t->wall > 0 ? 100.0 * (double)v / (double)t->wall : 0.0;
 }
 
 void tr_bench_heading(void)
@@ -119,119 +110,83 @@ static json_t *counterpart(const json_t *a, const json_t *results)
     return NULL;
 }
 
+static double number_of(const json_t *o, const char *key)
+{
+    return json_number_value(json_object_get(o, key));
+}
+
+/* Text of a file without what could move a terminal's cursor; "?" if there is none. */
+static void put_text(const json_t *o, const char *key)
+{
+    const char *text = json_string_value(json_object_get(o, key));
+
+    for (const char *c = text ? text : "?"; *c; c++)
+        putchar((unsigned char)*c < ' ' || *c == 0x7f ? '?' : *c);
+}
+
+static void show_origin(const char *name, const json_t *o)
+{
+    printf("%s: ", name);
+    put_text(o, "model");
+    printf(", kernels ");
+    put_text(o, "kernels");
+    printf(", %lld threads, %lld workers, cache ",
+           json_integer_value(json_object_get(o, "threads")),
+           json_integer_value(json_object_get(o, "workers")));
+    put_text(o, "kv");
+    printf("; memory %.1f GB/s, int8 %.0f, float %.0f, bf16 %.0f GOP/s\n",
+           number_of(o, "memory_gb_per_second"), number_of(o, "int8_gop_per_second"),
+           number_of(o, "float_gop_per_second"), number_of(o, "bf16_gop_per_second"));
+}
+
+/* By what is in the files, or by their names where a result doesn't tell. */
+static bool are_of_one_model(const json_t *a, const json_t *b)
+{
+    const json_t *x = json_object_get(a, "identity");
+    const json_t *y = json_object_get(b, "identity");
+
+    return x && y ? json_equal(x, y)
+                  : json_equal(json_object_get(a, "model"), json_object_get(b, "model"));
+}
+
+static void show_pair(const json_t *a, const json_t *b)
+{
+    const char *what = json_string_value(json_object_get(a, "what"));
+    double p = number_of(a, "tokens_per_second");
+    double q = number_of(b, "tokens_per_second");
+
+    if (b && what && p > 0.0)
+        printf("%-8s %4lld %7lld %12.1f %5.0f %% %12.1f %5.0f %% %8.2f\n", what,
+               json_integer_value(json_object_get(a, "rows")),
+               json_integer_value(json_object_get(a, "context")), p,
+               number_of(a, "percent_of_limit"), q, number_of(b, "percent_of_limit"), q / p);
+}
+
+static void show_both(const json_t *a, const json_t *b)
+{
+    const json_t *one;
+    size_t i;
+
+    show_origin("A", a);
+    show_origin("B", b);
+    if (!are_of_one_model(a, b))
+        tr_log(TR_LOG_WARN, "A and B are of different models: B / A says nothing of one alone");
+    printf("%-8s %4s %7s %12s %7s %12s %7s %8s\n", "", "rows", "context", "A tokens/s", "reached",
+           "B tokens/s", "reached", "B / A");
+    json_array_foreach(json_object_get(a, "results"), i, one)
+        show_pair(one, counterpart(one, json_object_get(b, "results")));
+}
+
 tr_status tr_bench_compare(const char *path_a, const char *path_b)
 {
-    json_t *a = NULL, *b = NULL, *x;
-    size_t i;
+    json_t *a = NULL, *b = NULL;
 
     tr_status st = result_load(path_a, &a);
     if (st == TR_OK)
         st = result_load(path_b, &b);
-    if (st != TR_OK) {
-        json_decref(a);
-        return st;
-    }
-    printf("%-8s %4s %7s %12s %12s %8s\n", "", "rows", "context", "A tokens/s", "B tokens/s",
-           "B / A");
-    json_array_foreach(json_object_get(a, "results"), i, x)
-    {
-        const json_t *y = counterpart(x, json_object_get(b, "results"));
-        double p = json_number_value(json_object_get(x, "tokens_per_second"));
-        double q = json_number_value(json_object_get(y, "tokens_per_second"));
-        const char *what = json_string_value(json_object_get(x, "what"));
-        if (y && what && p > 0.0)
-            printf("%-8s %4lld %7lld %12.1f %12.1f %7.2f\n", what,
-                   json_integer_value(json_object_get(x, "rows")),
-                   json_integer_value(json_object_get(x, "context")), p, q, q / p);
-    }
+    if (st == TR_OK)
+        show_both(a, b);
     json_decref(a);
     json_decref(b);
-    return TR_OK;
-}
-
-/* ---- a chart --------------------------------------------------------------------------------- */
-
-/* gnuplot with one argument (may be NULL) and commands from a file; 0 if it ended well. */
-static int gnuplot(char *argument, int commands)
-{
-    char name[] = "gnuplot";
-    char *argv[] = { name, argument, NULL };
-    posix_spawn_file_actions_t actions;
-    pid_t pid;
-    int ended = 0;
-
-    posix_spawn_file_actions_init(&actions);
-    if (commands >= 0)
-        posix_spawn_file_actions_adddup2(&actions, commands, STDIN_FILENO);
-    else
-        posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-    int error = posix_spawnp(&pid, name, &actions, NULL, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    if (error != 0)
-        return error;
-    while (waitpid(pid, &ended, 0) < 0)
-        if (errno != EINTR)
-            return errno;
-    return ended;
-}
-
-tr_status tr_bench_can_plot(void)
-{
-    char version[] = "--version";
-
-    return gnuplot(version, -1) == 0
-               ? TR_OK
-               : tr_fail(TR_E_IO, "--plot: gnuplot is not installed (Debian: apt-get install "
-                                  "gnuplot-nox)");
-}
-
-/* A name inside single quotes, as gnuplot takes it. */
-static void put_quoted(FILE *f, const char *text)
-{
-    fputc('\'', f);
-    for (; *text; text++) {
-        if (*text == '\'')
-            fputc('\'', f);
-        fputc(*text, f);
-    }
-    fputc('\'', f);
-}
-
-static void put_script(FILE *f, const json_t *results, const char *path)
-{
-    size_t i;
-    json_t *r;
-
-    fputs("set terminal svg size 900,480 background rgb 'white'\nset output ", f);
-    put_quoted(f, path);
-    fputs("\nset style data histograms\nset style fill solid 0.8\nset boxwidth 0.9\n"
-          "set logscale y\nset ylabel 'tokens/s'\nset grid ytics\nset key top left\n"
-          "set xtics rotate by -30\n$data << END\n",
-          f);
-    json_array_foreach(results, i, r)
-    {
-        long long context = json_integer_value(json_object_get(r, "context"));
-        fprintf(f, "\"%s %lld", json_string_value(json_object_get(r, "what")),
-                json_integer_value(json_object_get(r, "rows")));
-        if (context > 0)
-            fprintf(f, " behind %lld", context);
-        fprintf(f, "\" %g %g\n", json_number_value(json_object_get(r, "tokens_per_second")),
-                json_number_value(json_object_get(r, "limit")));
-    }
-    fputs("END\nplot $data using 2:xtic(1) title 'reached', '' using 3 title 'limit'\n", f);
-}
-
-tr_status tr_bench_plot(const json_t *results, const char *path)
-{
-    if (strchr(path, '\n'))
-        return tr_fail(TR_E_USAGE, "--plot: a file name of two lines");
-    FILE *f = tmpfile();
-    if (!f)
-        return tr_fail(TR_E_IO, "--plot: no temporary file: %s", strerror(errno));
-    put_script(f, results, path);
-    bool is_written = fflush(f) == 0 && fseek(f, 0, SEEK_SET) == 0;
-    int failed = is_written ? gnuplot(NULL, fileno(f)) : -1;
-    fclose(f);
-    return failed == 0 ? TR_OK : tr_fail(TR_E_IO, "%s: gnuplot could not write it", path);
+    return st;
 }

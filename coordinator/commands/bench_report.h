@@ -1,12 +1,11 @@
-/* bench_report.h - what a benchmark found, for people (a table), programs (JSON), and slides (SVG).
+/* bench_report.h - what a benchmark found, for people (a table) and programs (JSON).
  *
  * USE     tr_bench_heading();
  *         tr_bench_show("prefill", &result);             a line of the table
  *         tr_bench_keep(results, "prefill", &result);    an entry of a JSON array
  *         st = tr_bench_compare("a.json", "b.json");
- *         st = tr_bench_plot(results, "out.svg");
  *
- * FAILS   TR_E_IO     a file can't be read or written, gnuplot is missing or failed
+ * FAILS   TR_E_IO     a file can't be read, standard output not written
  *         TR_E_USAGE  a file that isn't such a result
  *
  * SPDX-License-Identifier: Apache-2.0 */
@@ -21,13 +20,8 @@ void tr_bench_heading(void);
 tr_status tr_bench_show(const char *what, const tr_measure_result *r);
 void tr_bench_keep(json_t *results, const char *what, const tr_measure_result *r);
 
-/* Two files that `bench --json` wrote, side by side. */
+/* Two files that `bench --json` wrote, side by side: what was measured, and each speed with its
+ * share of the limit.  A warning if the models differ. */
 tr_status tr_bench_compare(const char *path_a, const char *path_b);
-
-/* TR_E_IO if there is no gnuplot: said before hours of measuring rather than after. */
-tr_status tr_bench_can_plot(void);
-
-/* Bars of what was reached and of the limit, one pair for each entry of results. */
-tr_status tr_bench_plot(const json_t *results, const char *path);
 
 #endif

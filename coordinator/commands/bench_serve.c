@@ -5,6 +5,7 @@
 #include "base/interrupt.h"
 #include "coordinator/cluster/job.h"
 #include "coordinator/cluster/launch.h"
+#include "coordinator/commands/bench_file.h"
 #include "coordinator/commands/json_text.h"
 #include "coordinator/commands/option.h"
 #include "coordinator/engine/load.h"
@@ -12,7 +13,6 @@
 
 #include <jansson.h>
 
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +27,7 @@ typedef struct {
     const char *model, *json, *worker_binary;
     uint64_t threads, workers, rate, concurrent, seconds, prompt, answer, shared, shared_tokens;
     uint64_t long_prompt, seed, batch, ctx;
+    tr_type kv;
 } options;
 
 typedef struct {
@@ -34,6 +35,7 @@ typedef struct {
     tr_job job;
     tr_gguf *gguf;
     tr_engine *engine;
+    tr_bench_file json;
 } bench;
 
 static const char help[] =
@@ -46,7 +48,9 @@ static const char help[] =
     "  -m, --model FILE    the model\n"
     "  -w, --workers N     launch N workers with mpirun, which host the experts\n"
     "  --worker-binary F   the worker's program (troupe-worker beside troupe)\n"
-    "  --threads N         threads of this process (0: all cores)\n"
+    "  --threads N         threads of this process, and of each worker that -w launches (0: all\n"
+    "                      cores)\n"
+    "  --kv TYPE           of keys and values: f16, f32 or q8_0 (f16)\n"
     "  --rate N            requests a minute; 0: closed loop (0)\n"
     "  --concurrent N      answers at once at most (16)\n"
     "  --seconds N         to send requests (30)\n"
@@ -119,6 +123,8 @@ static tr_status set(int c, options *o, const char *word, bool *done)
     case 'b':
         o->worker_binary = optarg;
         return TR_OK;
+    case 'k':
+        return tr_option_kv(optarg, &o->kv);
     case 'h':
         fputs(help, stdout);
         *done = true;
@@ -132,15 +138,19 @@ static tr_status set(int c, options *o, const char *word, bool *done)
 
 static tr_status parse(int argc, char **argv, options *o, bool *done)
 {
-    struct option longs[N_NUMBERS + 5] = { { "model", required_argument, NULL, 'm' },
-                                           { "json", required_argument, NULL, 'j' },
-                                           { "help", no_argument, NULL, 'h' },
-                                           { "worker-binary", required_argument, NULL, 'b' } };
+    enum { N_OTHERS = 5 };
+    struct option longs[N_NUMBERS + N_OTHERS + 1] = { { "model", required_argument, NULL, 'm' },
+                                                      { "json", required_argument, NULL, 'j' },
+                                                      { "help", no_argument, NULL, 'h' },
+                                                      { "worker-binary", required_argument, NULL,
+                                                        'b' },
+                                                      { "kv", required_argument, NULL, 'k' } };
     tr_status st = TR_OK;
     int c;
 
     for (size_t i = 0; i < N_NUMBERS; i++)
-        longs[i + 4] = (struct option){ numbers[i].name, required_argument, NULL, FIRST + (int)i };
+        longs[i + N_OTHERS] =
+            (struct option){ numbers[i].name, required_argument, NULL, FIRST + (int)i };
     optind = 2;
     opterr = 0;
     while (st == TR_OK && !*done && (c = getopt_long(argc, argv, ":m:w:h", longs, NULL)) != -1)
@@ -170,6 +180,7 @@ static tr_status open_engine(bench *b)
     e.max_logits = at_once;
     e.n_sequences = at_once;
     e.context = (size_t)b->o.ctx;
+    e.kv_type = b->o.kv;
     e.transport = b->job.data;
     e.inviter = b->job.inviter;
     e.n_workers = b->job.data ? b->job.data->n_peers : 0;
@@ -214,7 +225,7 @@ static json_t *times_json(const tr_load_times *t)
                      (json_int_t)t->n);
 }
 
-static tr_status write_json(const bench *b, const tr_load_result *r)
+static tr_status write_json(bench *b, const tr_load_result *r)
 {
     const tr_serving_stats *s = &r->serving;
     json_t *o = json_pack(
@@ -226,11 +237,10 @@ static tr_status write_json(const bench *b, const tr_load_result *r)
         times_json(&r->first_token), "between_tokens_seconds", times_json(&r->between),
         "model_percent", share(s->in_steps, s), "drawing_percent", share(s->in_drawing, s),
         "scheduling_percent", share(s->in_schedule, s));
-    int written = o ? json_dump_file(o, b->o.json, JSON_INDENT(1)) : -1;
 
+    tr_status st = o ? tr_bench_file_json(&b->json, o) : tr_fail(TR_E_MEMORY, "bench: no memory");
     json_decref(o);
-    return written == 0 ? TR_OK
-                        : tr_fail(TR_E_IO, "%s: can't be written: %s", b->o.json, strerror(errno));
+    return st;
 }
 
 static tr_status run(bench *b)
@@ -246,7 +256,9 @@ static tr_status run(bench *b)
                           .seed = b->o.seed };
     tr_load_result r;
 
-    tr_status st = open_engine(b);
+    tr_status st = tr_bench_file_open(b->o.json, &b->json);
+    if (st == TR_OK)
+        st = open_engine(b);
     if (st == TR_OK)
         st = tr_load_run(b->engine, &l, &r);
     if (st == TR_OK && tr_interrupted())
@@ -254,15 +266,16 @@ static tr_status run(bench *b)
     if (st != TR_OK)
         return st;
     show(&r);
-    return b->o.json ? write_json(b, &r) : TR_OK;
+    return write_json(b, &r);
 }
 
 /* The same command again, without -w, as the coordinator of an mpirun job. */
 static tr_status launch(const options *o)
 {
     char texts[N_NUMBERS][48];
-    const char *words[N_NUMBERS + 6] = { "--serve", "--model", o->model };
-    size_t n = 3;
+    const char *words[N_NUMBERS + 8] = { "--serve", "--model", o->model, "--kv",
+                                         tr_type_get(o->kv)->name };
+    size_t n = 5;
     int exit_code = 0;
 
     for (size_t i = 1; i < N_NUMBERS; i++) { /* all but workers */
@@ -278,7 +291,8 @@ static tr_status launch(const options *o)
     tr_status st = tr_launch_command(&(tr_launch_other){ .command = "bench",
                                                          .words = words,
                                                          .n_workers = (uint32_t)o->workers,
-                                                         .worker_binary = o->worker_binary },
+                                                         .worker_binary = o->worker_binary,
+                                                         .worker_threads = o->threads },
                                      &exit_code);
     return st == TR_OK ? tr_launch_status(exit_code) : st;
 }
@@ -292,7 +306,8 @@ tr_status tr_command_bench_serve(int argc, char **argv)
                        .shared_tokens = UNSET,
                        .batch = 256,
                        .ctx = 512,
-                       .seed = 1 } };
+                       .seed = 1,
+                       .kv = TR_TYPE_F16 } };
     bool done = false;
 
     tr_status st = parse(argc, argv, &b.o, &done);
@@ -303,6 +318,7 @@ tr_status tr_command_bench_serve(int argc, char **argv)
     tr_interrupt_watch();
     st = run(&b);
     bool had_engine = b.engine != NULL;
+    tr_bench_file_close(&b.json);
     tr_engine_close(&b.engine);
     tr_gguf_close(&b.gguf);
     tr_job_close(&b.job, st, had_engine);
