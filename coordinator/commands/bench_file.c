@@ -51,6 +51,18 @@ static tr_status begin(tr_bench_file *f)
     return TR_OK;
 }
 
+static tr_status write_all(const tr_bench_file *f, const char *bytes, size_t n)
+{
+    while (n > 0) {
+        ssize_t did = write(f->fd, bytes, n);
+        if (did < 0 && errno != EINTR)
+            return cant_be_written(f->path);
+        bytes += did > 0 ? did : 0;
+        n -= did > 0 ? (size_t)did : 0;
+    }
+    return TR_OK;
+}
+
 tr_status tr_bench_file_json(tr_bench_file *f, const json_t *value)
 {
     if (!f->path)
@@ -126,18 +138,36 @@ static void put_script(FILE *f, const json_t *results)
     fputs("END\nplot $data using 2:xtic(1) title 'reached', '' using 3 title 'limit'\n", f);
 }
 
+static tr_status fill_from(tr_bench_file *f, FILE *from)
+{
+    char some[4096];
+    size_t n;
+
+    tr_status st = begin(f);
+    rewind(from);
+    while (st == TR_OK && (n = fread(some, 1, sizeof some, from)) > 0)
+        st = write_all(f, some, n);
+    return st;
+}
+
 tr_status tr_bench_file_plot(tr_bench_file *f, const json_t *results)
 {
     if (!f->path)
         return TR_OK;
     FILE *script = tmpfile();
-    if (!script)
-        return tr_fail(TR_E_IO, "--plot: no temporary file: %s", strerror(errno));
-    put_script(script, results);
-    bool is_written = fflush(script) == 0 && fseek(script, 0, SEEK_SET) == 0;
-    tr_status st = is_written ? begin(f) : tr_fail(TR_E_IO, "--plot: no room for its commands");
-    if (st == TR_OK && gnuplot(NULL, fileno(script), f->fd) != 0)
-        st = tr_fail(TR_E_IO, "%s: gnuplot could not write it", f->path);
-    fclose(script);
+    FILE *chart = tmpfile(); /* gnuplot does not say when it could not write */
+    if (script)
+        put_script(script, results);
+    bool is_ready = script && chart && fflush(script) == 0 && fseek(script, 0, SEEK_SET) == 0;
+    tr_status st =
+        is_ready ? TR_OK : tr_fail(TR_E_IO, "--plot: no temporary file: %s", strerror(errno));
+    if (st == TR_OK && gnuplot(NULL, fileno(script), fileno(chart)) != 0)
+        st = tr_fail(TR_E_IO, "%s: gnuplot could not draw it", f->path);
+    if (st == TR_OK)
+        st = fill_from(f, chart);
+    if (chart)
+        fclose(chart);
+    if (script)
+        fclose(script);
     return st;
 }

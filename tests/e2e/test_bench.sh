@@ -84,6 +84,8 @@ if command -v gnuplot >/dev/null; then
   grep -q '</svg>' "$WORK/it's.svg" || fail "plot: no chart"
   expect_error "unwritable chart" 6 "none/x.svg: can.t be written" "$TROUPE" bench -m "$MODEL" \
     --plot "$WORK/none/x.svg"
+  expect_error "full disk" 6 '/dev/full: can.t be written' "$TROUPE" bench -m "$MODEL" \
+    --repeats 1 --steps 1 --idle 1 --plot /dev/full
   mkdir "$WORK/bin"
   printf '#!/bin/sh\n[ "$1" = --version ] || { echo "a line of its own" >&2; exit 1; }\n' \
     >"$WORK/bin/gnuplot"
@@ -91,7 +93,7 @@ if command -v gnuplot >/dev/null; then
   PATH=$WORK/bin:$PATH run "failing gnuplot" "$TROUPE" bench -m "$MODEL" --repeats 1 --steps 1 \
     --idle 1 --plot "$WORK/y.svg"
   [ "$status" = 6 ] || fail "failing gnuplot: exit status $status"
-  [ "$(cat "$WORK/err")" = "troupe: error: $WORK/y.svg: gnuplot could not write it" ] ||
+  [ "$(cat "$WORK/err")" = "troupe: error: $WORK/y.svg: gnuplot could not draw it" ] ||
     fail "failing gnuplot: $(cat "$WORK/err")"
 else
   expect_error "no gnuplot" 6 'gnuplot is not installed' "$TROUPE" bench "${quick[@]}" --plot x.svg
