@@ -12,6 +12,7 @@
 #include "base/rng.h"
 #include "compute/cpu.h"
 #include "coordinator/model/attention.h"
+#include "tests/kernels/bench_block.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,16 +49,6 @@ typedef struct {
     float *q, *out, *scratch;
     size_t score_stride;
 } bench;
-
-static void *block_new(size_t size)
-{
-    void *p = aligned_alloc(64, tr_align_up(size, 64));
-
-    if (!p)
-        abort();
-    memset(p, 0, tr_align_up(size, 64));
-    return p;
-}
 
 static void cache_fill(bench *b, size_t n)
 {

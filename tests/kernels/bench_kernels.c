@@ -11,6 +11,7 @@
 #include "compute/cpu.h"
 #include "compute/kernels.h"
 #include "compute/panels.h"
+#include "tests/kernels/bench_block.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,16 +34,6 @@ typedef struct {
     const float *query[MAX_QUERIES]; /* of HEAD values, or weights of PAGE values */
     float *sum[MAX_QUERIES];
 } bench;
-
-static void *block_new(size_t size)
-{
-    void *p = aligned_alloc(64, tr_align_up(size, 64));
-
-    if (!p)
-        abort();
-    memset(p, 0, tr_align_up(size, 64));
-    return p;
-}
 
 static void product_do(bench *b)
 {
