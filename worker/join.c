@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/join.h"
 
+#include "base/host.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -302,7 +303,8 @@ static tr_status say_hello(tr_join *j, const char *version, size_t threads)
     snprintf(h->program, sizeof h->program, "%s", version);
     h->worker = j->transport->self;
     h->pid = (uint32_t)getpid();
-    if (gethostname(h->host, sizeof h->host - 1) != 0 || h->host[0] == '\0')
+    tr_host_name(h->host, sizeof h->host);
+    if (h->host[0] == '\0')
         snprintf(h->host, sizeof h->host, "unknown");
     h->model = tr_gguf_identity(j->gguf);
     h->memory = tr_memory_of_machine();

@@ -7,11 +7,12 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "transport/curve.h"
 
+#include "base/host.h"
+
 #include <zmq.h>
 
 #include <errno.h>
 #include <stdio.h>
-#include <unistd.h>
 
 enum { Z85_KEY = 41 }; /* 32 bytes as Z85 text with its final zero */
 
@@ -76,8 +77,8 @@ tr_status tr_curve_bind(void *socket, const char *address, const char *plane,
     const char *port = strrchr(endpoint, ':');
     if (!strstr(endpoint, "//0.0.0.0:") && !strstr(endpoint, "//[::]:"))
         return TR_OK;
-    char host[256] = "";
-    gethostname(host, sizeof host - 1);
+    char host[256];
+    tr_host_name(host, sizeof host);
     snprintf(text, sizeof text, "tcp://%s%s", host, port);
     snprintf(endpoint, TR_CURVE_ENDPOINT, "%s", text);
     return TR_OK;

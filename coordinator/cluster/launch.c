@@ -4,6 +4,7 @@
 #include "coordinator/cluster/launch_line.h"
 #include "coordinator/cluster/supervise.h"
 
+#include "base/host.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -142,8 +143,7 @@ static tr_status names_find(const tr_run_options *o, const tr_cluster_config *c,
     if (size <= 0)
         return tr_fail(TR_E_SYSTEM, "/proc/self/exe: %s; is /proc mounted?", strerror(errno));
     n->program[size] = '\0';
-    if (gethostname(n->hostname, sizeof n->hostname - 1) != 0)
-        n->hostname[0] = '\0';
+    tr_host_name(n->hostname, sizeof n->hostname);
     if (given) {
         if (strlen(given) >= sizeof n->worker)
             return tr_fail(TR_E_USAGE, "--worker-binary: longer than %d bytes", PATH_MAX);

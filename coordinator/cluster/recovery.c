@@ -2,13 +2,13 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/cluster/recovery.h"
 
+#include "base/host.h"
 #include "base/log.h"
 #include "base/memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* What a substitute was told about an expert. */
 enum { TOLD_NOTHING, TOLD_LAZY, TOLD_ALL };
@@ -105,18 +105,12 @@ static uint64_t room_here(const tr_recovery *r, const char *here)
     return less(part_of(r, &h, false, here), tr_memory_resident());
 }
 
-static void host_name(char here[TR_MAX_NAME])
-{
-    memset(here, 0, TR_MAX_NAME);
-    gethostname(here, TR_MAX_NAME - 1);
-}
-
 static void measure_room(tr_recovery *r)
 {
     const tr_placement *p = r->o.placement;
     char here[TR_MAX_NAME];
 
-    host_name(here);
+    tr_host_name(here, sizeof here);
     r->room[0] = room_here(r, here);
     for (uint32_t w = 1; w < r->n_peers; w++) {
         r->room[w] = room_of(r, w, here);
@@ -421,7 +415,7 @@ static void measure_room_again(tr_recovery *r, uint32_t w)
 {
     char here[TR_MAX_NAME];
 
-    host_name(here);
+    tr_host_name(here, sizeof here);
     r->room[w] = r->first_room[w] = less(room_of(r, w, here), r->home_bytes[w]);
     if (r->is_counted[w] || r->o.coordinator_memory != 0 ||
         strcmp(tr_members_get(r->o.members, w)->hello.host, here) != 0)

@@ -3,6 +3,7 @@
 #include "coordinator/engine/engine.h"
 
 #include "base/check.h"
+#include "base/host.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -14,7 +15,6 @@
 #include "proto/limits.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 struct tr_sequence {
     tr_engine *engine;
@@ -113,10 +113,9 @@ static void ignore_groups(tr_model_config *c)
 static tr_status foresee_host(const tr_engine *e)
 {
     const char *worker[TR_MAX_WORKERS + 1] = { NULL };
-    char here[TR_MAX_NAME] = "";
+    char here[TR_MAX_NAME];
 
-    if (gethostname(here, sizeof here - 1) != 0)
-        return TR_OK;
+    tr_host_name(here, sizeof here);
     for (uint32_t w = 1; w <= e->o.n_workers; w++)
         worker[w] = tr_members_get(tr_cluster_members(e->cluster), w)->hello.host;
     tr_need_host h = { .name = here, .worker = worker, .machine = e->left, .groups = e->available };

@@ -10,6 +10,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/serve/http.h"
 
+#include "base/host.h"
 #include "coordinator/serve/error.h"
 #include "coordinator/serve/web.h"
 
@@ -749,8 +750,7 @@ static tr_status start(tr_http *h)
         return st;
     /* Elsewhere a certificate or a key keeps pages of other sites out. */
     h->checks_names = is_loopback || (!o->keys && !o->cert);
-    if (gethostname(h->hostname, sizeof h->hostname - 1) != 0)
-        h->hostname[0] = '\0';
+    tr_host_name(h->hostname, sizeof h->hostname);
     unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC;
     if (a.any.sa_family == AF_INET6)
         flags |= MHD_USE_IPv6;

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/serve/state.h"
 
+#include "base/host.h"
 #include "base/memory.h"
 #include "coordinator/serve/api.h"
 
@@ -68,8 +69,7 @@ tr_status tr_serve_state_new(tr_engine *e, const char *model_name, tr_serve_stat
     s->began = tr_now();
     s->n_workers = n;
     snprintf(s->name, sizeof s->name, "%s", model_name);
-    if (gethostname(s->host, sizeof s->host - 1) != 0)
-        s->host[0] = '\0';
+    tr_host_name(s->host, sizeof s->host);
     pthread_mutex_init(&s->lock, NULL);
     s->home = calloc((size_t)c->n_layers * c->n_experts, sizeof *s->home);
     s->holder = calloc((size_t)c->n_layers * c->n_experts, sizeof *s->holder);
